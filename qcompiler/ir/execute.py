@@ -1,0 +1,150 @@
+"""Run an in-memory model in ONNX Runtime without copying its weights.
+
+The graph is turned into a small protobuf whose large initializers are declared external; their bytes are handed to
+the session as they lie in memory (or in the memory-mapped file). So a session costs the graph plus what ONNX
+Runtime itself prepares, whatever the size of the weights.
+
+Every session made here disables ``WeightBiasQuantization``: that level-1 optimizer turns the float weights of
+``DQ → Conv → Q`` into int8 per tensor, so a simulation would measure ONNX Runtime's damage, not the candidate's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.errors import ModelError
+
+__all__ = ["Feed", "Runner", "session_options", "to_light_proto"]
+
+Feed: TypeAlias = dict[str, NDArray[Any]]
+
+_INLINE_BYTES = 1024
+"""Initializers up to this size stay in the protobuf: shape operands must be visible to shape inference."""
+
+
+class Runner:
+    """A session on an in-memory or stored model.
+
+    Args:
+        model: An ``ir.Model`` or the path of a model file.
+        outputs: Names of tensors to return; by default the graph's outputs. Any intermediate value will do.
+        threads: Intra-operator threads; 0 lets ONNX Runtime choose.
+        optimize: Whether ONNX Runtime may optimize the graph.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model | str | Path,
+        outputs: Sequence[str] | None = None,
+        *,
+        threads: int = 0,
+        optimize: bool = True,
+    ) -> None:
+        import onnxruntime
+
+        options = session_options(threads=threads, optimize=optimize)
+        source: bytes | str
+        if isinstance(model, ir.Model):
+            proto, arrays = to_light_proto(model, outputs)
+            self._arrays = arrays  # the session reads them in place: keep them alive
+            self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+            if self._values:
+                options.add_external_initializers(list(self._values), list(self._values.values()))
+            source = proto.SerializeToString()
+        else:
+            source = str(model)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
+            )
+        except Exception as error:  # ONNX Runtime raises many unrelated types
+            raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        self.inputs: dict[str, tuple[str, list[int | str | None]]] = {
+            item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()
+        }
+        self.outputs: list[str] = list(outputs) if outputs is not None else [o.name for o in self._session.get_outputs()]
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run one feed and return the outputs by name.
+
+        Raises:
+            ModelError: ONNX Runtime failed; the text says on which node.
+        """
+        try:
+            results = self._session.run(self.outputs, dict(feed))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def session_options(*, threads: int = 0, optimize: bool = True) -> Any:
+    """Session options for deterministic, quiet runs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.use_deterministic_compute = True
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def to_light_proto(
+    model: ir.Model, outputs: Iterable[str] | None = None
+) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model as a protobuf without its large weights, and those weights by name.
+
+    Args:
+        model: The model; it is not changed.
+        outputs: Values that become the graph outputs instead of the model's own.
+
+    Returns:
+        The protobuf, whose large initializers are marked external, and the arrays to bind to them.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    large: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > _INLINE_BYTES and tensor.dtype.name.lower() in _ORT_NAMES:
+            large.append((value, tensor))
+    try:
+        for value, tensor in large:
+            name = str(value.name)
+            arrays[name] = np.ascontiguousarray(tensor.numpy())
+            value.const_value = ir.ExternalTensor("weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name)  # type: ignore[arg-type]
+        proto = ir.to_proto(model)
+    finally:
+        for value, tensor in large:
+            value.const_value = tensor
+    if outputs is not None:
+        _set_outputs(proto, model, list(outputs))
+    return proto, arrays
+
+
+_ORT_NAMES = frozenset({"float", "double", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"})
+
+
+def _set_outputs(proto: onnx.ModelProto, model: ir.Model, names: list[str]) -> None:
+    """Make ``names`` the graph outputs of ``proto``; ONNX Runtime infers missing types itself."""
+    known = {value.name: value for node in model.graph for value in node.outputs}
+    known |= {value.name: value for value in (*model.graph.inputs, *model.graph.initializers.values())}
+    del proto.graph.output[:]
+    for name in names:
+        value = known.get(name)
+        if value is None:
+            raise ModelError(f"no tensor named '{name}'", where=model.graph.name)
+        item = proto.graph.output.add(name=name)
+        if value.type is not None:
+            item.type.tensor_type.elem_type = int(value.type.dtype)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__

@@ -1,0 +1,112 @@
+"""QFormat: what a quantized tensor is stored as, before any range is known.
+
+A format has a text form, used in profiles, plans and on the command line::
+
+    u8            unsigned 8 bits, asymmetric, one scale for the tensor
+    i8            signed 8 bits, asymmetric
+    i8/sym        signed 8 bits, symmetric (zero point 0)
+    i8/sym/axis=0 ... one scale per slice along axis 0
+    i4/sym/block=32/axis=1  one scale per 32 elements along axis 1
+    i7/sym        7 bits in 8-bit storage (range -63..63 when narrow, else -64..63)
+    i8/sym/narrow the most negative code is not used (-127..127)
+    i32/sym       biases
+
+The arithmetic is affine: ``real = scale * (q - zero_point)``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from qcompiler.errors import UsageError
+
+__all__ = ["QFormat"]
+
+_HEAD = re.compile(r"([iu])(\d{1,2})$")
+_BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class QFormat:
+    """Storage format of a quantized tensor.
+
+    Attributes:
+        bits: Significant bits of a code: 1 to 8, 16, or 32 (biases).
+        signed: Whether codes are two's complement.
+        symmetric: Zero point fixed at 0 (signed) or at the middle (unsigned).
+        narrow: The most negative signed code is left unused, so that the range is balanced.
+        axis: The axis along which scales vary; ``None`` means one scale for the tensor.
+        block: Elements that share a scale along ``axis``; ``None`` means the whole slice does.
+    """
+
+    bits: int
+    signed: bool = True
+    symmetric: bool = False
+    narrow: bool = False
+    axis: int | None = None
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits not in _BITS:
+            raise UsageError(f"a format of {self.bits} bits does not exist", hint=f"bits are one of {_BITS}")
+        if self.block is not None and (self.block < 2 or self.axis is None):
+            raise UsageError(f"block={self.block} needs an axis and at least 2 elements")
+        if self.narrow and not self.signed:
+            raise UsageError("only a signed format can be narrow")
+
+    @property
+    def minimum(self) -> int:
+        """The least code."""
+        if not self.signed:
+            return 0
+        return -(1 << (self.bits - 1)) + (1 if self.narrow else 0)
+
+    @property
+    def maximum(self) -> int:
+        """The greatest code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    @property
+    def storage_bits(self) -> int:
+        """Bits of the ONNX type that holds one code: 2, 4, 8, 16 or 32."""
+        return next(width for width in (2, 4, 8, 16, 32) if width >= self.bits)
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether one scale serves the whole tensor."""
+        return self.axis is None
+
+    def along(self, axis: int | None, block: int | None = None) -> QFormat:
+        """The same codes with scales along another axis."""
+        return replace(self, axis=axis, block=block)
+
+    def __str__(self) -> str:
+        parts = [f"{'i' if self.signed else 'u'}{self.bits}"]
+        parts += ["sym"] if self.symmetric else []
+        parts += ["narrow"] if self.narrow else []
+        parts += [f"axis={self.axis}"] if self.axis is not None else []
+        parts += [f"block={self.block}"] if self.block is not None else []
+        return "/".join(parts)
+
+    @classmethod
+    def parse(cls, text: str) -> QFormat:
+        """Read the text form; the inverse of ``str``.
+
+        Raises:
+            UsageError: The text names no format.
+        """
+        head, *modifiers = text.strip().split("/")
+        match = _HEAD.match(head)
+        if match is None:
+            raise UsageError(f"'{text}' is not a format", hint="write e.g. u8, i8/sym/axis=0, i4/sym/axis=1/block=32")
+        flags: dict[str, int | bool] = {}
+        for modifier in modifiers:
+            key, _, value = modifier.partition("=")
+            if key in ("sym", "narrow") and not value:
+                flags["symmetric" if key == "sym" else key] = True
+            elif key in ("axis", "block") and re.fullmatch(r"-?\d+", value):
+                flags[key] = int(value)
+            else:
+                raise UsageError(f"'{modifier}' in format '{text}' is not a modifier", hint="use sym, narrow, axis=N, block=N")
+        return cls(bits=int(match[2]), signed=match[1] == "i", **flags)  # type: ignore[arg-type]

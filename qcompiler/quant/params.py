@@ -1,0 +1,81 @@
+"""Scales and zero points, and how a range becomes them.
+
+Affine quantization has two demands (gemmlowp, *doc/quantization.md*): ``real = scale * (q - zero_point)``, and
+real zero must be a code exactly, because padding and Relu produce exact zeros. So a range is first widened to
+hold zero; the scale is the range over the number of steps; the zero point is the code nearest to where zero
+falls (rounding: ``half_even``). After the zero point is rounded an end of the range may move by up to half a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qcompiler.quant.format import QFormat
+
+__all__ = ["QParams", "params_from_range"]
+
+MINIMUM_SCALE = 2.0**-100
+"""Below this a float32 product of two scales underflows to a subnormal number."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QParams:
+    """Scale and zero point of one tensor.
+
+    Attributes:
+        scale: float32, shape ``()`` per tensor, ``(C,)`` per axis, or the tensor's shape with the axis divided by
+            the block per block. Always positive and finite.
+        zero_point: int32, the same shape.
+    """
+
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        if self.scale.shape != self.zero_point.shape:
+            raise ValueError(f"scale {self.scale.shape} and zero point {self.zero_point.shape} differ in shape")
+        if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
+            raise ValueError("scales must be positive and finite")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, QParams):
+            return NotImplemented
+        return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+
+    def __hash__(self) -> int:
+        return hash((self.scale.tobytes(), self.zero_point.tobytes()))
+
+
+def params_from_range(
+    minimum: ArrayLike, maximum: ArrayLike, form: QFormat, *, scale_floor: float = MINIMUM_SCALE
+) -> QParams:
+    """Scale and zero point that make ``form`` cover ``[minimum, maximum]``.
+
+    Args:
+        minimum: Least real value, any shape (one entry per scale).
+        maximum: Greatest real value, the same shape.
+        form: The storage format.
+        scale_floor: Least scale; a dead channel or constant zero gets this scale times a power that keeps it sane.
+
+    Returns:
+        Parameters of the same shape as the range.
+    """
+    low = np.minimum(np.asarray(minimum, np.float64), 0.0)
+    high = np.maximum(np.asarray(maximum, np.float64), 0.0)
+    if form.symmetric:
+        bound = np.maximum(-low, high)
+        positive = form.maximum if form.signed else form.maximum - (form.maximum + 1) // 2
+        scale = bound / positive
+        middle = 0 if form.signed else (form.maximum + 1) // 2
+        zero = np.full(scale.shape, middle, np.int32)
+    else:
+        scale = (high - low) / (form.maximum - form.minimum)
+        safe = np.where(scale > 0, scale, 1.0)
+        zero = np.clip(np.rint(form.minimum - low / safe), form.minimum, form.maximum).astype(np.int32)
+    floor = max(scale_floor, MINIMUM_SCALE)
+    # An all-zero tensor is represented exactly by any scale: 1 keeps later products of scales far from underflow.
+    scale = np.where(scale == 0, 1.0, np.maximum(scale, floor))
+    return QParams(scale.astype(np.float32), zero)
