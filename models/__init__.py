@@ -1,0 +1,1 @@
+"""Small trained sample models with their data; installed as ``qcompiler.models``."""

@@ -1,0 +1,1 @@
+"""The compiler's passes, one per file, grouped in families; installed as ``qcompiler.passes``."""

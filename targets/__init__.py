@@ -1,0 +1,1 @@
+"""Target profiles, one TOML file per piece of hardware; installed as ``qcompiler.targets``."""
