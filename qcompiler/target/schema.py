@@ -1,0 +1,309 @@
+"""What a target profile says, as frozen dataclasses that refuse to hold nonsense (schema 1).
+
+A profile is a table of facts: which operators run on integers, with which formats, under which conditions. The
+compiler derives placement, allocation and legality from it; nothing in here is about one particular chip.
+``where`` of every :class:`TargetError` names the table and key; the loader puts the file in front.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from qcompiler.errors import TargetError, nearest
+from qcompiler.quant.format import QFormat
+
+__all__ = [
+    "SCHEMA",
+    "AttributeValue",
+    "Constraints",
+    "Fallback",
+    "Granularity",
+    "InputOutput",
+    "Kind",
+    "OperatorRule",
+    "Output",
+    "Place",
+    "Role",
+    "Target",
+    "ZeroPoint",
+]
+
+SCHEMA = 1
+"""The version of the profile schema that this code reads."""
+
+AttributeValue: TypeAlias = bool | int | float | str
+FORMAT_NAME = re.compile(r"w(\d{1,2})a(\d{1,2})$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_OPERATOR = re.compile(r"([A-Za-z0-9_.]+:)?[A-Za-z_][A-Za-z0-9_]*$")
+_NOTHING: Mapping[str, tuple[AttributeValue, ...]] = MappingProxyType({})
+
+
+class Kind(enum.StrEnum):
+    """How the result of an operator gets its parameters."""
+
+    COMPUTE = "compute"  # an integer kernel that rescales to the output's own scale
+    SAME_SCALE = "same-scale"  # codes are moved or compared, never rescaled: output and data inputs share parameters
+
+
+class Place(enum.StrEnum):
+    """When an operator is worth running on integers."""
+
+    ALWAYS = "always"
+    BETWEEN = "between"  # only where what feeds it and what reads it is integer too
+
+
+class Role(enum.StrEnum):
+    """What an input is to its operator."""
+
+    ACTIVATION = "activation"
+    WEIGHT = "weight"  # a constant; where it is not constant it counts as an activation
+    BIAS = "bias"
+    FLOAT = "float"  # left alone: shapes, indices, clip bounds
+
+
+class Output(enum.StrEnum):
+    """What an integer kernel writes."""
+
+    QUANTIZED = "quantized"
+    OPTIONAL = "optional"  # codes or real numbers
+    FLOAT = "float"
+
+
+class Granularity(enum.StrEnum):
+    """How many weights share a scale."""
+
+    TENSOR = "tensor"
+    CHANNEL = "channel"
+    BLOCK = "block"
+
+
+class ZeroPoint(enum.StrEnum):
+    """What the zero point of an activation may be."""
+
+    ANY = "any"
+    ZERO = "zero"
+
+
+class InputOutput(enum.StrEnum):
+    """What the compiled graph takes and gives."""
+
+    FLOAT = "float"
+    QUANTIZED = "quantized"
+
+
+class Fallback(enum.StrEnum):
+    """What becomes of a node that the target cannot run on integers."""
+
+    FLOAT = "float"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Conditions a node must meet before its rule applies.
+
+    Attributes:
+        rank: Least and greatest rank of the first input; ``None`` means any.
+        constant_inputs: Indices of inputs that must be constant where they are present.
+        attributes: Accepted values by attribute name; an absent attribute counts with its ONNX default.
+        zero_point: What the zero point of an activation may be.
+    """
+
+    rank: tuple[int, int] | None = None
+    constant_inputs: tuple[int, ...] = ()
+    attributes: Mapping[str, tuple[AttributeValue, ...]] = field(default_factory=lambda: _NOTHING)
+    zero_point: ZeroPoint = ZeroPoint.ANY
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and not 0 <= self.rank[0] <= self.rank[1] <= 16:
+            _refuse("rank", f"{list(self.rank)} is not a range of ranks", "write rank = [least, greatest], 0 to 16")
+        if any(index < 0 for index in self.constant_inputs):
+            _refuse("constant_inputs", "an input index is negative", "inputs count from 0")
+        for name, values in self.attributes.items():
+            if not values:
+                _refuse(f"attributes.{name}", "no value is accepted", "leave the attribute out to accept every value")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRule:
+    """How the target runs one operator on integers.
+
+    Attributes:
+        operator: ONNX operator type, ``domain:Type`` outside the standard domain.
+        kind: Whether it rescales or only moves codes.
+        place: When it is worth it.
+        inputs: Role of each input; the last repeats.
+        activations: Accepted activation formats, preferred first.
+        second: Accepted formats of the second activation of a two-activation MatMul; empty means ``activations``.
+        outputs: Accepted formats of the result; empty means ``activations``.
+        mixed: Whether activations and result of one node may have different formats of those lists.
+        wide: Whether it prefers the widest activation it accepts, because 8 bits lose too much there.
+        weights: Accepted weight formats without axis, preferred first.
+        granularity: How weights may share scales, preferred first.
+        block_sizes: Accepted block sizes.
+        bias: Format of the bias; ``None`` where the kernel takes none.
+        output: What the kernel writes.
+        fuse: Activation operators absorbed after it.
+        constraints: Conditions on the node.
+        note: One sentence of explanation for the reader of the profile.
+    """
+
+    operator: str
+    kind: Kind = Kind.COMPUTE
+    place: Place = Place.ALWAYS
+    inputs: tuple[Role, ...] = (Role.ACTIVATION,)
+    activations: tuple[QFormat, ...] = ()
+    second: tuple[QFormat, ...] = ()
+    outputs: tuple[QFormat, ...] = ()
+    mixed: bool = False
+    wide: bool = False
+    weights: tuple[QFormat, ...] = ()
+    granularity: tuple[Granularity, ...] = ()
+    block_sizes: tuple[int, ...] = ()
+    bias: QFormat | None = None
+    output: Output = Output.QUANTIZED
+    fuse: tuple[str, ...] = ()
+    constraints: Constraints = field(default_factory=Constraints)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not _OPERATOR.match(self.operator):
+            _refuse("", f"'{self.operator}' is not an operator name", "write e.g. Conv or com.microsoft:Gelu")
+        self._check_inputs()
+        self._check_activations()
+        self._check_weights()
+
+    def _check_inputs(self) -> None:
+        if not self.inputs:
+            _refuse("inputs", "no role is given", 'write e.g. inputs = ["activation", "weight", "bias"]')
+        if Role.ACTIVATION not in self.inputs:
+            _refuse("inputs", "no input is an activation", "an operator that reads no activation needs no rule")
+        if self.kind is Kind.SAME_SCALE and (self.weights or self.bias or Role.WEIGHT in self.inputs):
+            _refuse("kind", "a same-scale operator has no weights", "use kind = \"compute\"")
+        if self.kind is Kind.SAME_SCALE and self.output is not Output.QUANTIZED:
+            _refuse("output", "a same-scale operator writes codes", 'use output = "quantized"')
+        if (Role.BIAS in self.inputs) != (self.bias is not None):
+            _refuse("bias", "an input in bias role and a bias format go together", 'write e.g. bias = "i32/sym"')
+
+    def _check_activations(self) -> None:
+        if not self.activations:
+            _refuse("activations", "no activation format is accepted", 'write e.g. activations = ["u8"]')
+        for key in ("activations", "second", "outputs"):
+            for form in getattr(self, key):
+                if form.axis is not None or form.bits > 16:
+                    _refuse(key, f"'{form}' is not an activation format", "up to 16 bits, one scale")
+
+    def _check_weights(self) -> None:
+        if (Role.WEIGHT in self.inputs) != bool(self.weights):
+            _refuse("weights", "a weight role and weight formats go together", 'write e.g. weights = ["i8/sym"]')
+        if bool(self.weights) != bool(self.granularity):
+            _refuse("granularity", "weights and their granularity go together", 'write e.g. granularity = ["channel"]')
+        if (Granularity.BLOCK in self.granularity) != bool(self.block_sizes):
+            _refuse("block_sizes", "granularity block and block sizes go together", "write e.g. block_sizes = [32, 64]")
+        if any(size < 2 for size in self.block_sizes):
+            _refuse("block_sizes", "a block has at least 2 elements", None)
+        for form in self.weights:
+            if form.axis is not None or form.bits > 16:
+                _refuse("weights", f"'{form}' is not a weight format", "give it without axis and block")
+        bias = self.bias
+        if bias is not None and not (bias.bits in (16, 32) and bias.symmetric and bias.per_tensor):
+            _refuse("bias", f"'{self.bias}' is not a bias format", 'use "i32/sym"')
+
+    def role(self, index: int) -> Role:
+        """The role of input ``index``; the last role repeats."""
+        return self.inputs[min(index, len(self.inputs) - 1)]
+
+    def activation_formats(self, index: int) -> tuple[QFormat, ...]:
+        """Accepted formats of the activation at input ``index``."""
+        return self.second if self.second and index == 1 else self.activations
+
+    def output_formats(self) -> tuple[QFormat, ...]:
+        """Accepted formats of the result."""
+        return self.outputs or self.activations
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A resolved profile.
+
+    Attributes:
+        name: What ``--target`` calls it.
+        title: One line for listings.
+        description: A paragraph.
+        source: Where it was read from, for messages.
+        lineage: Names of the profiles it extends, nearest first.
+        requires: Expressions over CPU features that make speed on this machine meaningful; all must hold.
+        default_format: The ``--format`` used when none is given.
+        formats: Accepted ``--format`` names.
+        opset: Highest accepted version of the standard operator set.
+        ir_version: Highest accepted ONNX IR version.
+        scale_floor: Least scale that the target represents.
+        power_of_two_scales: Whether every scale must be a power of two.
+        input_output: What the compiled graph takes and gives.
+        fallback: What becomes of a node that cannot run on integers.
+        cost: Figures for cost models.
+        operators: Rules by operator.
+    """
+
+    name: str
+    title: str
+    operators: Mapping[str, OperatorRule]
+    default_format: str = "w8a8"
+    formats: tuple[str, ...] = ("w8a8",)
+    description: str = ""
+    source: str = ""
+    lineage: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    opset: int = 21
+    ir_version: int = 10
+    scale_floor: float = 2.0**-100
+    power_of_two_scales: bool = False
+    input_output: InputOutput = InputOutput.FLOAT
+    fallback: Fallback = Fallback.FLOAT
+    cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            _refuse("name", f"'{self.name}' is not a name", "letters, digits, '.', '_' and '-', at most 64")
+        if not self.title or "\n" in self.title:
+            _refuse("title", "a title is one line", None)
+        self._check_formats()
+        if not 13 <= self.opset <= 26:
+            _refuse("opset", f"{self.opset} is outside 13 to 26", "per-channel scales exist from opset 13 on")
+        if not 7 <= self.ir_version <= 13:
+            _refuse("ir_version", f"{self.ir_version} is outside 7 to 13", None)
+        if not (math.isfinite(self.scale_floor) and 0 < self.scale_floor < 1):
+            _refuse("scale_floor", f"{self.scale_floor} is not between 0 and 1", None)
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        if not self.operators:
+            _refuse("operators", "the profile lists no operator", None)
+        for name, rule in self.operators.items():
+            if name != rule.operator:
+                _refuse(f"operators.{name}", f"the rule is about {rule.operator}", None)
+        for name, cost in self.cost.items():
+            if not math.isfinite(cost) or cost < 0:
+                _refuse(f"cost.{name}", f"{cost} is not a cost", "costs are finite and not negative")
+
+    def _check_formats(self) -> None:
+        for name in self.formats:
+            if not FORMAT_NAME.match(name):
+                _refuse("formats", f"'{name}' is not a format name", "write e.g. w8a8, w4a8, w8a16")
+        if self.default_format not in self.formats:
+            _refuse("default_format", f"'{self.default_format}' is not among formats {list(self.formats)}",
+                    nearest(self.default_format, self.formats))
+
+    def rules(self) -> Iterable[OperatorRule]:
+        """Every rule, in the order of the profile."""
+        return self.operators.values()
+
+
+def _refuse(key: str, message: str, hint: str | None) -> None:
+    raise TargetError(message, where=key or None, hint=hint)
