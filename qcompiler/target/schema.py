@@ -31,6 +31,7 @@ __all__ = [
     "Place",
     "Role",
     "Target",
+    "Wide",
     "ZeroPoint",
 ]
 
@@ -65,6 +66,14 @@ class Role(enum.StrEnum):
     WEIGHT = "weight"  # a constant; where it is not constant it counts as an activation
     BIAS = "bias"
     FLOAT = "float"  # left alone: shapes, indices, clip bounds
+
+
+class Wide(enum.StrEnum):
+    """Where an operator reads the widest activation it accepts, because 8 bits lose too much."""
+
+    NEVER = "never"
+    UPSTREAM = "upstream"  # where its own result is kept wide: residual streams that end in a normalization
+    ALWAYS = "always"
 
 
 class Output(enum.StrEnum):
@@ -143,7 +152,7 @@ class OperatorRule:
         second: Accepted formats of the second activation of a two-activation MatMul; empty means ``activations``.
         outputs: Accepted formats of the result; empty means ``activations``.
         mixed: Whether activations and result of one node may have different formats of those lists.
-        wide: Whether it prefers the widest activation it accepts, because 8 bits lose too much there.
+        wide: Where it reads the widest activation it accepts.
         weights: Accepted weight formats without axis, preferred first.
         granularity: How weights may share scales, preferred first.
         block_sizes: Accepted block sizes.
@@ -162,7 +171,7 @@ class OperatorRule:
     second: tuple[QFormat, ...] = ()
     outputs: tuple[QFormat, ...] = ()
     mixed: bool = False
-    wide: bool = False
+    wide: Wide = Wide.NEVER
     weights: tuple[QFormat, ...] = ()
     granularity: tuple[Granularity, ...] = ()
     block_sizes: tuple[int, ...] = ()
