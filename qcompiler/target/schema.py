@@ -63,7 +63,7 @@ class Role(enum.StrEnum):
     """What an input is to its operator."""
 
     ACTIVATION = "activation"
-    WEIGHT = "weight"  # a constant; where it is not constant it counts as an activation
+    WEIGHT = "weight"  # a constant; a computed one is an activation, if the rule has formats for a ``second``
     BIAS = "bias"
     FLOAT = "float"  # left alone: shapes, indices, clip bounds
 
@@ -149,7 +149,8 @@ class OperatorRule:
         place: When it is worth it.
         inputs: Role of each input; the last repeats.
         activations: Accepted activation formats, preferred first.
-        second: Accepted formats of the second activation of a two-activation MatMul; empty means ``activations``.
+        second: Accepted formats of the input in weight role where it is not constant (MatMul of two activations);
+            empty means that weights must be constant.
         outputs: Accepted formats of the result; empty means ``activations``.
         mixed: Whether activations and result of one node may have different formats of those lists.
         wide: Where it reads the widest activation it accepts.
@@ -215,6 +216,8 @@ class OperatorRule:
             _refuse("granularity", "weights and their granularity go together", 'write e.g. granularity = ["channel"]')
         if (Granularity.BLOCK in self.granularity) != bool(self.block_sizes):
             _refuse("block_sizes", "granularity block and block sizes go together", "write e.g. block_sizes = [32, 64]")
+        if self.second and Role.WEIGHT not in self.inputs:
+            _refuse("second", "there is no input in weight role", None)
         if any(size < 2 for size in self.block_sizes):
             _refuse("block_sizes", "a block has at least 2 elements", None)
         for form in self.weights:
@@ -230,7 +233,7 @@ class OperatorRule:
 
     def activation_formats(self, index: int) -> tuple[QFormat, ...]:
         """Accepted formats of the activation at input ``index``."""
-        return self.second if self.second and index == 1 else self.activations
+        return self.second if self.role(index) is Role.WEIGHT else self.activations
 
     def output_formats(self) -> tuple[QFormat, ...]:
         """Accepted formats of the result."""

@@ -1,0 +1,49 @@
+"""Which axis of a weight belongs to the output channels, and which is summed over."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+__all__ = ["block_axis", "channel_axis"]
+
+
+def channel_axis(node: ir.Node) -> int | None:
+    """The axis of the weight (input 1) that indexes output channels, counted from 0.
+
+    ``None`` where there is none (a vector operand of MatMul, an operator without weights) or its rank is unknown.
+    ConvTranspose stores ``[in, out / group, …]``: its groups share the scales of axis 1.
+    """
+    rank = _weight_rank(node)
+    if rank is None:
+        return None
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    if node.op_type == "Gemm":
+        return 0 if _flag(node, "transB") else 1
+    return rank - 1 if node.op_type == "MatMul" and rank >= 2 else None
+
+
+def block_axis(node: ir.Node) -> int | None:
+    """The axis of the weight (input 1) that the operator sums over, along which blocks lie; ``None`` as above."""
+    rank = _weight_rank(node)
+    if rank is None:
+        return None
+    if node.op_type == "Conv":
+        return 1
+    if node.op_type == "ConvTranspose":
+        return 0
+    if node.op_type == "Gemm":
+        return 1 if _flag(node, "transB") else 0
+    return max(rank - 2, 0) if node.op_type == "MatMul" and rank >= 1 else None
+
+
+def _weight_rank(node: ir.Node) -> int | None:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return len(weight.shape) if weight is not None and weight.shape is not None else None
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    attribute = node.attributes.get(name)
+    return attribute is not None and bool(attribute.as_int())

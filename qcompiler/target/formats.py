@@ -1,0 +1,234 @@
+"""From a ``--format`` name to what each operator of a target gets.
+
+``w4a8/block=32/asym`` asks for 4-bit weights, 8-bit activations, one scale per 32 weights, free zero points. The
+request is refused when no operator of the target can follow it. An operator that cannot follow while others can
+keeps its least-loss legal format, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from qcompiler.errors import UsageError, nearest
+from qcompiler.quant.format import QFormat
+from qcompiler.target.axes import block_axis, channel_axis
+from qcompiler.target.schema import FORMAT_NAME, Granularity, OperatorRule, Target
+
+__all__ = [
+    "ActivationChoice",
+    "FormatRequest",
+    "WeightChoice",
+    "activation_format",
+    "offers",
+    "resolve_format",
+    "weight_format",
+]
+
+_MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym")
+
+
+@dataclass(frozen=True, slots=True)
+class FormatRequest:
+    """What a ``--format`` text asks for.
+
+    Attributes:
+        text: The text itself.
+        weight_bits: Bits of a weight.
+        activation_bits: Bits of an activation.
+        granularity: How weights share scales; ``None`` leaves it to the profile.
+        block: Weights per scale where the granularity is block.
+        symmetric: Whether weights have no zero point; ``None`` leaves it to the profile.
+    """
+
+    text: str
+    weight_bits: int
+    activation_bits: int
+    granularity: Granularity | None = None
+    block: int | None = None
+    symmetric: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChoice:
+    """The weight format an operator gets.
+
+    Attributes:
+        format: Bits, sign, symmetry; no axis yet.
+        granularity: How weights share scales.
+        block: Weights per scale where the granularity is block.
+        reason: Why it is not what was asked for; empty when it is.
+    """
+
+    format: QFormat
+    granularity: Granularity
+    block: int | None = None
+    reason: str = ""
+
+    def on(self, node: ir.Node) -> QFormat:
+        """The format with the axis that the weight (input 1) of ``node`` has; per tensor where it has none.
+
+        A block that does not divide its axis, or leaves one block, falls back to the channel axis.
+        """
+        channel, summed = channel_axis(node), block_axis(node)
+        if self.granularity is Granularity.TENSOR or channel is None:
+            return self.format
+        if self.granularity is Granularity.BLOCK and self.block is not None and summed is not None:
+            length = _length(node, summed)
+            if length is not None and length > self.block and length % self.block == 0:
+                return self.format.along(summed, self.block)
+        return self.format.along(channel)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationChoice:
+    """The activation format an operator gets, and why it is not what was asked for."""
+
+    format: QFormat
+    reason: str = ""
+
+
+def resolve_format(target: Target, text: str | None = None) -> FormatRequest:
+    """Read a ``--format`` text and check that the target offers it.
+
+    Args:
+        target: The profile.
+        text: The text; ``None`` means the profile's default.
+
+    Raises:
+        UsageError: The text is no format, or the target does not offer it; says what it offers.
+    """
+    request = _parse(target, text or target.default_format)
+    rules = [rule for rule in target.rules() if rule.weights]
+    name = f"w{request.weight_bits}a{request.activation_bits}"
+    hint = f"{target.name} offers {', '.join(target.formats)}; {offers(target)}"
+    where = f"format '{request.text}'"
+    if not any(request.activation_bits in _bits(rule.activations) for rule in target.rules()):
+        accepted = _listed(bits for rule in target.rules() for bits in _bits(rule.activations))
+        raise UsageError(f"{target.name} takes {accepted}-bit activations only", where=where, hint=hint)
+    if not any(request.weight_bits in _bits(rule.weights) for rule in rules):
+        accepted = _listed(bits for rule in rules for bits in _bits(rule.weights))
+        raise UsageError(f"{target.name} takes {accepted}-bit weights only", where=where, hint=hint)
+    if name not in target.formats:
+        raise UsageError(f"{target.name} does not offer {name}", where=where, hint=hint)
+    if not any(not weight_format(rule, request).reason for rule in rules):
+        reasons = dict.fromkeys(weight_format(rule, request).reason for rule in rules)
+        raise UsageError(f"no operator of {target.name} can follow: {'; '.join(reasons)}", where=where, hint=hint)
+    return request
+
+
+def weight_format(rule: OperatorRule, request: FormatRequest) -> WeightChoice:
+    """The rule's weight format nearest to the request, never with fewer bits where more are possible.
+
+    Raises:
+        UsageError: The operator has no weights.
+    """
+    if not rule.weights:
+        raise UsageError(f"{rule.operator} has no weights")
+    reasons = []
+    candidates = _nearest_bits(rule.weights, request.weight_bits)
+    if candidates[0].bits != request.weight_bits:
+        reasons.append(f"{rule.operator} takes {_listed(_bits(rule.weights))}-bit weights only")
+    chosen = candidates[0]
+    if request.symmetric is not None and chosen.symmetric != request.symmetric:
+        alternative = next((form for form in candidates if form.symmetric == request.symmetric), None)
+        if alternative is None:
+            kind = "symmetric" if chosen.symmetric else "asymmetric"
+            reasons.append(f"{rule.operator} takes {chosen.bits}-bit weights {kind} only")
+        chosen = alternative or chosen
+    granularity, block, reason = _granularity(rule, request)
+    return WeightChoice(chosen, granularity, block, "; ".join([*reasons, reason] if reason else reasons))
+
+
+def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequence[QFormat] = ()) -> ActivationChoice:
+    """The activation format nearest to the request; the widest where the rule prefers that.
+
+    Args:
+        rule: The operator's rule.
+        request: What was asked for.
+        accepted: The formats to choose from (``rule.activation_formats(i)``, ``rule.output_formats()``); by default
+            ``rule.activations``.
+    """
+    forms = tuple(accepted) or rule.activations
+    widest = max(forms, key=lambda form: form.bits)
+    if rule.wide and widest.bits > request.activation_bits:
+        return ActivationChoice(widest, f"{rule.operator} loses too much at {request.activation_bits} bits")
+    chosen = _nearest_bits(forms, request.activation_bits)[0]
+    if chosen.bits == request.activation_bits:
+        return ActivationChoice(chosen)
+    return ActivationChoice(chosen, f"{rule.operator} takes {_listed(_bits(forms))}-bit activations only")
+
+
+def offers(target: Target) -> str:
+    """One line: which operator takes weights of how many bits, how they share scales."""
+    groups: dict[str, list[str]] = {}
+    for rule in target.rules():
+        if rule.weights:
+            sharing = "/".join(str(item) for item in rule.granularity)
+            sizes = f" ({_listed(rule.block_sizes)})" if rule.block_sizes else ""
+            kinds = "/".join(sorted({"sym" if form.symmetric else "asym" for form in rule.weights}, reverse=True))
+            groups.setdefault(f"{_listed(_bits(rule.weights))}-bit {kinds} weights per {sharing}{sizes}", []).append(
+                rule.operator
+            )
+    return "; ".join(f"{', '.join(operators)}: {what}" for what, operators in groups.items())
+
+
+def _parse(target: Target, text: str) -> FormatRequest:
+    name, *modifiers = text.strip().lower().split("/")
+    match = FORMAT_NAME.match(name)
+    if match is None:
+        hint = nearest(name, target.formats) or f"{target.name} offers {', '.join(target.formats)}"
+        raise UsageError(f"'{text}' is not a format", hint=hint)
+    granularity: Granularity | None = None
+    block: int | None = None
+    symmetric: bool | None = None
+    for modifier in modifiers:
+        key, _, value = modifier.partition("=")
+        if modifier in ("sym", "asym") and symmetric is None:
+            symmetric = modifier == "sym"
+        elif modifier in ("tensor", "channel") and granularity is None:
+            granularity = Granularity(modifier)
+        elif key == "block" and value.isascii() and value.isdigit() and 2 <= int(value[:9]) and granularity is None:
+            granularity, block = Granularity.BLOCK, int(value)
+        else:
+            hint = nearest(modifier, _MODIFIERS) or f"modifiers: {', '.join(_MODIFIERS)}, each kind once"
+            raise UsageError(f"modifier '{modifier}' in format '{text}' is unknown or contradicts another", hint=hint)
+    return FormatRequest(text, int(match[1]), int(match[2]), granularity, block, symmetric)
+
+
+def _granularity(rule: OperatorRule, request: FormatRequest) -> tuple[Granularity, int | None, str]:
+    """Granularity, block size, and why they are not what was asked for."""
+    preferred = rule.granularity[0]
+    own_block = rule.block_sizes[0] if preferred is Granularity.BLOCK else None
+    if request.granularity is None:
+        return preferred, own_block, ""
+    if request.granularity not in rule.granularity:
+        accepted = ", ".join(str(item) for item in rule.granularity)
+        return preferred, own_block, f"{rule.operator} takes weight scales per {accepted} only"
+    if request.block is not None and request.block not in rule.block_sizes:
+        size = min(rule.block_sizes, key=lambda size: (abs(size - request.block), size))  # type: ignore[operator]
+        return Granularity.BLOCK, size, f"{rule.operator} takes blocks of {_listed(rule.block_sizes)} only"
+    return request.granularity, request.block, ""
+
+
+def _nearest_bits(forms: Sequence[QFormat], bits: int) -> list[QFormat]:
+    """The formats with those bits, else with the next more, else with the most; the rule's order is kept."""
+    enough = [form.bits for form in forms if form.bits >= bits]
+    chosen = min(enough) if enough else max(form.bits for form in forms)
+    return [form for form in forms if form.bits == chosen]
+
+
+def _bits(forms: Iterable[QFormat]) -> list[int]:
+    return [form.bits for form in forms]
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return "/".join(str(number) for number in sorted(set(numbers), reverse=True))
+
+
+def _length(node: ir.Node, axis: int) -> int | None:
+    weight = node.inputs[1]
+    length = weight.shape[axis] if weight is not None and weight.shape is not None else None
+    return length if isinstance(length, int) else None

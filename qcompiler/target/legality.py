@@ -1,0 +1,119 @@
+"""May this operator run on integers on this target, and if not, why not.
+
+:func:`why_not` asks before formats are assigned, :func:`check_model` after Q/DQ nodes exist. Both answer in
+sentences that go to the report as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import onnx_ir as ir
+
+from qcompiler.target.schema import AttributeValue, Constraints, OperatorRule, Output, Role, Target
+
+__all__ = ["is_constant", "rule_for", "why_not"]
+
+
+def rule_for(target: Target, node: ir.Node) -> OperatorRule | None:
+    """The rule of the node's operator; ``None`` where the target has no integer kernel for it."""
+    return target.operators.get(operator_name(node))
+
+
+def operator_name(node: ir.Node) -> str:
+    """The operator as profiles write it: the type, with its domain in front outside the standard one."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is an initializer that no caller can override, or the output of a Constant node."""
+    if value is None:
+        return False
+    producer = value.producer()
+    if producer is not None:
+        return producer.op_type == "Constant"
+    return value.is_initializer() and not value.is_graph_input()
+
+
+def why_not(target: Target, node: ir.Node) -> str | None:
+    """Why a float node cannot run on integers on the target; ``None`` when it can.
+
+    The node has no Q/DQ around it yet. Attributes left out count with their ONNX defaults; an unknown rank passes.
+    """
+    rule = rule_for(target, node)
+    if rule is None:
+        return f"{target.name} has no integer {operator_name(node)}"
+    checks = (_why_not_inputs, _why_not_outputs)
+    for check in checks:
+        if (reason := check(rule, node)) is not None:
+            return reason
+    return why_not_constraints(rule.constraints, node)
+
+
+def _why_not_inputs(rule: OperatorRule, node: ir.Node) -> str | None:
+    for index, value in enumerate(node.inputs):
+        role = rule.role(index)
+        if value is None or role is Role.FLOAT:
+            continue
+        if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
+            return f"input {index} is {value.dtype.name.lower()}, not float"
+        if role is Role.WEIGHT and not rule.second and not is_constant(value):
+            return "its weights are computed at run time"
+        if role is Role.BIAS and not is_constant(value):
+            return "its bias is computed at run time"
+    return None
+
+
+def _why_not_outputs(rule: OperatorRule, node: ir.Node) -> str | None:
+    for index, value in enumerate(node.outputs):
+        used = value.is_graph_output() or next(iter(value.uses()), None) is not None
+        if not used:
+            continue
+        if index > 0 and rule.operator != "Split":
+            return f"its output {index} is used, the integer kernel gives the first only"
+        if value.dtype is not None and value.dtype != ir.DataType.FLOAT and rule.output is not Output.FLOAT:
+            return f"its output is {value.dtype.name.lower()}, not float"
+    return None
+
+
+def why_not_constraints(constraints: Constraints, node: ir.Node) -> str | None:
+    """The constraint of the rule that the node breaks; ``None`` when it meets all."""
+    first = node.inputs[0] if node.inputs else None
+    if constraints.rank is not None and first is not None and first.shape is not None:
+        rank, (least, most) = len(first.shape), constraints.rank
+        if not least <= rank <= most:
+            return f"its input has rank {rank}, the target takes {least} to {most}"
+    for index in constraints.constant_inputs:
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is not None and not is_constant(value):
+            return f"input {index} is not constant"
+    for name, accepted in constraints.attributes.items():
+        found = _attribute(node, name)
+        if found is not None and found not in accepted:
+            return f"its attribute {name} is {found}, the target takes {_listed(accepted)}"
+    return None
+
+
+def _attribute(node: ir.Node, name: str) -> Any:
+    """The attribute's value, its ONNX default when left out, ``None`` when it has neither."""
+    attribute = node.attributes.get(name)
+    return attribute.value if attribute is not None else _attribute_default(node.domain, node.op_type, name)
+
+
+@functools.cache
+def _attribute_default(domain: str, op_type: str, name: str) -> Any:
+    import onnx
+    import onnx.defs
+
+    if not onnx.defs.has(op_type, domain):
+        return None
+    attribute = onnx.defs.get_schema(op_type, domain).attributes.get(name)
+    if attribute is None or not attribute.default_value.name:
+        return None
+    value = onnx.helper.get_attribute_value(attribute.default_value)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _listed(values: tuple[AttributeValue, ...]) -> str:
+    return " or ".join(str(value) for value in values)
