@@ -1,0 +1,78 @@
+"""assign-formats: decide which nodes run on integers and in which format every tensor is kept.
+
+Everything comes from the profile and the requested format; nothing is edited. The result is state on nodes, values
+and edges (``qcompiler.quant.state``), which ``calibrate`` completes and ``place-qdq`` materialises.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from qcompiler.errors import PassError, UsageError
+from qcompiler.passes.allocate.edge_formats import assign_activations, tie_scales
+from qcompiler.passes.allocate.integer_nodes import IntegerNodes, decide
+from qcompiler.passes.allocate.selectors import select
+from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant import state
+from qcompiler.quant.state import TensorQuant
+from qcompiler.target.formats import FormatRequest, resolve_format, weight_format
+
+__all__ = ["AssignFormats"]
+
+
+@dataclass(frozen=True)
+class AssignFormats(Pass):
+    """Decide on formats: uniform bits where the profile allows them."""
+
+    name: ClassVar[str] = "assign-formats"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
+    provides: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Write decisions on the main graph; bodies of If, Loop and Scan stay float."""
+        if ctx.target is None:
+            raise UsageError("assign-formats needs a target", hint="name one with --target")
+        graph = model.graph
+        state.clear(graph)
+        request = resolve_format(ctx.target, ctx.format or ctx.target.default_format)
+        nodes = decide(graph, ctx.target, select(graph, ctx.exclude))
+        _assign_weights(graph, nodes, request, ctx)
+        assign_activations(graph, nodes, request)
+        tie_scales(graph, nodes)
+        for node, decision in nodes.decisions.items():
+            state.set_node_decision(node, decision)
+            if not decision.integer:
+                ctx.skip(node, decision.reason)
+        if not any(decision.integer for decision in nodes.decisions.values()):
+            _refuse(nodes, ctx.target.name)
+
+
+def _assign_weights(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, ctx: Context) -> None:
+    for node in graph:
+        if not nodes.integer(node) or node in nodes.owner:
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is None or nodes.role(node, index) != "weight":
+                continue
+            choice = weight_format(nodes.rules[node], request, node)
+            if choice.reason:
+                ctx.note(f"{node.name}: {choice.reason}")
+            quant = TensorQuant(choice.format)
+            known = state.value_quant(value)
+            if known is None:
+                state.set_value_quant(value, quant)
+            elif known != quant:
+                state.set_edge_quant(node, index, quant)
+
+
+def _refuse(nodes: IntegerNodes, target: str) -> None:
+    reasons = Counter(decision.reason for decision in nodes.decisions.values())
+    most = "; ".join(f"{reason} ({count}×)" for reason, count in reasons.most_common(3))
+    raise PassError(
+        f"no node of this model can run on integers on {target}: {most}",
+        hint="look at `qcompiler targets NAME` for what the profile takes, and at --exclude",
+    )

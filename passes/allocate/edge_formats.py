@@ -1,0 +1,155 @@
+"""Formats of values and edges: what each reader wants, what the producer can write, what must share a scale.
+
+Readers come first: the graph is walked backwards, so that when a node is reached the format of its result is known.
+A reader wants the activation format asked for, or the widest it takes where the profile marks it ``wide``. The value
+gets the widest format wanted that its producer can write; a reader that wants less carries its own on the edge
+(a requantization). Nodes that keep the scale of their input (pass-through, Concat) tie values together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import networkx as nx
+import onnx_ir as ir
+
+from qcompiler.passes.allocate.integer_nodes import IntegerNodes
+from qcompiler.quant import state
+from qcompiler.quant.format import QFormat
+from qcompiler.quant.operators import is_constant
+from qcompiler.quant.state import FLOAT, TensorQuant
+from qcompiler.target.formats import FormatRequest
+from qcompiler.target.schema import OperatorRule
+
+__all__ = ["assign_activations", "tie_scales", "wanted"]
+
+
+def assign_activations(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest) -> None:
+    """Write formats on every value and edge that integer nodes read or write."""
+    for node in reversed(list(graph)):
+        for value in node.outputs:
+            _assign_value(value, nodes, request)
+    for value in (*graph.inputs, *graph.initializers.values()):
+        _assign_value(value, nodes, request)
+
+
+def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatRequest) -> QFormat:
+    """The activation format that an integer node wants to read at one input."""
+    rule = nodes.rules[node]
+    result = state.value_quant(node.outputs[0]) if rule.kind == "same-scale" else None
+    if result is not None:
+        return result.format
+    accepted = rule.activation_formats(index)
+    if rule.wide == "always" or (rule.wide == "upstream" and _feeds_wide(node, nodes)):
+        return _widest(accepted)
+    return _of_bits(accepted, request.activation_bits)
+
+
+def _feeds_wide(node: ir.Node, nodes: IntegerNodes) -> bool:
+    outputs = [user.outputs[0] for user in node.outputs[0].consumers() if nodes.owner.get(user) is node] or list(node.outputs)
+    return any((quant := state.value_quant(value)) is not None and quant.format.bits > 8 for value in outputs)
+
+
+def _of_bits(forms: Sequence[QFormat], bits: int) -> QFormat:
+    return next((form for form in forms if form.bits == bits), forms[0])
+
+
+def _widest(forms: Iterable[QFormat]) -> QFormat:
+    return max(forms, key=lambda form: form.bits)
+
+
+def _assign_value(value: ir.Value, nodes: IntegerNodes, request: FormatRequest) -> None:
+    """Decide on one value, all of whose readers' results are decided."""
+    if value.dtype != ir.DataType.FLOAT or _interior(value, nodes):
+        return
+    wishes = {edge: wanted(*edge, nodes, request) for edge in _integer_edges(value, nodes)}
+    if not wishes and not nodes.integer(value.producer()):
+        return
+    form = _value_format(value, list(wishes.values()), nodes, request)
+    if form is None:  # the kernel gives real numbers: only edges are quantized
+        for (node, index), wish in wishes.items():
+            state.set_edge_quant(node, index, TensorQuant(wish))
+        return
+    state.set_value_quant(value, TensorQuant(form))
+    for use in value.uses():
+        wish = wishes.get((use.node, use.idx))
+        if wish is None:
+            state.set_edge_quant(use.node, use.idx, FLOAT)
+        elif wish != form and not _accepts_narrower(nodes.rules[use.node], use.idx, form, wish):
+            state.set_edge_quant(use.node, use.idx, TensorQuant(wish))
+
+
+def _accepts_narrower(rule: OperatorRule, index: int, form: QFormat, wish: QFormat) -> bool:
+    """Whether a reader that would like ``wish`` takes the narrower ``form``: requantizing upwards gains nothing."""
+    return form.bits < wish.bits and form in rule.activation_formats(index)
+
+
+def _integer_edges(value: ir.Value, nodes: IntegerNodes) -> Iterator[tuple[ir.Node, int]]:
+    for use in value.uses():
+        if nodes.integer(use.node) and use.node not in nodes.owner and nodes.role(use.node, use.idx) == "activation":
+            yield use.node, use.idx
+
+
+def _interior(value: ir.Value, nodes: IntegerNodes) -> bool:
+    """Whether the value lies between a node and the activation fused into it."""
+    return any(user in nodes.owner for user in value.consumers())
+
+
+def _value_format(value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes, request: FormatRequest) -> QFormat | None:
+    """The value's own format; ``None`` where its integer producer rather writes real numbers."""
+    producer = value.producer()
+    if producer is None or not nodes.integer(producer):
+        return _widest(wishes)
+    rule = nodes.rule(producer)
+    everything_reads_codes = len(wishes) == len(list(value.uses())) and not value.is_graph_output()
+    if rule.output != "quantized" and not everything_reads_codes:
+        return None
+    writable = rule.output_formats()
+    if not wishes:
+        # Codes that become real numbers again deserve all the precision that the kernel can write.
+        return _of_bits(writable, request.activation_bits) if rule.kind == "same-scale" else _widest(writable)
+    widest = _widest(wishes)
+    if widest in writable:
+        return widest
+    narrower = [form for form in writable if form.bits <= widest.bits]
+    return _widest(narrower) if narrower else writable[0]
+
+
+def tie_scales(graph: ir.Graph, nodes: IntegerNodes) -> None:
+    """Name the groups of values and edges that must share one scale."""
+    ties: nx.Graph[object] = nx.Graph()
+    for node in graph:
+        if not nodes.integer(node) or node in nodes.owner:
+            continue
+        rule = nodes.rules[node]
+        if rule.kind != "same-scale" and not rule.tie:
+            continue
+        keys = [_key(node, index) for index in nodes.activation_inputs(node)]
+        outputs = [value for value in node.outputs if state.value_quant(value) is not None]
+        ties.add_edges_from((first, second) for first, second in zip(keys, [*keys[1:], *outputs], strict=False))
+        if keys:
+            ties.add_edges_from((keys[-1], value) for value in outputs)
+    for group in nx.connected_components(ties):
+        _write_tie(group)
+
+
+def _key(node: ir.Node, index: int) -> object:
+    """What carries the decision of an edge: its value, or the edge itself."""
+    own = state.own_edge_quant(node, index)
+    return (node, index) if isinstance(own, TensorQuant) else node.inputs[index]
+
+
+def _write_tie(group: set[object]) -> None:
+    values = [item for item in group if isinstance(item, ir.Value)]
+    edges = [item for item in group if isinstance(item, tuple)]
+    names = [str(value.name) for value in values] + [f"{node.name}[{index}]" for node, index in edges]
+    name = min(names)
+    for value in values:
+        quant = state.value_quant(value)
+        if quant is not None:
+            state.set_value_quant(value, TensorQuant(quant.format, quant.params, name))
+    for node, index in edges:
+        own = state.own_edge_quant(node, index)
+        if isinstance(own, TensorQuant):
+            state.set_edge_quant(node, index, TensorQuant(own.format, own.params, name))
+

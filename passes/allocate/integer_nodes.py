@@ -1,0 +1,158 @@
+"""Which nodes run on integers: the greatest set that the profile allows.
+
+Every node with a rule and no reason against it starts as integer; nodes that the profile wants only *between*
+integer neighbours, and nodes that merely move values, leave the set while a neighbour is float, until nothing
+changes. So a CNN's residual Add between integer convolutions stays, and a transformer's residual stream, whose
+reader is a float LayerNormalization, leaves as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from qcompiler.quant.operators import is_constant
+from qcompiler.quant.state import NodeDecision
+from qcompiler.target.legality import rule_for, why_not
+from qcompiler.target.schema import OperatorRule, Target
+
+__all__ = ["IntegerNodes", "decide"]
+
+_PROBABILITIES = frozenset({"Softmax", "LogSoftmax"})
+
+
+@dataclass(slots=True)
+class IntegerNodes:
+    """The decision on every node of a graph.
+
+    Attributes:
+        target: The profile.
+        rules: Rule of every node that was a candidate.
+        decisions: Decision per node.
+        owner: For an activation fused into another node: that node.
+    """
+
+    target: Target
+    rules: dict[ir.Node, OperatorRule] = field(default_factory=dict)
+    decisions: dict[ir.Node, NodeDecision] = field(default_factory=dict)
+    owner: dict[ir.Node, ir.Node] = field(default_factory=dict)
+
+    def integer(self, node: ir.Node | None) -> bool:
+        """Whether ``node`` runs on integers."""
+        return node is not None and (decision := self.decisions.get(node)) is not None and decision.integer
+
+    def rule(self, node: ir.Node) -> OperatorRule:
+        """The rule that governs what ``node`` writes: its owner's where it is fused."""
+        return self.rules[self.owner.get(node, node)]
+
+    def activation_inputs(self, node: ir.Node) -> list[int]:
+        """Indices of inputs that carry quantized activations (constant operands included)."""
+        return [i for i in range(len(node.inputs)) if self.role(node, i) == "activation"]
+
+    def role(self, node: ir.Node, index: int) -> str:
+        """Role of one input: ``activation``, ``weight``, ``bias`` or ``float``."""
+        value = node.inputs[index]
+        if value is None or node in self.owner:
+            return "float"
+        roles = self.rules[node].inputs
+        role = roles[min(index, len(roles) - 1)]
+        return "activation" if role == "weight" and not is_constant(value) else role
+
+
+def decide(graph: ir.Graph, target: Target, excluded: dict[ir.Node, str]) -> IntegerNodes:
+    """Decide on every node of ``graph``."""
+    nodes = IntegerNodes(target)
+    for node in graph:
+        nodes.decisions[node] = _first_decision(node, nodes, excluded)
+    _fuse_activations(graph, nodes)
+    queue = deque(node for node in graph if nodes.integer(node))
+    while queue:
+        node = queue.popleft()
+        if not nodes.integer(node) or (reason := _why_leave(node, nodes)) is None:
+            continue
+        nodes.decisions[node] = NodeDecision(False, reason)
+        for follower in _release_fused(node, nodes):
+            queue.append(follower)
+        queue.extend(value.producer() for value in node.inputs if value is not None and value.producer() is not None)  # type: ignore[misc]
+        queue.extend(user for output in node.outputs for user in output.consumers())
+    return nodes
+
+
+def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, str]) -> NodeDecision:
+    rule = rule_for(nodes.target, node)
+    if rule is None:
+        return NodeDecision(False, f"{nodes.target.name} has no integer {node.op_type}")
+    nodes.rules[node] = rule
+    if node in excluded:
+        return NodeDecision(False, f"excluded by '{excluded[node]}'")
+    if (reason := why_not(nodes.target, node)) is not None:
+        return NodeDecision(False, reason)
+    data = [node.inputs[i] for i in nodes.activation_inputs(node)]
+    if not data or any(value is None or value.dtype != ir.DataType.FLOAT for value in data):
+        return NodeDecision(False, "it carries no float32 data")
+    if any((info := value.meta.get("qcompiler.mask")) and not math.isfinite(info.constant) for value in data if value):
+        return NodeDecision(False, "an infinite mask has no integer code")
+    if rule.place == "between" and all(is_constant(value) for value in data[1:]) and len(data) > 1:
+        return NodeDecision(False, "its other operand is a constant: adding it in float is cheaper and exact")
+    if node.op_type in _PROBABILITIES and node.outputs[0].is_graph_output():
+        return NodeDecision(False, "it makes a graph output: 8-bit probabilities would tie")
+    return NodeDecision(True)
+
+
+def _fuse_activations(graph: ir.Graph, nodes: IntegerNodes) -> None:
+    """Find activations that the node before them absorbs; they share its decision and have no scale between."""
+    for node in graph:
+        if not nodes.integer(node) or node in nodes.owner or len(node.outputs) != 1:
+            continue
+        users = list(node.outputs[0].uses())
+        if len(users) != 1 or node.outputs[0].is_graph_output():
+            continue
+        user = users[0].node
+        if user.op_type in nodes.rules[node].fuse and users[0].idx == 0 and not _excluded(nodes, user):
+            nodes.owner[user] = node
+            nodes.decisions[user] = NodeDecision(True, f"fused into {node.name}")
+
+
+def _excluded(nodes: IntegerNodes, node: ir.Node) -> bool:
+    return nodes.decisions[node].reason.startswith("excluded")
+
+
+def _release_fused(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
+    """When ``node`` becomes float, an activation that it had absorbed must stand on its own."""
+    released = [user for user in node.outputs[0].consumers() if nodes.owner.get(user) is node]
+    for user in released:
+        del nodes.owner[user]
+        rule = rule_for(nodes.target, user)
+        nodes.decisions[user] = NodeDecision(rule is not None, "" if rule else "the node before it is float")
+        if rule is not None:
+            nodes.rules[user] = rule
+    return released
+
+
+def _why_leave(node: ir.Node, nodes: IntegerNodes) -> str | None:
+    """Why an integer node must become float, given its neighbours; ``None`` when it may stay."""
+    if node in nodes.owner:
+        return None
+    rule = nodes.rules[node]
+    if rule.place != "between" and rule.kind != "same-scale":
+        return None
+    for index in nodes.activation_inputs(node):
+        value = node.inputs[index]
+        if value is not None and not is_constant(value) and not nodes.integer(value.producer()):
+            return "its input is float"
+    users = [user for output in _results(node, nodes) for user in output.uses()]
+    integer_users = [use for use in users if nodes.integer(use.node) and nodes.role(use.node, use.idx) == "activation"]
+    if rule.kind == "same-scale":
+        return None if integer_users else "no integer node reads it"
+    if len(integer_users) < len(users) or any(output.is_graph_output() for output in _results(node, nodes)):
+        return "a reader of its result is float"
+    return None
+
+
+def _results(node: ir.Node, nodes: IntegerNodes) -> list[ir.Value]:
+    """Output values of a node, seen behind the activation that it absorbs."""
+    fused = [user for user in node.outputs[0].consumers() if nodes.owner.get(user) is node]
+    return list(fused[0].outputs) if fused else list(node.outputs)

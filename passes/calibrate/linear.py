@@ -1,0 +1,107 @@
+"""Linear layers as bias correction sees them: weight, its quantization error, and where its bias lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.quant import arithmetic, state
+from qcompiler.quant.operators import BIAS_INPUT, LINEAR, WEIGHT_INPUT, is_constant
+from qcompiler.quant.state import TensorQuant
+
+__all__ = ["Layer", "linear_layers", "response", "weight_error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """An integer linear node with constant weights.
+
+    Attributes:
+        node: Conv, ConvTranspose, Gemm or MatMul.
+        quant: The weight's decision, with parameters.
+        bias_node: The node that holds the bias: ``node`` itself, or the Add behind a MatMul.
+        bias_index: Which of its inputs the bias is.
+    """
+
+    node: ir.Node
+    quant: TensorQuant
+    bias_node: ir.Node
+    bias_index: int
+
+    @property
+    def bias(self) -> ir.Value | None:
+        """The constant bias; ``None`` where the layer has none yet."""
+        inputs = self.bias_node.inputs
+        return inputs[self.bias_index] if self.bias_index < len(inputs) else None
+
+
+def linear_layers(graph: ir.Graph) -> Iterator[tuple[ir.Node, Layer | str]]:
+    """Every integer linear node with its layer, or the reason why its bias cannot be corrected."""
+    for node in graph:
+        decision = state.node_decision(node)
+        if node.op_type not in LINEAR or decision is None or not decision.integer:
+            continue
+        if not is_constant(node.inputs[WEIGHT_INPUT]):
+            continue
+        quant = state.edge_quant(node, WEIGHT_INPUT)
+        if quant is None or quant.params is None:
+            yield node, "its weight has no scale"
+        elif node.op_type == "MatMul":
+            place = _bias_behind(node)
+            yield node, Layer(node, quant, *place) if place else "no bias follows it"
+        elif len(node.inputs) > BIAS_INPUT and node.inputs[BIAS_INPUT] and not is_constant(node.inputs[BIAS_INPUT]):
+            yield node, "its bias is computed at run time"
+        else:
+            yield node, Layer(node, quant, node, BIAS_INPUT)
+
+
+def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1 or uses[0].node.op_type != "Add" or node.outputs[0].is_graph_output():
+        return None
+    add = uses[0].node
+    other = 1 - uses[0].idx
+    bias, weight = add.inputs[other], node.inputs[WEIGHT_INPUT]
+    if bias is None or not is_constant(bias) or bias.shape is None or weight is None or weight.shape is None:
+        return None
+    return (add, other) if bias.shape == ir.Shape([weight.shape[-1]]) else None
+
+
+def weight_error(layer: Layer) -> NDArray[np.float32]:
+    """``W - Ŵ``: what rounding took from the weight; the weight's shape."""
+    value = layer.node.inputs[WEIGHT_INPUT]
+    assert value is not None and value.const_value is not None and layer.quant.params is not None
+    weight = np.asarray(value.const_value.numpy(), np.float32)
+    codes = arithmetic.quantize(weight, layer.quant.params, layer.quant.format)
+    return weight - arithmetic.dequantize(codes, layer.quant.params, layer.quant.format)
+
+
+def response(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the linear part of ``node`` (no bias) gives for ``data`` with ``weight`` instead of its own."""
+    if node.op_type == "MatMul":
+        return np.matmul(data, weight)
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB")
+        return np.matmul(data, weight.T if transposed is not None and transposed.as_int() else weight)
+    import onnxruntime
+
+    from qcompiler.ir.execute import session_options
+
+    attributes = [ir.to_proto(attribute) for attribute in node.attributes.values()]
+    proto = onnx.helper.make_node(node.op_type, ["x", "w"], ["y"])
+    proto.attribute.extend(attributes)
+    graph = onnx.helper.make_graph(
+        [proto], "layer",
+        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, a.shape) for n, a in (("x", data), ("w", weight))],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"])
+    result: NDArray[np.float32] = session.run(None, {"x": data, "w": weight})[0]
+    return result

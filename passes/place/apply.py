@@ -1,0 +1,188 @@
+"""The applier of Q/DQ placement: inserts what the planner listed, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.errors import PassError
+from qcompiler.ir.edit import AttributeValue, Edit
+from qcompiler.passes.place.plan import Edge, Pair, ValuePlan
+from qcompiler.quant import arithmetic
+from qcompiler.quant.format import QFormat
+from qcompiler.quant.operators import is_constant
+from qcompiler.quant.params import QParams
+
+__all__ = ["Applier"]
+
+
+@dataclass(slots=True)
+class Applier:
+    """Turns value plans into nodes of one graph."""
+
+    edit: Edit
+    graph: ir.Graph
+    _order: dict[ir.Node, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._order = {node: index for index, node in enumerate(self.graph)}
+
+    def apply(self, plan: ValuePlan) -> None:
+        """Insert the pairs of one value and rewire their readers."""
+        if is_constant(plan.value):
+            self._apply_constant(plan)
+            return
+        source = plan.value
+        if plan.main is not None:
+            result = self._insert_pair(source, plan.main)
+            self._rewire(plan.main.edges, result)
+            if plan.after_main:
+                self._rewire(plan.float_edges, result)
+                self._take_over_output(plan.value, result)
+                source = result
+        for pair in plan.others:
+            self._rewire(pair.edges, self._insert_pair(source, pair))
+
+    # -- constants -----------------------------------------------------------------------------------------
+
+    def _apply_constant(self, plan: ValuePlan) -> None:
+        pairs = [plan.main] if plan.main is not None else []
+        for pair in [*pairs, *plan.others]:
+            result = self.constant_pair(plan.value, pair)
+            self._rewire(pair.edges, result)
+        self.edit.remove_unused([plan.value])
+
+    def constant_pair(self, value: ir.Value, pair: Pair) -> ir.Value:
+        """Store an initializer as integer codes and return the output of their DequantizeLinear."""
+        params = _params(pair, value)
+        tensor = value.const_value
+        if tensor is None:
+            raise PassError("the initializer has no content", where=value.name)
+        form = pair.quant.format
+        codes = ir.LazyTensor(
+            lambda: ir.Tensor(arithmetic.quantize(np.asarray(tensor.numpy(), np.float32), params, form)),
+            dtype=ir.DataType.from_numpy(arithmetic.storage_dtype(form)),
+            shape=ir.Shape(tensor.shape),
+            cache=False,
+            name=f"{value.name}_quantized",
+        )
+        stored = self.edit.constant(f"{value.name}_quantized", codes)
+        anchor = min((edge.node for edge in pair.edges), key=lambda node: self._order[node])
+        return self._dequantize(stored, params, form, str(value.name), before=anchor, shape=value.shape)
+
+    # -- activations ---------------------------------------------------------------------------------------
+
+    def _insert_pair(self, value: ir.Value, pair: Pair) -> ir.Value:
+        params, form = _params(pair, value), pair.quant.format
+        base = str(value.name)
+        scale, zero = self._parameters(base, params, form)
+        producer = value.producer()
+        where = {"after": producer} if producer is not None else {"before": _first(self.graph)}
+        quantize = self.edit.insert(
+            "QuantizeLinear", [value, scale, zero], attributes=_axis_attributes(form),
+            name=f"{base}_QuantizeLinear", output_name=f"{base}_quantized", **where,
+        )
+        quantize.outputs[0].shape = value.shape
+        quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(arithmetic.storage_dtype(form)))
+        return self._dequantize_node(quantize.outputs[0], scale, zero, form, base, value.shape, after=quantize)
+
+    def _dequantize(
+        self, codes: ir.Value, params: QParams, form: QFormat, base: str, *, before: ir.Node, shape: ir.Shape | None
+    ) -> ir.Value:
+        scale, zero = self._parameters(base, params, form)
+        return self._dequantize_node(codes, scale, zero, form, base, shape, before=before)
+
+    def _dequantize_node(
+        self, codes: ir.Value, scale: ir.Value, zero: ir.Value, form: QFormat, base: str, shape: ir.Shape | None,
+        *, before: ir.Node | None = None, after: ir.Node | None = None,
+    ) -> ir.Value:
+        node = self.edit.insert(
+            "DequantizeLinear", [codes, scale, zero], attributes=_axis_attributes(form), before=before, after=after,
+            name=f"{base}_DequantizeLinear", output_name=f"{base}_dequantized",
+        )
+        node.outputs[0].shape = shape
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        return node.outputs[0]
+
+    def _parameters(self, base: str, params: QParams, form: QFormat) -> tuple[ir.Value, ir.Value]:
+        zero = params.zero_point.astype(arithmetic.storage_dtype(form))
+        return self.edit.constant(f"{base}_scale", params.scale), self.edit.constant(f"{base}_zero_point", zero)
+
+    # -- biases --------------------------------------------------------------------------------------------
+
+    def bias_pair(self, edge: Edge, scale: NDArray[np.float32]) -> None:
+        """Store a bias as int32 codes at ``scale`` and let ``edge`` read their DequantizeLinear."""
+        value = edge.node.inputs[edge.index]
+        tensor = None if value is None else value.const_value
+        if value is None or tensor is None:
+            raise PassError("the bias is not a constant", where=edge.node.name)
+        self._bias(edge, value, arithmetic.quantize_bias(tensor.numpy(), scale), scale)
+
+    def exact_bias(self, edge: Edge, bias: NDArray[np.float32], base: str) -> None:
+        """Store a float bias without loss as ``int32 * 2^k`` per channel.
+
+        A float32 is ``mantissa * 2^k`` with a 24-bit integer mantissa, so the DequantizeLinear gives back the very
+        same float32. ONNX Runtime's WeightBiasQuantization looks for a bias that is an initializer; with this one
+        it leaves the node in float, as the user asked.
+        """
+        mantissa, exponent = np.frexp(bias.astype(np.float64))
+        # Subnormal scales would flush; such a bias is below 2^-126 and its mantissa keeps fewer bits.
+        power = np.maximum(exponent - 24, -126)
+        codes = np.rint(np.ldexp(mantissa, exponent - power)).astype(np.int32)
+        self._bias(edge, edge.node.inputs[edge.index] if edge.index < len(edge.node.inputs) else None, codes,
+                   np.ldexp(1.0, power).astype(np.float32), base)
+
+    def _bias(
+        self, edge: Edge, value: ir.Value | None, codes: NDArray[np.int32], scale: NDArray[np.float32], base: str = "bias"
+    ) -> None:
+        name = str(value.name) if value is not None else base
+        form = QFormat(32, symmetric=True, axis=None if scale.ndim == 0 else 0)
+        stored = self.edit.constant(f"{name}_quantized", codes)
+        result = self._dequantize(
+            stored, QParams(scale, np.zeros(scale.shape, np.int32)), form, name, before=edge.node, shape=ir.Shape(codes.shape)
+        )
+        self.edit.set_input(edge.node, edge.index, result)
+        if value is not None:
+            self.edit.remove_unused([value])
+
+    # -- wiring --------------------------------------------------------------------------------------------
+
+    def _rewire(self, edges: tuple[Edge, ...], value: ir.Value) -> None:
+        for edge in edges:
+            self.edit.set_input(edge.node, edge.index, value)
+
+    def _take_over_output(self, value: ir.Value, result: ir.Value) -> None:
+        """Give the public name of a quantized graph output to what is dequantized from it."""
+        if not value.is_graph_output():
+            return
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = result
+        public = value.name
+        value.name = self.edit.unique_name(f"{public}_real")
+        result.name = public
+
+
+def _params(pair: Pair, value: ir.Value) -> QParams:
+    if pair.quant.params is None:
+        raise PassError(
+            "the value has a format but no scale", where=f"place-qdq, value {value.name}",
+            hint="run calibrate and calibrate-weights before place-qdq",
+        )
+    return pair.quant.params
+
+
+def _axis_attributes(form: QFormat) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {}
+    if form.axis is not None:
+        attributes["axis"] = form.axis
+    if form.block is not None:
+        attributes["block_size"] = form.block
+    return attributes
+
+
+def _first(graph: ir.Graph) -> ir.Node:
+    return next(iter(graph))

@@ -1,0 +1,17 @@
+"""A materialised copy of a model that is still being decided on, to be run as a simulation."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from qcompiler.ir.edit import Edit
+from qcompiler.passes.place.place_qdq import place
+
+__all__ = ["materialized"]
+
+
+def materialized(model: ir.Model) -> ir.Model:
+    """The model with its decisions turned into Q/DQ nodes; weights are shared with ``model``, which stays as it is."""
+    copy = model.clone()
+    place(copy, Edit(copy))
+    return copy
