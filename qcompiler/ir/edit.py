@@ -49,6 +49,15 @@ class Edit:
         self._names.add(name)
         return name
 
+    def rename(self, item: ir.Node | ir.Value, base: str) -> None:
+        """Give a node or value the name ``base`` (made unique); its old name stays taken."""
+        item.name = self.unique_name(base)
+        self.count += 1
+
+    def touch(self) -> None:
+        """Count a change made directly on the model (types, opset imports, graph inputs)."""
+        self.count += 1
+
     # -- constants -----------------------------------------------------------------------------------------
 
     def constant(self, base: str, array: NDArray[np.generic] | ir.TensorProtocol, graph: ir.Graph | None = None) -> ir.Value:

@@ -1,0 +1,159 @@
+"""Small things that every structural pass needs: constants, consumers, replacing a node while keeping its names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.ir.edit import AttributeValue, Edit
+
+__all__ = [
+    "array",
+    "consumers",
+    "hand_over",
+    "is_constant",
+    "is_op",
+    "only_consumer",
+    "own_constant",
+    "rank",
+    "replace_node",
+    "scalar",
+    "static_shape",
+    "transformed",
+]
+
+_LAZY_BYTES = 1 << 20
+"""Results above this size are computed when they are read, so that weights stay on disk until the model is saved."""
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether the node is one of these standard operators."""
+    return node is not None and node.domain == "" and node.op_type in op_types
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether the value is an initializer that no caller can override."""
+    return value is not None and value.const_value is not None and value.is_initializer() and not value.is_graph_input()
+
+
+def array(value: ir.Value | None) -> NDArray[Any] | None:
+    """The content of a constant, ``None`` for anything else."""
+    if value is None or not is_constant(value) or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def scalar(value: ir.Value | None) -> float | int | None:
+    """The content of a constant of one element, ``None`` for anything else."""
+    if value is None or value.const_value is None or not is_constant(value) or value.const_value.size != 1:
+        return None
+    item = value.const_value.numpy().reshape(()).item()
+    return item if isinstance(item, int | float) else None
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """Number of dimensions where known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape where every dimension is a known number."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(size) for size in value.shape.numpy())
+
+
+def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """Every (node, input index) that reads the value, nodes inside If, Loop and Scan bodies included."""
+    return [(use.node, use.idx) for use in value.uses()]
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the value once and stands in the same graph; a graph output has none."""
+    uses = value.uses()
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    node = next(iter(uses)).node
+    return node if node.graph is value.graph else None
+
+
+def hand_over(edit: Edit, old: ir.Value, new: ir.Value) -> None:
+    """``new`` takes the place and the name of ``old``, whose content it now has.
+
+    A tensor keeps its name as long as its content is the same, so that layers can be compared by name later.
+    """
+    name = old.name
+    edit.replace_uses(old, new)
+    if new.name != name and name and not new.is_graph_output() and not new.is_graph_input():
+        edit.rename(old, f"{name}_replaced")
+        new.name = name
+
+
+def replace_node(
+    edit: Edit,
+    node: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: Mapping[str, AttributeValue] | None = None,
+    *,
+    domain: str = "",
+) -> ir.Node:
+    """Put another operator in the place of ``node``; its first output keeps its name, so does the node."""
+    new = edit.insert(op_type, inputs, before=node, attributes=attributes, domain=domain, name=f"{node.name}_new")
+    output = new.outputs[0]
+    output.shape, output.type = node.outputs[0].shape, node.outputs[0].type
+    output.meta.update(node.outputs[0].meta)
+    output.metadata_props.update(node.outputs[0].metadata_props)
+    new.meta.update(node.meta)
+    new.metadata_props.update(node.metadata_props)
+    hand_over(edit, node.outputs[0], output)
+    name = node.name
+    fed = list(node.inputs)
+    edit.remove(node)
+    edit.remove_unused(value for value in fed if value is not None)
+    new.name = name
+    return new
+
+
+def own_constant(edit: Edit, node: ir.Node, index: int) -> ir.Value:
+    """The constant at input ``index``, copied first where another input reads it too (the data is not duplicated)."""
+    value = node.inputs[index]
+    if value is None or value.const_value is None:
+        raise ValueError(f"input {index} of {node.name} is not a constant")
+    if len(value.uses()) == 1 and not value.is_graph_output() and value.graph is node.graph:
+        return value
+    source = value.const_value
+    copy = edit.constant(
+        f"{value.name}_{node.name}", ir.LazyTensor(lambda: source, dtype=source.dtype, shape=ir.Shape(source.shape))
+    )
+    edit.set_input(node, index, copy)
+    return copy
+
+
+def transformed(
+    source: ir.TensorProtocol,
+    function: Callable[[NDArray[Any]], NDArray[Any]],
+    shape: Sequence[int],
+    dtype: ir.DataType | None = None,
+) -> ir.TensorProtocol:
+    """``function`` of a tensor; computed when it is read where the tensor is large.
+
+    Args:
+        source: The tensor.
+        function: From its array to the new array.
+        shape: Shape of the result.
+        dtype: Element type of the result; by default that of the source.
+    """
+    target = dtype or source.dtype
+
+    def compute() -> ir.TensorProtocol:
+        result = np.ascontiguousarray(function(source.numpy()).reshape(tuple(shape)))
+        return ir.Tensor(result.astype(target.numpy(), copy=False), dtype=target)
+
+    if source.nbytes < _LAZY_BYTES:
+        return compute()
+    return ir.LazyTensor(compute, dtype=target, shape=ir.Shape(shape))
