@@ -1,0 +1,85 @@
+"""Shape and type inference that costs seconds, not minutes, on large graphs.
+
+The library's own pass serialises weights and searches lists; on 100,000 nodes it takes 21 s. Here the graph goes to
+``onnx.shape_inference`` without its weights (small ones stay: they are shapes and axes), and the result is merged
+back graph by graph and node by node, so that equal names in different subgraphs do not meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx.shape_inference
+import onnx_ir as ir
+
+from qcompiler.ir.slim import structure_proto
+
+__all__ = ["infer"]
+
+
+def infer(model: ir.Model) -> None:
+    """Fill in missing types and shapes of all values, subgraphs included.
+
+    Nothing known is lost: a dimension that is known stays. Where inference fails (a custom operator, a
+    contradiction) the values keep what they have; ``qcompiler.ir.facts`` says what is still unknown.
+    """
+    proto = structure_proto(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        # One malformed operator makes the whole inference fail; without data propagation it often passes.
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=False)
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            return
+    _merge(model.graph, inferred.graph)
+
+
+def _merge(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """Bring what was inferred back to the values of ``graph`` and of the graphs inside it."""
+    found = {info.name: info.type for info in proto.value_info}
+    found.update((info.name, info.type) for info in proto.output)
+    for node, twin in zip(graph, proto.node, strict=True):
+        for value in node.outputs:
+            if value.name and (inferred := found.get(value.name)) is not None:
+                _update(value, inferred)
+        if any(attribute.g.node or attribute.graphs for attribute in twin.attribute):
+            _merge_subgraphs(node, twin.attribute)
+
+
+def _merge_subgraphs(node: ir.Node, attributes: Sequence[onnx.AttributeProto]) -> None:
+    for twin in attributes:
+        attribute = node.attributes[twin.name]
+        if attribute.type == ir.AttributeType.GRAPH:
+            _merge(attribute.as_graph(), twin.g)
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for graph, inner in zip(attribute.as_graphs(), twin.graphs, strict=True):
+                _merge(graph, inner)
+
+
+def _update(value: ir.Value, inferred: onnx.TypeProto) -> None:
+    """Give ``value`` the inferred type if it has none, and every inferred dimension it does not know."""
+    if value.type is None and inferred.WhichOneof("value") is not None:
+        value.type = ir.serde.deserialize_type_proto_for_type(inferred)
+    if inferred.WhichOneof("value") != "tensor_type" or not inferred.tensor_type.HasField("shape"):
+        return
+    known = value.shape
+    if known is not None and known.is_static():
+        return
+    dims: list[int | str | ir.SymbolicDim | None] = [_dimension(dim) for dim in inferred.tensor_type.shape.dim]
+    if known is not None and known.rank() == len(dims):
+        dims = [
+            new if isinstance(new, int) and not isinstance(old, int) else old
+            for old, new in zip(known, dims, strict=True)
+        ]
+    if known is None or known.rank() == len(dims):
+        value.shape = ir.Shape(dims)
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    """A number, a symbol, or ``None`` for unknown."""
+    which = dim.WhichOneof("value")
+    if which == "dim_value":
+        return int(dim.dim_value)
+    return str(dim.dim_param) if which == "dim_param" else None
