@@ -1,0 +1,149 @@
+"""What a user can ask for, checked as soon as it is said.
+
+``CompileOptions`` is the one list of options: every command-line option and every argument of
+``qcompiler.compile`` is a field here. Nothing heavy is imported, so that a wrong word is refused in milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from qcompiler.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from qcompiler.pipeline.base import Pass
+
+__all__ = [
+    "CALIBRATION_METHODS",
+    "METRICS",
+    "VERIFY_LEVELS",
+    "CompileOptions",
+    "DataSpec",
+    "ModelSpec",
+    "PipelineSpec",
+    "Progress",
+]
+
+VERIFY_LEVELS = ("off", "facts", "numerics")
+CALIBRATION_METHODS = ("minmax", "moving-average", "percentile", "mse", "entropy")
+METRICS = ("sqnr", "cosine", "kl", "agreement", "top1")
+
+ModelSpec: TypeAlias = "str | Path | onnx.ModelProto | ir.Model"
+DataSpec: TypeAlias = "str | Path | Iterable[Mapping[str, Any]]"
+PipelineSpec: TypeAlias = "str | Path | Iterable[Pass]"
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """One compile request.
+
+    Attributes:
+        model: Path of an ONNX file, name of a shipped sample, or a model in memory.
+        target: Name of a shipped profile or path of a profile file.
+        calibration: Samples to fit on: ``.npz``, folder, ``random``, or an iterable of feeds.
+        evaluation: Samples to judge by; ``None`` holds out the last eighth of the calibration samples.
+        format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default.
+        exclude: Nodes to leave in float: names, operator types, ``re:PATTERN``.
+        pipeline: Pipeline text, TOML file, named pipeline or passes; ``None`` takes the default pipeline.
+        plan: A ``plan.json`` to apply instead of deciding formats and ranges.
+        output: Where the compiled model goes; ``None`` is ``MODEL.TARGET.onnx`` in the current folder.
+        report: Where to write the report as JSON.
+        plan_out: Where to write the decisions.
+        depfile: Where to write the inputs that were read, in Make syntax.
+        metric: The figure that is reported first and that ``bisect`` follows.
+        calibration_method: Observer of activations; ``None`` keeps the pipeline's choice.
+        bias_correction: Whether ``correct-bias`` runs.
+        jobs: Threads that the work may use.
+        verify: What is checked after each pass: ``off``, ``facts`` or ``numerics``.
+        latency: Whether the latency of both models is measured (where the target is this machine).
+        dump_dir: Folder for the model after each pass that changed it.
+        repro_dir: Folder for a reproducer, should a pass fail.
+        bisect: Whether to measure ``metric`` after each pass and name the one after which it fell.
+        cache_dir: Folder of the calibration cache; ``None`` is the user's cache folder.
+        cache: Whether calibration results are kept and reused.
+        plugins: Python files with further passes or metrics.
+        min_sqnr: Gate: least signal-to-quantization-noise ratio of any output, in dB.
+        min_agreement: Gate: least agreement with the float model, in percent.
+        max_fallback: Gate: greatest share of operators left in float, in percent.
+        keep: Whether the output is kept although a gate is not met.
+        limit: Greatest number of samples taken from each data set.
+        preprocessing: How images become inputs, as TOML file or text.
+        seed: Seed of everything drawn at random (``calibration="random"``).
+    """
+
+    model: ModelSpec
+    target: str | Path
+    calibration: DataSpec | None = None
+    evaluation: DataSpec | None = None
+    format: str | None = None
+    exclude: tuple[str, ...] = ()
+    pipeline: PipelineSpec | None = None
+    plan: str | Path | None = None
+    output: str | Path | None = None
+    report: str | Path | None = None
+    plan_out: str | Path | None = None
+    depfile: str | Path | None = None
+    metric: str = "sqnr"
+    calibration_method: str | None = None
+    bias_correction: bool = True
+    jobs: int = 1
+    verify: str = "facts"
+    latency: bool = True
+    dump_dir: str | Path | None = None
+    repro_dir: str | Path | None = None
+    bisect: bool = False
+    cache_dir: str | Path | None = None
+    cache: bool = True
+    plugins: tuple[str | Path, ...] = ()
+    min_sqnr: float | None = None
+    min_agreement: float | None = None
+    max_fallback: float | None = None
+    keep: bool = False
+    limit: int | None = None
+    preprocessing: str | Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("exclude", "plugins"):
+            value = getattr(self, name)
+            # One selector or file may be given as it is; a string is not a list of letters.
+            object.__setattr__(self, name, (value,) if isinstance(value, str | Path) else tuple(value))
+        _known("verify", self.verify, VERIFY_LEVELS)
+        if self.calibration_method is not None:
+            _known("calibration-method", self.calibration_method, CALIBRATION_METHODS)
+        _at_least("jobs", self.jobs, 1)
+        _at_least("limit", self.limit, 1)
+        _at_least("seed", self.seed, 0)
+        _percent("min-agreement", self.min_agreement)
+        _percent("max-fallback", self.max_fallback)
+        if self.min_sqnr is not None and math.isnan(self.min_sqnr):
+            raise UsageError("--min-sqnr is not a number")
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all options, in order."""
+        return tuple(field.name for field in fields(cls))
+
+
+def _known(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        hint = nearest(value, known) or f"one of {', '.join(known)}"
+        raise UsageError(f"--{option} '{value}' is not known", hint=hint)
+
+
+def _at_least(option: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UsageError(f"--{option} {value} is less than {least}")
+
+
+def _percent(option: str, value: float | None) -> None:
+    if value is not None and not 0 <= value <= 100:
+        raise UsageError(f"--{option} {value} is not a percentage between 0 and 100")
