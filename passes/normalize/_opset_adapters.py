@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.errors import ModelError
+from qcompiler.ir.constants import array
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import array, hand_over, rank, replace_node
+from qcompiler.passes.normalize._rewrite import hand_over, rank, replace_node
 
 __all__ = ["ADAPTERS", "Adapter"]
 

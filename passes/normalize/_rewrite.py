@@ -12,16 +12,13 @@ from numpy.typing import NDArray
 from qcompiler.ir.edit import AttributeValue, Edit
 
 __all__ = [
-    "array",
     "consumers",
     "hand_over",
-    "is_constant",
     "is_op",
     "only_consumer",
     "own_constant",
     "rank",
     "replace_node",
-    "scalar",
     "static_shape",
     "transformed",
 ]
@@ -33,26 +30,6 @@ _LAZY_BYTES = 1 << 20
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
     """Whether the node is one of these standard operators."""
     return node is not None and node.domain == "" and node.op_type in op_types
-
-
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether the value is an initializer that no caller can override."""
-    return value is not None and value.const_value is not None and value.is_initializer() and not value.is_graph_input()
-
-
-def array(value: ir.Value | None) -> NDArray[Any] | None:
-    """The content of a constant, ``None`` for anything else."""
-    if value is None or not is_constant(value) or value.const_value is None:
-        return None
-    return value.const_value.numpy()
-
-
-def scalar(value: ir.Value | None) -> float | int | None:
-    """The content of a constant of one element, ``None`` for anything else."""
-    if value is None or value.const_value is None or not is_constant(value) or value.const_value.size != 1:
-        return None
-    item = value.const_value.numpy().reshape(()).item()
-    return item if isinstance(item, int | float) else None
 
 
 def rank(value: ir.Value | None) -> int | None:

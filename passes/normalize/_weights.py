@@ -7,8 +7,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from qcompiler.ir.constants import array
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import array, hand_over, is_op
+from qcompiler.passes.normalize._rewrite import hand_over, is_op
 from qcompiler.pipeline.base import Context
 
 __all__ = ["inputs_without_initializers", "lift_constants"]

@@ -9,10 +9,12 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from qcompiler.errors import ModelError
+from qcompiler.ir import shapes
+from qcompiler.ir.constants import scalar
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize import _opset, _precision, _shapes, _unfuse
+from qcompiler.passes.normalize import _opset, _precision, _unfuse
 from qcompiler.passes.normalize._quantized import refuse_quantized
-from qcompiler.passes.normalize._rewrite import is_op, scalar
+from qcompiler.passes.normalize._rewrite import is_op
 from qcompiler.passes.normalize._weights import inputs_without_initializers, lift_constants
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
@@ -48,7 +50,7 @@ class ImportModel(Pass):
         _fill_names(model, ctx.edit)
         before = _opset.source_opset(model)
         if before < _opset.CANONICAL_OPSET:
-            _shapes.infer(model)
+            shapes.infer(model)
         before, after = _opset.convert(model, ctx.edit)
         if before != after:
             ctx.note(f"opset {before} → {after}")
@@ -56,7 +58,7 @@ class ImportModel(Pass):
         _precision.to_float32(model, ctx)
         _fill_names(model, ctx.edit)
         _sort(model)
-        _shapes.infer(model)
+        shapes.infer(model)
         _record_foreign(model, ctx)
 
 
