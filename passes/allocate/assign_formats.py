@@ -58,10 +58,10 @@ def _assign_weights(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest
         for index, value in enumerate(node.inputs):
             if value is None or nodes.role(node, index) != "weight":
                 continue
-            choice = weight_format(nodes.rules[node], request, node)
+            choice = weight_format(nodes.rules[node], request)
             if choice.reason:
                 ctx.note(f"{node.name}: {choice.reason}")
-            quant = TensorQuant(choice.format)
+            quant = TensorQuant(choice.on(node))
             known = state.value_quant(value)
             if known is None:
                 state.set_value_quant(value, quant)

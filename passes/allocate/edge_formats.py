@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import networkx as nx
 import onnx_ir as ir
 
-from qcompiler.passes.allocate.integer_nodes import IntegerNodes
+from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
 from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.operators import is_constant
@@ -46,8 +46,15 @@ def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatReques
 
 
 def _feeds_wide(node: ir.Node, nodes: IntegerNodes) -> bool:
-    outputs = [user.outputs[0] for user in node.outputs[0].consumers() if nodes.owner.get(user) is node] or list(node.outputs)
-    return any((quant := state.value_quant(value)) is not None and quant.format.bits > 8 for value in outputs)
+    """Whether an integer reader of the node's result reads it wide.
+
+    A result that is wide only because real numbers are made of it says nothing about the stream before it.
+    """
+    return any(
+        (quant := state.edge_quant(*edge)) is not None and quant.format.bits > 8
+        for value in results(node, nodes)
+        for edge in _integer_edges(value, nodes)
+    )
 
 
 def _of_bits(forms: Sequence[QFormat], bits: int) -> QFormat:
@@ -91,7 +98,7 @@ def _integer_edges(value: ir.Value, nodes: IntegerNodes) -> Iterator[tuple[ir.No
 
 
 def _interior(value: ir.Value, nodes: IntegerNodes) -> bool:
-    """Whether the value lies between a node and the activation fused into it."""
+    """Whether the value lies between a node and what it absorbs."""
     return any(user in nodes.owner for user in value.consumers())
 
 
@@ -122,7 +129,7 @@ def tie_scales(graph: ir.Graph, nodes: IntegerNodes) -> None:
         if not nodes.integer(node) or node in nodes.owner:
             continue
         rule = nodes.rules[node]
-        if rule.kind != "same-scale" and not rule.tie:
+        if rule.kind != "same-scale":
             continue
         keys = [_key(node, index) for index in nodes.activation_inputs(node)]
         outputs = [value for value in node.outputs if state.value_quant(value) is not None]

@@ -19,7 +19,7 @@ from qcompiler.quant.state import NodeDecision
 from qcompiler.target.legality import rule_for, why_not
 from qcompiler.target.schema import OperatorRule, Target
 
-__all__ = ["IntegerNodes", "decide"]
+__all__ = ["IntegerNodes", "decide", "results"]
 
 _PROBABILITIES = frozenset({"Softmax", "LogSoftmax"})
 
@@ -67,7 +67,7 @@ def decide(graph: ir.Graph, target: Target, excluded: dict[ir.Node, str]) -> Int
     nodes = IntegerNodes(target)
     for node in graph:
         nodes.decisions[node] = _first_decision(node, nodes, excluded)
-    _fuse_activations(graph, nodes)
+    _fuse_followers(graph, nodes)
     queue = deque(node for node in graph if nodes.integer(node))
     while queue:
         node = queue.popleft()
@@ -102,18 +102,35 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
     return NodeDecision(True)
 
 
-def _fuse_activations(graph: ir.Graph, nodes: IntegerNodes) -> None:
-    """Find activations that the node before them absorbs; they share its decision and have no scale between."""
+def _fuse_followers(graph: ir.Graph, nodes: IntegerNodes) -> None:
+    """Find biases and activations that the node before them absorbs; they share its decision, no scale lies between."""
     for node in graph:
-        if not nodes.integer(node) or node in nodes.owner or len(node.outputs) != 1:
+        if not nodes.integer(node) or node in nodes.owner:
             continue
-        users = list(node.outputs[0].uses())
-        if len(users) != 1 or node.outputs[0].is_graph_output():
-            continue
-        user = users[0].node
-        if user.op_type in nodes.rules[node].fuse and users[0].idx == 0 and not _excluded(nodes, user):
-            nodes.owner[user] = node
-            nodes.decisions[user] = NodeDecision(True, f"fused into {node.name}")
+        last: ir.Node | None = node
+        while last is not None:
+            follower = _follower(last, nodes.rules[node].fuse, nodes)
+            if follower is not None:
+                nodes.owner[follower] = node
+                nodes.decisions[follower] = NodeDecision(True, f"fused into {node.name}")
+            last = follower
+
+
+def _follower(node: ir.Node, fuse: tuple[str, ...], nodes: IntegerNodes) -> ir.Node | None:
+    """The sole reader of ``node`` when its kernel absorbs it: a listed activation, or the Add of a constant vector."""
+    users = list(node.outputs[0].uses())
+    if len(users) != 1 or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+        return None
+    user, index = users[0].node, users[0].idx
+    if user.op_type not in fuse or user in nodes.owner or _excluded(nodes, user):
+        return None
+    if user.op_type == "Add":
+        return user if _is_vector(user.inputs[1 - index]) else None
+    return user if index == 0 else None
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    return is_constant(value) and value is not None and value.shape is not None and len(value.shape) <= 1
 
 
 def _excluded(nodes: IntegerNodes, node: ir.Node) -> bool:
@@ -121,15 +138,23 @@ def _excluded(nodes: IntegerNodes, node: ir.Node) -> bool:
 
 
 def _release_fused(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
-    """When ``node`` becomes float, an activation that it had absorbed must stand on its own."""
-    released = [user for user in node.outputs[0].consumers() if nodes.owner.get(user) is node]
-    for user in released:
+    """When ``node`` becomes float, what it had absorbed must stand on its own."""
+    released = []
+    for user in _absorbed(node, nodes):
         del nodes.owner[user]
-        rule = rule_for(nodes.target, user)
-        nodes.decisions[user] = NodeDecision(rule is not None, "" if rule else "the node before it is float")
-        if rule is not None:
-            nodes.rules[user] = rule
+        nodes.decisions[user] = _first_decision(user, nodes, {})
+        released.append(user)
     return released
+
+
+def _absorbed(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
+    """What ``node`` absorbs, in order."""
+    chain: list[ir.Node] = []
+    value = node.outputs[0]
+    while (user := next((user for user in value.consumers() if nodes.owner.get(user) is node), None)) is not None:
+        chain.append(user)
+        value = user.outputs[0]
+    return chain
 
 
 def _why_leave(node: ir.Node, nodes: IntegerNodes) -> str | None:
@@ -143,16 +168,16 @@ def _why_leave(node: ir.Node, nodes: IntegerNodes) -> str | None:
         value = node.inputs[index]
         if value is not None and not is_constant(value) and not nodes.integer(value.producer()):
             return "its input is float"
-    users = [user for output in _results(node, nodes) for user in output.uses()]
+    users = [user for output in results(node, nodes) for user in output.uses()]
     integer_users = [use for use in users if nodes.integer(use.node) and nodes.role(use.node, use.idx) == "activation"]
     if rule.kind == "same-scale":
         return None if integer_users else "no integer node reads it"
-    if len(integer_users) < len(users) or any(output.is_graph_output() for output in _results(node, nodes)):
+    if len(integer_users) < len(users) or any(output.is_graph_output() for output in results(node, nodes)):
         return "a reader of its result is float"
     return None
 
 
-def _results(node: ir.Node, nodes: IntegerNodes) -> list[ir.Value]:
-    """Output values of a node, seen behind the activation that it absorbs."""
-    fused = [user for user in node.outputs[0].consumers() if nodes.owner.get(user) is node]
-    return list(fused[0].outputs) if fused else list(node.outputs)
+def results(node: ir.Node, nodes: IntegerNodes) -> list[ir.Value]:
+    """Output values of a node, seen behind what it absorbs."""
+    chain = _absorbed(node, nodes)
+    return list(chain[-1].outputs) if chain else list(node.outputs)

@@ -16,7 +16,7 @@ from qcompiler.quant.format import QFormat
 from qcompiler.quant.operators import is_constant
 from qcompiler.quant.params import QParams
 
-__all__ = ["Applier"]
+__all__ = ["Applier", "saturates_like"]
 
 
 @dataclass(slots=True)
@@ -42,6 +42,7 @@ class Applier:
             if plan.after_main:
                 self._rewire(plan.float_edges, result)
                 self._take_over_output(plan.value, result)
+                self._drop_absorbed(plan.main, source)
                 source = result
         for pair in plan.others:
             self._rewire(pair.edges, self._insert_pair(source, pair))
@@ -88,6 +89,21 @@ class Applier:
         quantize.outputs[0].shape = value.shape
         quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(arithmetic.storage_dtype(form)))
         return self._dequantize_node(quantize.outputs[0], scale, zero, form, base, value.shape, after=quantize)
+
+    def _drop_absorbed(self, main: Pair, value: ir.Value) -> None:
+        """Remove a fused Relu or Clip whose work the saturation of its QuantizeLinear does exactly.
+
+        The codes of the format end where the activation clips, so both give the same code for every real number.
+        """
+        activation = value.producer()
+        if activation is None or main.quant.params is None or not saturates_like(activation, main.quant.format, main.quant.params):
+            return
+        before = activation.inputs[0]
+        if before is None or len(list(before.uses())) != 1:
+            return
+        for use in list(value.uses()):
+            self.edit.set_input(use.node, use.idx, before)
+        self.edit.remove_unused([value])
 
     def _dequantize(
         self, codes: ir.Value, params: QParams, form: QFormat, base: str, *, before: ir.Node, shape: ir.Shape | None
@@ -186,3 +202,24 @@ def _axis_attributes(form: QFormat) -> dict[str, AttributeValue]:
 
 def _first(graph: ir.Graph) -> ir.Node:
     return next(iter(graph))
+
+
+def saturates_like(node: ir.Node, form: QFormat, params: QParams) -> bool:
+    """Whether quantizing with these parameters clips exactly where a Relu or Clip ``node`` does.
+
+    The lower bound must get the least code and the upper bound the greatest: quantization is monotone, so everything
+    beyond a bound then has the code of the bound.
+    """
+    if node.op_type == "Relu":
+        bounds: tuple[float | None, float | None] = (0.0, None)
+    elif node.op_type == "Clip":
+        operands = [*node.inputs[1:], None, None][:2]
+        if any(operand is not None and not is_constant(operand) for operand in operands):
+            return False
+        bounds = tuple(None if item is None or item.const_value is None else float(item.const_value.numpy()) for item in operands)  # type: ignore[assignment]
+    else:
+        return False
+    low, high = (
+        None if bound is None else int(arithmetic.quantize(np.float32(bound).reshape(1), params, form)[0]) for bound in bounds
+    )
+    return (low is None or low == form.minimum) and (high is None or high == form.maximum)

@@ -18,7 +18,8 @@ from qcompiler.passes.place.apply import Applier
 from qcompiler.passes.place.plan import Edge, plan_values
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
-from qcompiler.quant.operators import BIAS_INPUT, WEIGHT_INPUT, channel_axis, int_attribute, is_constant
+from qcompiler.quant.operators import BIAS_INPUT, WEIGHT_INPUT, int_attribute, is_constant
+from qcompiler.target.axes import channel_axis
 
 __all__ = ["PlaceQdq", "bias_scale", "place"]
 
@@ -66,7 +67,11 @@ def bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
     data, weight = state.edge_quant(node, 0), state.edge_quant(node, WEIGHT_INPUT)
     if data is None or weight is None or data.params is None or weight.params is None or weight.format.block is not None:
         return None
-    return (data.params.scale * weight.params.scale).astype(np.float32)
+    scale = (data.params.scale * weight.params.scale).astype(np.float32)
+    if node.op_type == "ConvTranspose" and scale.ndim:
+        # Weights are (C, M/g, …): every group uses the same M/g scales.
+        scale = np.tile(scale, int_attribute(node, "group", 1))
+    return scale
 
 
 def _needs_shield(node: ir.Node) -> bool:
@@ -96,7 +101,7 @@ def _channels(node: ir.Node) -> int | None:
     shape = [int(dimension) for dimension in weight.shape]
     if node.op_type == "ConvTranspose":
         return shape[1] * int_attribute(node, "group", 1)
-    axis = channel_axis(node, len(shape))
+    axis = channel_axis(node)
     return None if axis is None else shape[axis]
 
 
