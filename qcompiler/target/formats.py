@@ -7,6 +7,7 @@ keeps its least-loss legal format, and says why.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import onnx_ir as ir
 from qcompiler.errors import UsageError, nearest
 from qcompiler.quant.format import QFormat
 from qcompiler.target.axes import block_axis, channel_axis
-from qcompiler.target.schema import FORMAT_NAME, Granularity, OperatorRule, Target
+from qcompiler.target.schema import FORMAT_NAME, Granularity, OperatorRule, Target, Wide
 
 __all__ = [
     "ActivationChoice",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym")
+_BLOCK_SIZE = re.compile(r"([2-9]|[1-9][0-9]{1,8})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequ
     """
     forms = tuple(accepted) or rule.activations
     widest = max(forms, key=lambda form: form.bits)
-    if rule.wide and widest.bits > request.activation_bits:
+    if rule.wide is not Wide.NEVER and widest.bits > request.activation_bits:
         return ActivationChoice(widest, f"{rule.operator} loses too much at {request.activation_bits} bits")
     chosen = _nearest_bits(forms, request.activation_bits)[0]
     if chosen.bits == request.activation_bits:
@@ -190,7 +192,7 @@ def _parse(target: Target, text: str) -> FormatRequest:
             symmetric = modifier == "sym"
         elif modifier in ("tensor", "channel") and granularity is None:
             granularity = Granularity(modifier)
-        elif key == "block" and value.isascii() and value.isdigit() and 2 <= int(value[:9]) and granularity is None:
+        elif key == "block" and _BLOCK_SIZE.match(value) and granularity is None:
             granularity, block = Granularity.BLOCK, int(value)
         else:
             hint = nearest(modifier, _MODIFIERS) or f"modifiers: {', '.join(_MODIFIERS)}, each kind once"

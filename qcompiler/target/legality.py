@@ -7,13 +7,16 @@ sentences that go to the report as they are.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from qcompiler.ir.constants import is_constant
+from qcompiler.target.checks import Violation, check_graph
 from qcompiler.target.schema import AttributeValue, Constraints, OperatorRule, Output, Role, Target
 
-__all__ = ["is_constant", "rule_for", "why_not"]
+__all__ = ["Violation", "check_model", "operator_name", "rule_for", "why_not", "why_not_constraints"]
 
 
 def rule_for(target: Target, node: ir.Node) -> OperatorRule | None:
@@ -24,16 +27,6 @@ def rule_for(target: Target, node: ir.Node) -> OperatorRule | None:
 def operator_name(node: ir.Node) -> str:
     """The operator as profiles write it: the type, with its domain in front outside the standard one."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
-
-
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is an initializer that no caller can override, or the output of a Constant node."""
-    if value is None:
-        return False
-    producer = value.producer()
-    if producer is not None:
-        return producer.op_type == "Constant"
-    return value.is_initializer() and not value.is_graph_input()
 
 
 def why_not(target: Target, node: ir.Node) -> str | None:
@@ -117,3 +110,23 @@ def _attribute_default(domain: str, op_type: str, name: str) -> Any:
 
 def _listed(values: tuple[AttributeValue, ...]) -> str:
     return " or ".join(str(value) for value in values)
+
+
+def check_model(model: ir.Model | str | Path, target: Target) -> list[Violation]:
+    """Check a model that holds Q/DQ nodes against a profile.
+
+    Args:
+        model: The model or the path of a file.
+        target: The profile.
+
+    Returns:
+        Every violation; empty when the model is legal.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    if isinstance(model, ir.Model):
+        return check_graph(model, target)
+    from qcompiler.ir import io
+
+    return check_graph(io.load(model), target)

@@ -1,0 +1,164 @@
+"""What a resolved profile says, in words: the placement rules a user reads before asking why a node stayed float."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qcompiler.quant.format import QFormat
+from qcompiler.target.runs_here import runs_here
+from qcompiler.target.schema import (
+    Constraints,
+    InputOutput,
+    Kind,
+    OperatorRule,
+    Output,
+    Place,
+    Role,
+    Target,
+    Wide,
+    ZeroPoint,
+)
+
+__all__ = ["OperatorWords", "TargetWords", "describe", "format_words", "sentences"]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorWords:
+    """One row of the table of operators; every field is text for a reader.
+
+    Attributes:
+        operator: The operator.
+        kind: How its result gets its scale.
+        place: When it runs on integers.
+        activations: Formats it reads and writes.
+        weights: Formats of its weights and how they share scales; empty without weights.
+        rules: Everything else, as sentences.
+    """
+
+    operator: str
+    kind: str
+    place: str
+    activations: str
+    weights: str
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetWords:
+    """A profile in words.
+
+    Attributes:
+        name: Its name.
+        title: Its title.
+        description: Its description.
+        facts: Pairs of what and value, in reading order.
+        runs_here: Whether speed on this machine means anything.
+        operators: One entry per operator, in the order of the profile.
+    """
+
+    name: str
+    title: str
+    description: str
+    facts: tuple[tuple[str, str], ...]
+    runs_here: bool
+    operators: tuple[OperatorWords, ...]
+
+
+def describe(target: Target) -> TargetWords:
+    """Put a profile into words."""
+    here, why = runs_here(target)
+    facts = [
+        ("extends", " → ".join(target.lineage)),
+        ("speed here", why),
+        ("requires", "; ".join(target.requires)),
+        ("formats", ", ".join(f"{name} (default)" if name == target.default_format else name for name in target.formats)),
+        ("limits", f"opset {target.opset}, IR version {target.ir_version}, scales from {target.scale_floor:.3g} up"),
+        ("scales", "powers of two only" if target.power_of_two_scales else ""),
+        ("graph inputs and outputs", "codes" if target.input_output is InputOutput.QUANTIZED else "real numbers"),
+        ("a node without an integer kernel", f"{_fallback(target)}"),
+    ]
+    return TargetWords(
+        target.name,
+        target.title,
+        target.description.strip(),
+        tuple((what, value) for what, value in facts if value),
+        here,
+        tuple(_operator(rule) for rule in target.rules()),
+    )
+
+
+def sentences(rule: OperatorRule) -> tuple[str, ...]:
+    """The placement rules of one operator as sentences, without its formats."""
+    found = []
+    if rule.kind is Kind.SAME_SCALE:
+        found.append("its data inputs and outputs share scale and zero point")
+    elif rule.mixed and len({*rule.activations, *rule.output_formats()}) > 1:
+        found.append("inputs and output may have different formats of those listed")
+    if rule.output is Output.OPTIONAL:
+        found.append("it may also write real numbers")
+    if rule.output is Output.FLOAT:
+        found.append("it writes real numbers")
+    found += _wide(rule)
+    if rule.second:
+        found.append(f"where the weight is not constant it is an activation: {_listed(rule.second)}")
+    elif Role.WEIGHT in rule.inputs:
+        found.append("its weight must be constant")
+    if rule.bias is not None:
+        found.append(f"its bias is {format_words(rule.bias)} at scale activation × weight")
+    if rule.fuse:
+        found.append(f"it absorbs a following {' or '.join(rule.fuse)}")
+    return (*found, *_constraints(rule.constraints), *([rule.note] if rule.note else []))
+
+
+def format_words(form: QFormat) -> str:
+    """A format in words, e.g. ``signed 8 bits, symmetric``."""
+    words = [f"{'signed' if form.signed else 'unsigned'} {form.bits} bits"]
+    words += ["symmetric" if form.symmetric else "asymmetric"]
+    words += [f"codes {form.minimum} to {form.maximum}"] if form.narrow or form.bits != form.storage_bits else []
+    return ", ".join(words)
+
+
+def _operator(rule: OperatorRule) -> OperatorWords:
+    kinds = {Kind.COMPUTE: "rescales to its own scale", Kind.SAME_SCALE: "keeps its input's scale"}
+    places = {
+        Place.ALWAYS: "wherever it stands",
+        Place.BETWEEN: "only between integer operators",
+    }
+    reads = _listed(rule.activations)
+    writes = f"; writes {_listed(rule.outputs)}" if rule.outputs else ""
+    weights = ""
+    if rule.weights:
+        sharing = " or ".join(str(item) for item in rule.granularity)
+        blocks = f" (blocks of {', '.join(map(str, rule.block_sizes))})" if rule.block_sizes else ""
+        weights = f"{_listed(rule.weights)}; one scale per {sharing}{blocks}"
+    return OperatorWords(rule.operator, kinds[rule.kind], places[rule.place], reads + writes, weights, sentences(rule))
+
+
+def _wide(rule: OperatorRule) -> list[str]:
+    widest = max(rule.activations, key=lambda form: form.bits)
+    if rule.wide is Wide.NEVER:
+        return []
+    when = " where its own result is kept so" if rule.wide is Wide.UPSTREAM else ""
+    return [f"it reads {widest.bits} bits by preference{when}: 8 lose too much here"]
+
+
+def _constraints(constraints: Constraints) -> list[str]:
+    found = []
+    if constraints.rank is not None:
+        least, most = constraints.rank
+        found.append(f"input of rank {least}" if least == most else f"input of rank {least} to {most}")
+    found += [f"input {index} constant" for index in constraints.constant_inputs]
+    for name, values in constraints.attributes.items():
+        found.append(f"attribute {name} {' or '.join(str(value) for value in values)}")
+    if constraints.zero_point is ZeroPoint.ZERO:
+        found.append("zero points are 0")
+    return [f"only with {item}" for item in found]
+
+
+def _listed(forms: Iterable[QFormat]) -> str:
+    return " or ".join(str(form) for form in forms)
+
+
+def _fallback(target: Target) -> str:
+    return "stays float" if target.fallback == "float" else "is refused"
