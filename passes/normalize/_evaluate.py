@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
 from qcompiler.ir.constants import array, tensor
+from qcompiler.ir.edit import Edit
 from qcompiler.passes.normalize._rewrite import static_shape, transformed
 
 __all__ = ["evaluate", "why_not"]
@@ -67,11 +68,11 @@ def _items(node: ir.Node, index: int) -> NDArray[Any]:
     return np.ones(1) if found is None else found.reshape(-1)
 
 
-def evaluate(node: ir.Node) -> list[ir.TensorProtocol] | None:
+def evaluate(node: ir.Node, edit: Edit) -> list[ir.TensorProtocol] | None:
     """The results of a node whose inputs are all constant; ``None`` where ONNX Runtime cannot compute it."""
     layout = _LAYOUT.get(node.op_type)
     if layout is not None:
-        result = layout(node)
+        result = layout(node, edit)
         if result is not None:
             return [result]
     return _run(node)
@@ -79,34 +80,34 @@ def evaluate(node: ir.Node) -> list[ir.TensorProtocol] | None:
 
 # -- layout changes ------------------------------------------------------------------------------------------------
 
-_Layout: TypeAlias = Callable[[ir.Node], "ir.TensorProtocol | None"]
+_Layout: TypeAlias = Callable[[ir.Node, Edit], "ir.TensorProtocol | None"]
 
 
-def _reshaped(node: ir.Node) -> ir.TensorProtocol | None:
+def _reshaped(node: ir.Node, edit: Edit) -> ir.TensorProtocol | None:
     """Reshape, Squeeze, Unsqueeze, Flatten: the inferred shape says it all."""
     source, shape = tensor(node.inputs[0]), static_shape(node.outputs[0])
     if source is None or shape is None or math.prod(shape) != source.size or source.dtype == ir.DataType.STRING:
         return None
-    return transformed(source, lambda data: data, shape)
+    return transformed(edit, source, lambda data: data, shape)
 
 
-def _transposed(node: ir.Node) -> ir.TensorProtocol | None:
+def _transposed(node: ir.Node, edit: Edit) -> ir.TensorProtocol | None:
     source = tensor(node.inputs[0])
     if source is None or source.dtype == ir.DataType.STRING:
         return None
     order = node.attributes.get_ints("perm", None)
     axes = tuple(range(len(source.shape)))[::-1] if order is None else tuple(order)
     sizes = [int(size) for size in source.shape.numpy()]
-    return transformed(source, lambda data: data.transpose(axes), [sizes[axis] for axis in axes])
+    return transformed(edit, source, lambda data: data.transpose(axes), [sizes[axis] for axis in axes])
 
 
-def _cast(node: ir.Node) -> ir.TensorProtocol | None:
+def _cast(node: ir.Node, edit: Edit) -> ir.TensorProtocol | None:
     """Between the usual number types; float → integer only where it is defined (in range, finite)."""
     source = tensor(node.inputs[0])
     target = ir.DataType(node.attributes.get_int("to", 1))
     if source is None or source.dtype not in _PLAIN or target not in _PLAIN or target.is_integer():
         return None
-    return transformed(source, lambda data: data.astype(target.numpy()), [int(size) for size in source.shape.numpy()], target)
+    return transformed(edit, source, lambda data: data.astype(target.numpy()), [int(size) for size in source.shape.numpy()], target)
 
 
 _PLAIN = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT32, ir.DataType.INT64})

@@ -23,10 +23,6 @@ __all__ = [
     "transformed",
 ]
 
-_LAZY_BYTES = 1 << 20
-"""Results above this size are computed when they are read, so that weights stay on disk until the model is saved."""
-
-
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
     """Whether the node is one of these standard operators."""
     return node is not None and node.domain == "" and node.op_type in op_types
@@ -112,14 +108,16 @@ def own_constant(edit: Edit, node: ir.Node, index: int) -> ir.Value:
 
 
 def transformed(
+    edit: Edit,
     source: ir.TensorProtocol,
     function: Callable[[NDArray[Any]], NDArray[Any]],
     shape: Sequence[int],
     dtype: ir.DataType | None = None,
 ) -> ir.TensorProtocol:
-    """``function`` of a tensor; computed when it is read where the tensor is large.
+    """``function`` of a tensor; computed when it is read where the tensor is large (``Edit.lazy_above``).
 
     Args:
+        edit: The edits of the running pipeline.
         source: The tensor.
         function: From its array to the new array.
         shape: Shape of the result.
@@ -131,6 +129,6 @@ def transformed(
         result = np.ascontiguousarray(function(source.numpy()).reshape(tuple(shape)))
         return ir.Tensor(result.astype(target.numpy(), copy=False), dtype=target)
 
-    if source.nbytes < _LAZY_BYTES:
+    if source.nbytes < edit.lazy_above:
         return compute()
     return ir.LazyTensor(compute, dtype=target, shape=ir.Shape(shape))

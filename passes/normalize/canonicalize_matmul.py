@@ -73,7 +73,9 @@ def _matmul(node: ir.Node, edit: Edit) -> None:
     if static_shape(bias) != (columns[1],):
         bias = _as_row(add, 1, edit)
     if rank(data) == 2:
-        replace_node(edit, add, "Gemm", [data, weight, bias])
+        name = node.name
+        gemm = replace_node(edit, add, "Gemm", [data, weight, bias])
+        gemm.name = name  # the layer is known by the node that holds its weight
 
 
 def _is_row(bias: ir.Value, columns: int, dimensions: int | None) -> bool:
@@ -88,7 +90,7 @@ def _as_row(node: ir.Node, index: int, edit: Edit) -> ir.Value:
     """The bias at this input in the shape [columns]."""
     value = own_constant(edit, node, index)
     if value.const_value is not None:
-        edit.set_constant(value, transformed(value.const_value, lambda data: data, [value.const_value.size]))
+        edit.set_constant(value, transformed(edit, value.const_value, lambda data: data, [value.const_value.size]))
     return value
 
 
@@ -123,6 +125,7 @@ def _fold_factors(node: ir.Node, ctx: Context) -> None:
     if has_bias and beta == 0:
         bias = node.inputs[2]
         ctx.edit.set_input(node, 2, None)
+        node.resize_inputs(2)
         if bias is not None:
             ctx.edit.remove_unused([bias])
         has_bias = False
@@ -145,7 +148,7 @@ def _scale(node: ir.Node, index: int, factor: float, edit: Edit) -> None:
         def scaled(data: NDArray[Any]) -> NDArray[Any]:
             return data.astype(np.float64) * factor
 
-        edit.set_constant(value, transformed(source, scaled, [int(size) for size in source.shape.numpy()]))
+        edit.set_constant(value, transformed(edit, source, scaled, [int(size) for size in source.shape.numpy()]))
 
 
 def _weight_layout(node: ir.Node, ctx: Context) -> None:
@@ -158,7 +161,7 @@ def _weight_layout(node: ir.Node, ctx: Context) -> None:
         return
     source, shape = weight.const_value, static_shape(weight)
     if source is not None and shape is not None:
-        ctx.edit.set_constant(weight, transformed(source, np.transpose, shape[::-1]))
+        ctx.edit.set_constant(weight, transformed(ctx.edit, source, np.transpose, shape[::-1]))
         ctx.edit.set_attribute(node, "transB", 1)
 
 

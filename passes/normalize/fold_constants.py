@@ -74,11 +74,11 @@ def _folded(node: ir.Node, ctx: Context, limit: int) -> list[ir.TensorProtocol] 
     if (reason := _evaluate.why_not(node, limit)) is not None:
         ctx.skip(node, reason)
         return None
-    tensors = _evaluate.evaluate(node)
+    tensors = _evaluate.evaluate(node, ctx.edit)
     if tensors is None:
         ctx.skip(node, "it cannot be computed at compile time")
         return None
-    size, source = sum(tensor.nbytes for tensor in tensors), sum(value.const_value.nbytes for value in inputs if value.const_value)
+    size, source = sum(tensor.nbytes for tensor in tensors), sum(value.const_value.nbytes for value in inputs if value.const_value is not None)
     if size > limit and size > source:
         ctx.skip(node, f"folding would add {size - source} bytes to the model")
         return None

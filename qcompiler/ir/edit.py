@@ -7,6 +7,7 @@ another's place, the state moves along.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from qcompiler.quant import state
 
 __all__ = ["AttributeValue", "Edit"]
+
+_LARGE_MODEL = 512 << 20
 
 AttributeValue: TypeAlias = (
     int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | ir.TensorProtocol
@@ -35,6 +38,16 @@ class Edit:
         self.count = 0
         self._names: set[str] | None = None
         self._suffix: dict[str, int] = {}
+
+    @functools.cached_property
+    def lazy_above(self) -> int:
+        """Size in bytes from which a changed weight is computed only when it is read.
+
+        Small models change their weights at once, which is faster; where the weights are large as a whole, memory
+        matters more: they stay on disk, and a change costs a little each time they are read.
+        """
+        total = sum(value.const_value.nbytes for value in self.model.graph.initializers.values() if value.const_value is not None)
+        return 1 << 20 if total > _LARGE_MODEL else _LARGE_MODEL
 
     # -- names ---------------------------------------------------------------------------------------------
 
