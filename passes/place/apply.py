@@ -79,7 +79,7 @@ class Applier:
     def _insert_pair(self, value: ir.Value, pair: Pair) -> ir.Value:
         params, form = _params(pair, value), pair.quant.format
         base = str(value.name)
-        scale, zero = self._parameters(base, params, form)
+        scale, zero = self.edit.constant(f"{base}_scale", params.scale), self._zero_point(base, params, form)
         producer = value.producer()
         where = {"after": producer} if producer is not None else {"before": _first(self.graph)}
         quantize = self.edit.insert(
@@ -108,24 +108,26 @@ class Applier:
     def _dequantize(
         self, codes: ir.Value, params: QParams, form: QFormat, base: str, *, before: ir.Node, shape: ir.Shape | None
     ) -> ir.Value:
-        scale, zero = self._parameters(base, params, form)
+        """Dequantize stored codes; a bias has no zero point (weights need one: ONNX Runtime fuses no Gemm without)."""
+        scale = self.edit.constant(f"{base}_scale", params.scale)
+        zero = None if form.bits == 32 else self._zero_point(base, params, form)
         return self._dequantize_node(codes, scale, zero, form, base, shape, before=before)
 
     def _dequantize_node(
-        self, codes: ir.Value, scale: ir.Value, zero: ir.Value, form: QFormat, base: str, shape: ir.Shape | None,
+        self, codes: ir.Value, scale: ir.Value, zero: ir.Value | None, form: QFormat, base: str, shape: ir.Shape | None,
         *, before: ir.Node | None = None, after: ir.Node | None = None,
     ) -> ir.Value:
+        inputs = [codes, scale] if zero is None else [codes, scale, zero]
         node = self.edit.insert(
-            "DequantizeLinear", [codes, scale, zero], attributes=_axis_attributes(form), before=before, after=after,
+            "DequantizeLinear", inputs, attributes=_axis_attributes(form), before=before, after=after,
             name=f"{base}_DequantizeLinear", output_name=f"{base}_dequantized",
         )
         node.outputs[0].shape = shape
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         return node.outputs[0]
 
-    def _parameters(self, base: str, params: QParams, form: QFormat) -> tuple[ir.Value, ir.Value]:
-        zero = params.zero_point.astype(arithmetic.storage_dtype(form))
-        return self.edit.constant(f"{base}_scale", params.scale), self.edit.constant(f"{base}_zero_point", zero)
+    def _zero_point(self, base: str, params: QParams, form: QFormat) -> ir.Value:
+        return self.edit.constant(f"{base}_zero_point", params.zero_point.astype(arithmetic.storage_dtype(form)))
 
     # -- biases --------------------------------------------------------------------------------------------
 
