@@ -16,7 +16,6 @@ import onnx_ir as ir
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
 from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
-from qcompiler.quant.operators import is_constant
 from qcompiler.quant.state import FLOAT, TensorQuant
 from qcompiler.target.formats import FormatRequest
 from qcompiler.target.schema import OperatorRule
@@ -72,17 +71,17 @@ def _assign_value(value: ir.Value, nodes: IntegerNodes, request: FormatRequest) 
     wishes = {edge: wanted(*edge, nodes, request) for edge in _integer_edges(value, nodes)}
     if not wishes and not nodes.integer(value.producer()):
         return
-    form = _value_format(value, list(wishes.values()), nodes, request)
-    if form is None:  # the kernel gives real numbers: only edges are quantized
+    own = _value_format(value, list(wishes.values()), nodes, request)
+    if own is None:  # the kernel gives real numbers: only edges are quantized
         for (node, index), wish in wishes.items():
             state.set_edge_quant(node, index, TensorQuant(wish))
         return
-    state.set_value_quant(value, TensorQuant(form))
+    state.set_value_quant(value, TensorQuant(own))
     for use in value.uses():
         wish = wishes.get((use.node, use.idx))
         if wish is None:
             state.set_edge_quant(use.node, use.idx, FLOAT)
-        elif wish != form and not _accepts_narrower(nodes.rules[use.node], use.idx, form, wish):
+        elif wish != own and not _accepts_narrower(nodes.rules[use.node], use.idx, own, wish):
             state.set_edge_quant(use.node, use.idx, TensorQuant(wish))
 
 
@@ -102,7 +101,9 @@ def _interior(value: ir.Value, nodes: IntegerNodes) -> bool:
     return any(user in nodes.owner for user in value.consumers())
 
 
-def _value_format(value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes, request: FormatRequest) -> QFormat | None:
+def _value_format(
+    value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes, request: FormatRequest
+) -> QFormat | None:
     """The value's own format; ``None`` where its integer producer rather writes real numbers."""
     producer = value.producer()
     if producer is None or not nodes.integer(producer):
@@ -159,4 +160,3 @@ def _write_tie(group: set[object]) -> None:
         own = state.own_edge_quant(node, index)
         if isinstance(own, TensorQuant):
             state.set_edge_quant(node, index, TensorQuant(own.format, own.params, name))
-

@@ -23,12 +23,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.errors import DataError
+from qcompiler.errors import DataError, PassError
+from qcompiler.ir import constants
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.calibrate.linear import Layer, linear_layers, response, weight_error
 from qcompiler.passes.place.simulate import materialized
 from qcompiler.pipeline.base import Context, Fact, Pass
-from qcompiler.quant.operators import output_channel_axis
+from qcompiler.quant.operators import WEIGHT_INPUT, output_channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -55,7 +56,9 @@ class CorrectBias(Pass):
         if not layers:
             return
         if ctx.calibration is None:
-            raise DataError("bias correction needs calibration samples", hint="give --calibration DATA or --no-bias-correction")
+            raise DataError(
+                "bias correction needs calibration samples", hint="give --calibration DATA or --no-bias-correction"
+            )
         fitted, judging = _divide(ctx.calibration) if self.guard else (ctx.calibration, None)
         # The reference keeps the biases of now: later edits replace tensors, they never write into them.
         judge = None if judging is None else _Judge(Runner(model), judging, ctx)
@@ -98,32 +101,56 @@ def _divide(dataset: Dataset) -> tuple[Dataset, Dataset | None]:
 
 def _data(layer: Layer) -> ir.Value:
     value = layer.node.inputs[0]
-    assert value is not None
+    if value is None:
+        raise PassError("the node has no data input", where=layer.node.name)
     return value
 
 
 def _mean_inputs(
     model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Context
 ) -> dict[str, NDArray[np.float64]]:
+    from qcompiler.calibration import row_weights
     from qcompiler.calibration.engine import collect
     from qcompiler.calibration.observers import MeanObserver
 
-    observers = {str(_data(layer).name): MeanObserver() for layer in layers}
-    collect(model, dataset, observers, ctx=ctx)
+    observers = {str(_data(layer).name): MeanObserver(_mean_axis(layer)) for layer in layers}
+    collect(model, dataset, observers, ctx=ctx, row_weights=row_weights.find(dataset.inputs))
     return {name: observer.mean() for name, observer in observers.items()}
 
 
+def _mean_axis(layer: Layer) -> int | None:
+    """The axis whose means suffice: channels, except where a convolution's border sees padding.
+
+    A convolution over maps of changing size has no mean map; its border then counts like its interior.
+    """
+    if layer.node.op_type in ("MatMul", "Gemm"):
+        return -1
+    shape = _data(layer).shape
+    return None if shape is not None and all(isinstance(size, int) for size in shape[1:]) else 1
+
+
 def _correct(layer: Layer, mean: NDArray[np.float64], ctx: Context) -> None:
-    error = response(layer.node, mean.astype(np.float32), weight_error(layer))
+    error = response(layer.node, _as_map(layer, mean), weight_error(layer))
     axis = output_channel_axis(layer.node, error.ndim)
     shift = error.mean(axis=tuple(i for i in range(error.ndim) if i != axis), dtype=np.float64)
     bias = layer.bias
-    if bias is None:
+    old = constants.array(bias)
+    if bias is None or old is None:
         new = ctx.edit.constant(f"{layer.node.name}_bias", shift.astype(np.float32))
         ctx.edit.set_input(layer.bias_node, layer.bias_index, new)
         return
-    assert bias.const_value is not None
-    ctx.edit.set_constant(bias, (np.asarray(bias.const_value.numpy(), np.float64) + shift).astype(np.float32))
+    ctx.edit.set_constant(bias, (np.asarray(old, np.float64) + shift).astype(np.float32))
+
+
+def _as_map(layer: Layer, mean: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Means as the data operand of the layer; per-channel means of a convolution fill one kernel window."""
+    data = mean.astype(np.float32)
+    if data.ndim > 1 or layer.node.op_type in ("MatMul", "Gemm"):
+        return data.reshape(1, -1) if data.ndim == 1 else data
+    weight = layer.node.inputs[WEIGHT_INPUT]
+    shape = () if weight is None or weight.shape is None else weight.shape
+    window = tuple(3 * size for size in shape[2:] if isinstance(size, int))
+    return np.broadcast_to(data.reshape(1, -1, *[1] * len(window)), (1, data.size, *window)).copy()
 
 
 def _restore(layer: Layer, bias: ir.Value | None, tensor: ir.TensorProtocol | None, ctx: Context) -> None:

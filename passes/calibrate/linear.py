@@ -11,6 +11,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.errors import PassError
+from qcompiler.ir import constants
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.operators import BIAS_INPUT, LINEAR, WEIGHT_INPUT, is_constant
 from qcompiler.quant.state import TensorQuant
@@ -75,20 +77,31 @@ def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
 
 def weight_error(layer: Layer) -> NDArray[np.float32]:
     """``W - Ŵ``: what rounding took from the weight; the weight's shape."""
-    value = layer.node.inputs[WEIGHT_INPUT]
-    assert value is not None and value.const_value is not None and layer.quant.params is not None
-    weight = np.asarray(value.const_value.numpy(), np.float32)
-    codes = arithmetic.quantize(weight, layer.quant.params, layer.quant.format)
-    return weight - arithmetic.dequantize(codes, layer.quant.params, layer.quant.format)
+    weight, params = constants.array(layer.node.inputs[WEIGHT_INPUT]), layer.quant.params
+    if weight is None or params is None:
+        raise PassError("the weight has no content or no scale", where=layer.node.name)
+    real = np.asarray(weight, np.float32)
+    codes = arithmetic.quantize(real, params, layer.quant.format)
+    return real - arithmetic.dequantize(codes, params, layer.quant.format)
 
 
 def response(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the linear part of ``node`` (no bias) gives for ``data`` with ``weight`` instead of its own."""
     if node.op_type == "MatMul":
-        return np.matmul(data, weight)
+        return _product(data, weight)
     if node.op_type == "Gemm":
         transposed = node.attributes.get("transB")
-        return np.matmul(data, weight.T if transposed is not None and transposed.as_int() else weight)
+        return _product(data, weight.T if transposed is not None and transposed.as_int() else weight)
+    return _convolution(node, data, weight)
+
+
+def _product(data: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    product: NDArray[np.float32] = np.matmul(data, weight)
+    return product
+
+
+def _convolution(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run the one node in ONNX Runtime."""
     import onnxruntime
 
     from qcompiler.ir.execute import session_options
@@ -97,11 +110,17 @@ def response(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32]) -> 
     proto = onnx.helper.make_node(node.op_type, ["x", "w"], ["y"])
     proto.attribute.extend(attributes)
     graph = onnx.helper.make_graph(
-        [proto], "layer",
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, a.shape) for n, a in (("x", data), ("w", weight))],
+        [proto],
+        "layer",
+        [
+            onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, a.shape)
+            for n, a in (("x", data), ("w", weight))
+        ],
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
     result: NDArray[np.float32] = session.run(None, {"x": data, "w": weight})[0]
     return result

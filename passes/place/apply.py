@@ -66,7 +66,7 @@ class Applier:
         codes = ir.LazyTensor(
             lambda: ir.Tensor(arithmetic.quantize(np.asarray(tensor.numpy(), np.float32), params, form)),
             dtype=ir.DataType.from_numpy(arithmetic.storage_dtype(form)),
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tuple(tensor.shape)),  # type: ignore[arg-type]
             cache=False,
             name=f"{value.name}_quantized",
         )
@@ -81,10 +81,15 @@ class Applier:
         base = str(value.name)
         scale, zero = self.edit.constant(f"{base}_scale", params.scale), self._zero_point(base, params, form)
         producer = value.producer()
-        where = {"after": producer} if producer is not None else {"before": _first(self.graph)}
+        before = None if producer is not None else _first(self.graph)
         quantize = self.edit.insert(
-            "QuantizeLinear", [value, scale, zero], attributes=_axis_attributes(form),
-            name=f"{base}_QuantizeLinear", output_name=f"{base}_quantized", **where,
+            "QuantizeLinear",
+            [value, scale, zero],
+            attributes=_axis_attributes(form),
+            name=f"{base}_QuantizeLinear",
+            output_name=f"{base}_quantized",
+            before=before,
+            after=producer,
         )
         quantize.outputs[0].shape = value.shape
         quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(arithmetic.storage_dtype(form)))
@@ -96,7 +101,11 @@ class Applier:
         The codes of the format end where the activation clips, so both give the same code for every real number.
         """
         activation = value.producer()
-        if activation is None or main.quant.params is None or not saturates_like(activation, main.quant.format, main.quant.params):
+        if (
+            activation is None
+            or main.quant.params is None
+            or not saturates_like(activation, main.quant.format, main.quant.params)
+        ):
             return
         before = activation.inputs[0]
         if before is None or len(list(before.uses())) != 1:
@@ -114,13 +123,26 @@ class Applier:
         return self._dequantize_node(codes, scale, zero, form, base, shape, before=before)
 
     def _dequantize_node(
-        self, codes: ir.Value, scale: ir.Value, zero: ir.Value | None, form: QFormat, base: str, shape: ir.Shape | None,
-        *, before: ir.Node | None = None, after: ir.Node | None = None,
+        self,
+        codes: ir.Value,
+        scale: ir.Value,
+        zero: ir.Value | None,
+        form: QFormat,
+        base: str,
+        shape: ir.Shape | None,
+        *,
+        before: ir.Node | None = None,
+        after: ir.Node | None = None,
     ) -> ir.Value:
         inputs = [codes, scale] if zero is None else [codes, scale, zero]
         node = self.edit.insert(
-            "DequantizeLinear", inputs, attributes=_axis_attributes(form), before=before, after=after,
-            name=f"{base}_DequantizeLinear", output_name=f"{base}_dequantized",
+            "DequantizeLinear",
+            inputs,
+            attributes=_axis_attributes(form),
+            before=before,
+            after=after,
+            name=f"{base}_DequantizeLinear",
+            output_name=f"{base}_dequantized",
         )
         node.outputs[0].shape = shape
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
@@ -150,17 +172,32 @@ class Applier:
         # Subnormal scales would flush; such a bias is below 2^-126 and its mantissa keeps fewer bits.
         power = np.maximum(exponent - 24, -126)
         codes = np.rint(np.ldexp(mantissa, exponent - power)).astype(np.int32)
-        self._bias(edge, edge.node.inputs[edge.index] if edge.index < len(edge.node.inputs) else None, codes,
-                   np.ldexp(1.0, power).astype(np.float32), base)
+        self._bias(
+            edge,
+            edge.node.inputs[edge.index] if edge.index < len(edge.node.inputs) else None,
+            codes,
+            np.ldexp(1.0, power).astype(np.float32),
+            base,
+        )
 
     def _bias(
-        self, edge: Edge, value: ir.Value | None, codes: NDArray[np.int32], scale: NDArray[np.float32], base: str = "bias"
+        self,
+        edge: Edge,
+        value: ir.Value | None,
+        codes: NDArray[np.int32],
+        scale: NDArray[np.float32],
+        base: str = "bias",
     ) -> None:
         name = str(value.name) if value is not None else base
         form = QFormat(32, symmetric=True, axis=None if scale.ndim == 0 else 0)
         stored = self.edit.constant(f"{name}_quantized", codes)
         result = self._dequantize(
-            stored, QParams(scale, np.zeros(scale.shape, np.int32)), form, name, before=edge.node, shape=ir.Shape(codes.shape)
+            stored,
+            QParams(scale, np.zeros(scale.shape, np.int32)),
+            form,
+            name,
+            before=edge.node,
+            shape=ir.Shape(codes.shape),
         )
         self.edit.set_input(edge.node, edge.index, result)
         if value is not None:
@@ -187,7 +224,8 @@ class Applier:
 def _params(pair: Pair, value: ir.Value) -> QParams:
     if pair.quant.params is None:
         raise PassError(
-            "the value has a format but no scale", where=f"place-qdq, value {value.name}",
+            "the value has a format but no scale",
+            where=f"place-qdq, value {value.name}",
             hint="run calibrate and calibrate-weights before place-qdq",
         )
     return pair.quant.params
@@ -218,10 +256,13 @@ def saturates_like(node: ir.Node, form: QFormat, params: QParams) -> bool:
         operands = [*node.inputs[1:], None, None][:2]
         if any(operand is not None and not is_constant(operand) for operand in operands):
             return False
-        bounds = tuple(None if item is None or item.const_value is None else float(item.const_value.numpy()) for item in operands)  # type: ignore[assignment]
+        bounds = tuple(
+            None if item is None or item.const_value is None else float(item.const_value.numpy()) for item in operands
+        )  # type: ignore[assignment]
     else:
         return False
     low, high = (
-        None if bound is None else int(arithmetic.quantize(np.float32(bound).reshape(1), params, form)[0]) for bound in bounds
+        None if bound is None else int(arithmetic.quantize(np.float32(bound).reshape(1), params, form)[0])
+        for bound in bounds
     )
     return (low is None or low == form.minimum) and (high is None or high == form.maximum)

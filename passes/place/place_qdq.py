@@ -65,7 +65,13 @@ def bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
     if len(node.inputs) <= BIAS_INPUT or not is_constant(node.inputs[BIAS_INPUT]):
         return None
     data, weight = state.edge_quant(node, 0), state.edge_quant(node, WEIGHT_INPUT)
-    if data is None or weight is None or data.params is None or weight.params is None or weight.format.block is not None:
+    if (
+        data is None
+        or weight is None
+        or data.params is None
+        or weight.params is None
+        or weight.format.block is not None
+    ):
         return None
     scale = (data.params.scale * weight.params.scale).astype(np.float32)
     if node.op_type == "ConvTranspose" and scale.ndim:
@@ -98,7 +104,7 @@ def _channels(node: ir.Node) -> int | None:
     weight = node.inputs[WEIGHT_INPUT]
     if weight is None or weight.shape is None or not weight.shape.is_static():
         return None
-    shape = [int(dimension) for dimension in weight.shape]
+    shape = [size for size in weight.shape if isinstance(size, int)]
     if node.op_type == "ConvTranspose":
         return shape[1] * int_attribute(node, "group", 1)
     axis = channel_axis(node)

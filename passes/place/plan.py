@@ -73,7 +73,6 @@ def plan_value(value: ir.Value) -> ValuePlan | None:
         elif decision is None or decision == own:
             following.append(edge)
         else:
-            assert isinstance(decision, TensorQuant)
             _add_to_group(groups, decision, edge)
     if own is None and not groups:
         return None
@@ -82,7 +81,9 @@ def plan_value(value: ir.Value) -> ValuePlan | None:
     main = Pair(own, tuple(following)) if own is not None and (following or codes_only) else None
     if main is None and not groups:
         return None
-    return ValuePlan(value, main, tuple(Pair(quant, tuple(edges)) for quant, edges in groups), codes_only, tuple(floating))
+    return ValuePlan(
+        value, main, tuple(Pair(quant, tuple(edges)) for quant, edges in groups), codes_only, tuple(floating)
+    )
 
 
 def plan_values(graph: ir.Graph) -> list[ValuePlan]:

@@ -42,7 +42,8 @@ _STORAGE: dict[tuple[int, bool], Any] = {
 
 def storage_dtype(form: QFormat) -> np.dtype[Any]:
     """The NumPy type (``ml_dtypes`` below 8 bits) that stores one code of ``form``."""
-    return np.dtype(_STORAGE[form.storage_bits, form.signed])
+    dtype: np.dtype[Any] = np.dtype(_STORAGE[form.storage_bits, form.signed])
+    return dtype
 
 
 def expand(parameter: NDArray[Any], shape: tuple[int, ...], form: QFormat) -> NDArray[Any]:
@@ -83,7 +84,8 @@ def quantize(array: NDArray[Any], params: QParams, form: QFormat) -> NDArray[Any
     # A quotient beyond int64 is far outside every format: saturate before the conversion, which would wrap.
     bounded = np.clip(np.rint(quotient), -(2.0**40), 2.0**40).astype(np.int64)
     codes = np.clip(bounded + zero, form.minimum, form.maximum)
-    return codes.astype(np.int32).astype(storage_dtype(form))
+    stored: NDArray[Any] = codes.astype(np.int32).astype(storage_dtype(form))
+    return stored
 
 
 def dequantize(codes: NDArray[Any], params: QParams, form: QFormat) -> NDArray[np.float32]:
@@ -94,7 +96,8 @@ def dequantize(codes: NDArray[Any], params: QParams, form: QFormat) -> NDArray[n
     wide = codes.astype(np.int32)
     zero = expand(params.zero_point, wide.shape, form)
     scale = expand(params.scale, wide.shape, form)
-    return ((wide - zero).astype(np.float32) * scale).astype(np.float32)
+    real: NDArray[np.float32] = (wide - zero).astype(np.float32) * scale
+    return real
 
 
 def quantize_bias(bias: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -108,5 +108,7 @@ class QFormat:
             elif key in ("axis", "block") and re.fullmatch(r"-?\d+", value):
                 flags[key] = int(value)
             else:
-                raise UsageError(f"'{modifier}' in format '{text}' is not a modifier", hint="use sym, narrow, axis=N, block=N")
+                raise UsageError(
+                    f"'{modifier}' in format '{text}' is not a modifier", hint="use sym, narrow, axis=N, block=N"
+                )
         return cls(bits=int(match[2]), signed=match[1] == "i", **flags)  # type: ignore[arg-type]

@@ -30,11 +30,11 @@ __all__ = [
     "has_state",
     "node_decision",
     "own_edge_quant",
+    "quantized_values",
     "set_edge_quant",
     "set_node_decision",
     "set_value_quant",
     "value_quant",
-    "quantized_values",
 ]
 
 _KEY = "qcompiler.quant"

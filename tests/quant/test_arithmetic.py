@@ -40,7 +40,10 @@ def run_pair(array, params, form):
         helper.make_node("Cast", ["q"], ["c"], to=onnx.TensorProto.INT32),
     ]
     graph = helper.make_graph(
-        nodes, "pair", [info("x", 1, list(array.shape))], [info("c", 6, None), info("y", 1, None)],
+        nodes,
+        "pair",
+        [info("x", 1, list(array.shape))],
+        [info("c", 6, None), info("y", 1, None)],
         [onnx.numpy_helper.from_array(params.scale, "s"), zero],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -55,7 +58,9 @@ def run_pair(array, params, form):
 @given(data=st.data())
 def test_equal_to_onnx_runtime(text, data):
     form = QFormat.parse(text)
-    array = data.draw(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7), elements=reals))
+    array = data.draw(
+        hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7), elements=reals)
+    )
     other = tuple(i for i in range(array.ndim) if i != form.axis)
     low, high = (array.min(), array.max()) if form.axis is None else (array.min(axis=other), array.max(axis=other))
     shrink = data.draw(st.sampled_from([1.0, 0.3]))  # values outside the range must saturate
@@ -68,7 +73,10 @@ def test_equal_to_onnx_runtime(text, data):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    block=st.sampled_from([2, 16, 32]), rows=st.integers(1, 70), columns=st.integers(1, 9), axis=st.sampled_from([0, 1]),
+    block=st.sampled_from([2, 16, 32]),
+    rows=st.integers(1, 70),
+    columns=st.integers(1, 9),
+    axis=st.sampled_from([0, 1]),
     seed=st.integers(0, 2**31),
 )
 def test_blocks_equal_onnx_runtime(block, rows, columns, axis, seed):
@@ -100,7 +108,9 @@ def test_zero_is_exact():
     for text in ("u8", "i8", "i4", "u16"):
         form = QFormat.parse(text)
         params = params_from_range(-0.37, 11.1, form)
-        assert arithmetic.dequantize(arithmetic.quantize(np.zeros(3, np.float32), params, form), params, form).tolist() == [0, 0, 0]
+        assert arithmetic.dequantize(
+            arithmetic.quantize(np.zeros(3, np.float32), params, form), params, form
+        ).tolist() == [0, 0, 0]
 
 
 def test_bias_saturates_instead_of_wrapping():

@@ -11,8 +11,12 @@ from qcompiler.quant.format import QFormat
 
 
 @given(
-    bits=st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 16, 32]), signed=st.booleans(), symmetric=st.booleans(), narrow=st.booleans(),
-    axis=st.none() | st.integers(-4, 4), block=st.none() | st.integers(2, 256),
+    bits=st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 16, 32]),
+    signed=st.booleans(),
+    symmetric=st.booleans(),
+    narrow=st.booleans(),
+    axis=st.none() | st.integers(-4, 4),
+    block=st.none() | st.integers(2, 256),
 )
 def test_round_trip(bits, signed, symmetric, narrow, axis, block):
     form = QFormat(bits, signed, symmetric, narrow and signed, axis, block if axis is not None else None)
@@ -27,7 +31,15 @@ def test_nonsense_is_refused(text):
 
 @pytest.mark.parametrize(
     ("text", "low", "high", "storage"),
-    [("u8", 0, 255, 8), ("i8", -128, 127, 8), ("i8/sym/narrow", -127, 127, 8), ("i7", -64, 63, 8), ("i3", -4, 3, 4), ("u2", 0, 3, 2), ("i16", -32768, 32767, 16)],
+    [
+        ("u8", 0, 255, 8),
+        ("i8", -128, 127, 8),
+        ("i8/sym/narrow", -127, 127, 8),
+        ("i7", -64, 63, 8),
+        ("i3", -4, 3, 4),
+        ("u2", 0, 3, 2),
+        ("i16", -32768, 32767, 16),
+    ],
 )
 def test_codes(text, low, high, storage):
     form = QFormat.parse(text)

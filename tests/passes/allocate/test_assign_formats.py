@@ -36,18 +36,24 @@ RESIDUAL = parse(
        s = Add(c, r)
        t = Relu(s)
        y = Conv (t, w3)""",
-    "float[1,3,8,8] x", "float[1,2,8,8] y", {"w1": (4, 3, 3, 3), "b1": (4,), "w2": (4, 4, 3, 3), "w3": (2, 4, 1, 1)},
+    "float[1,3,8,8] x",
+    "float[1,2,8,8] y",
+    {"w1": (4, 3, 3, 3), "b1": (4,), "w2": (4, 4, 3, 3), "w3": (2, 4, 1, 1)},
 )
 STREAM = parse(
     """m = MatMul(x, w)
        s = Add(m, x)
        n = LayerNormalization(s, g, b)
        y = MatMul(n, w2)""",
-    "float[1,5,8] x", "float[1,5,8] y", {"w": (8, 8), "g": (8,), "b": (8,), "w2": (8, 8)},
+    "float[1,5,8] x",
+    "float[1,5,8] y",
+    {"w": (8, 8), "g": (8,), "b": (8,), "w2": (8, 8)},
 )
 
 
-def assign(model: ir.Model, target: str, form: str | None = None, exclude: tuple[str, ...] = ()) -> tuple[ir.Model, Context]:
+def assign(
+    model: ir.Model, target: str, form: str | None = None, exclude: tuple[str, ...] = ()
+) -> tuple[ir.Model, Context]:
     copy = model.clone()
     ctx = Context(Edit(copy), target=load(target), format=form, exclude=exclude)
     AssignFormats().run(copy, ctx)
@@ -135,7 +141,9 @@ def test_movement_ties_scales():
                m = MaxPool <kernel_shape=[2,2], strides=[2,2]> (a)
                c = Concat <axis=1> (m, m)
                y = Conv(c, w3)""",
-            "float[1,3,8,8] x", "float[1,2,4,4] y", {"w1": (4, 3, 1, 1), "w3": (2, 8, 1, 1)},
+            "float[1,3,8,8] x",
+            "float[1,2,4,4] y",
+            {"w1": (4, 3, 1, 1), "w3": (2, 8, 1, 1)},
         ),
         "edge-npu",
     )

@@ -42,8 +42,18 @@ def residual() -> ir.Model:
        y = Conv (u, w4, b4) }"""
     proto = onnx.parser.parse_model(text)
     rng = np.random.default_rng(0)
-    for name, shape in {"w1": (4, 3, 3, 3), "b1": (4,), "w2": (4, 4, 3, 3), "b2": (4,), "w3": (4, 4, 3, 3), "w4": (2, 4, 1, 1), "b4": (2,)}.items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(0.5 * rng.normal(size=shape).astype(np.float32), name))
+    for name, shape in {
+        "w1": (4, 3, 3, 3),
+        "b1": (4,),
+        "w2": (4, 4, 3, 3),
+        "b2": (4,),
+        "w3": (4, 4, 3, 3),
+        "w4": (2, 4, 1, 1),
+        "b4": (2,),
+    }.items():
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(0.5 * rng.normal(size=shape).astype(np.float32), name)
+        )
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(6), "six"))
     for index, node in enumerate(proto.graph.node):
@@ -61,7 +71,11 @@ def decided(target: str = "cpu-x86", exclude: tuple[str, ...] = ()) -> ir.Model:
         if value.is_initializer():
             array = value.const_value.numpy()
             axes = tuple(i for i in range(array.ndim) if i != quant.format.axis)
-            low, high = (array.min(axis=axes), array.max(axis=axes)) if quant.format.axis is not None else (array.min(), array.max())
+            low, high = (
+                (array.min(axis=axes), array.max(axis=axes))
+                if quant.format.axis is not None
+                else (array.min(), array.max())
+            )
         else:
             low, high = min(r[value.name].min() for r in runs), max(r[value.name].max() for r in runs)
         state.set_value_quant(value, quant.with_params(params_from_range(low, high, quant.format)))
@@ -103,7 +117,11 @@ def test_weights_and_biases_are_stored_as_integers():
     kinds = Counter(v.const_value.dtype.name for v in model.graph.initializers.values() if v.const_value.size > 1)
     assert kinds["INT8"] >= 4
     assert kinds["INT32"] == 3
-    assert not [n for n, v in model.graph.initializers.items() if v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size > 8]
+    assert not [
+        n
+        for n, v in model.graph.initializers.items()
+        if v.const_value.dtype == ir.DataType.FLOAT and v.const_value.size > 8
+    ]
 
 
 @pytest.mark.parametrize("name", ["Conv_0", "Conv_2", "Conv_5", "Conv_7"])
@@ -116,7 +134,11 @@ def test_excluded_convolution_is_float_in_the_optimized_graph(name, tmp_path):
     # The default session, with every optimizer of ONNX Runtime, computes what the guarded one does.
     default = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     ours = Runner(model)
-    step = max(float(v.const_value.numpy().max()) for n, v in model.graph.initializers.items() if n.endswith("_scale") and not v.shape)
+    step = max(
+        float(v.const_value.numpy().max())
+        for n, v in model.graph.initializers.items()
+        if n.endswith("_scale") and not v.shape
+    )
     for sample in SAMPLES:
         assert np.abs(default.run(None, {"x": sample})[0] - ours.run({"x": sample})["y"]).max() < 2 * step
     assert relative_error(model) <= 1.5 * relative_error(materialized(decided()))
@@ -164,7 +186,10 @@ def test_missing_parameters_are_refused():
         PlaceQdq().run(model, Context(Edit(model)))
 
 
-@pytest.mark.parametrize(("low", "high", "relu", "clip"), [(0, 6, True, True), (0, 9, True, False), (-1, 5, False, False), (0, 5.5, True, True)])
+@pytest.mark.parametrize(
+    ("low", "high", "relu", "clip"),
+    [(0, 6, True, True), (0, 9, True, False), (-1, 5, False, False), (0, 5.5, True, True)],
+)
 def test_absorbed_only_where_codes_are_equal(low, high, relu, clip):
     form = QFormat(8, signed=False)
     params = params_from_range(low, high, form)
