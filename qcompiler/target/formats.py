@@ -102,7 +102,7 @@ def resolve_format(target: Target, text: str | None = None) -> FormatRequest:
     Raises:
         UsageError: The text is no format, or the target does not offer it; says what it offers.
     """
-    request = _parse(target, text or target.default_format)
+    request = _parse(target, target.default_format if text is None else text)
     rules = [rule for rule in target.rules() if rule.weights]
     name = f"w{request.weight_bits}a{request.activation_bits}"
     hint = f"{target.name} offers {', '.join(target.formats)}; {offers(target)}"

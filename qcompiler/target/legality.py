@@ -83,8 +83,9 @@ def why_not_constraints(constraints: Constraints, node: ir.Node) -> str | None:
             return f"input {index} is not constant"
     for name, accepted in constraints.attributes.items():
         found = _attribute(node, name)
-        if found is not None and found not in accepted:
-            return f"its attribute {name} is {found}, the target takes {_listed(accepted)}"
+        items = found if isinstance(found, list | tuple) else () if found is None else (found,)
+        if any(item not in accepted for item in items):
+            return f"its attribute {name} is {_shown(found)}, the target takes {_listed(accepted)}"
     return None
 
 
@@ -106,6 +107,10 @@ def _attribute_default(domain: str, op_type: str, name: str) -> Any:
         return None
     value = onnx.helper.get_attribute_value(attribute.default_value)
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _shown(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _listed(values: tuple[AttributeValue, ...]) -> str:

@@ -104,7 +104,7 @@ def is_integer(seen: View) -> bool:
     """Whether the target's integer kernel is meant to take the node.
 
     A node whose weight is left real-valued on purpose does not count: its bias, where it may have one, comes
-    through a DequantizeLinear, which keeps ONNX Runtime from quantizing the weight behind our back (``targets/README.md``).
+    through a DequantizeLinear, which keeps ONNX Runtime from quantizing the weight behind our back.
     """
     if not seen.activations or any(codes is None for codes in seen.activations.values()):
         return False

@@ -120,7 +120,8 @@ class Constraints:
     Attributes:
         rank: Least and greatest rank of the first input; ``None`` means any.
         constant_inputs: Indices of inputs that must be constant where they are present.
-        attributes: Accepted values by attribute name; an absent attribute counts with its ONNX default.
+        attributes: Accepted values by attribute name; an absent attribute counts with its ONNX default; of a
+            list attribute, every entry must be accepted.
         zero_point: What the zero point of an activation may be.
     """
 

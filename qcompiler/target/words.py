@@ -68,11 +68,12 @@ class TargetWords:
 def describe(target: Target) -> TargetWords:
     """Put a profile into words."""
     here, why = runs_here(target)
+    default = target.default_format
     facts = [
         ("extends", " → ".join(target.lineage)),
         ("speed here", why),
         ("requires", "; ".join(target.requires)),
-        ("formats", ", ".join(f"{name} (default)" if name == target.default_format else name for name in target.formats)),
+        ("formats", ", ".join(f"{name} (default)" if name == default else name for name in target.formats)),
         ("limits", f"opset {target.opset}, IR version {target.ir_version}, scales from {target.scale_floor:.3g} up"),
         ("scales", "powers of two only" if target.power_of_two_scales else ""),
         ("graph inputs and outputs", "codes" if target.input_output is InputOutput.QUANTIZED else "real numbers"),
