@@ -1,0 +1,213 @@
+"""calibrate: give every activation scale and zero point, from what it does on the calibration samples.
+
+The model runs once over the samples; an observer sees every value that a decision without parameters concerns: the
+value's own, or that of an edge which reads it in another format. Values tied together are observed together.
+Padding rows weigh 0, and additive attention masks do not count (``qcompiler.calibration.masks``).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from qcompiler.calibration import masks, observers, row_weights
+from qcompiler.calibration.observers import Observer, Range
+from qcompiler.errors import DataError, PassError
+from qcompiler.passes.calibrate.scales import scales_for
+from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant import state
+from qcompiler.quant.format import QFormat
+from qcompiler.quant.state import TensorQuant
+
+__all__ = ["Calibrate", "Wish", "wishes"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wish:
+    """A decision on a value or on one edge that reads it.
+
+    Attributes:
+        value: The tensor whose range decides.
+        quant: The decision.
+        edge: The consumer and its input, where the decision is the edge's own.
+    """
+
+    value: ir.Value
+    quant: TensorQuant
+    edge: tuple[ir.Node, int] | None = None
+
+    @property
+    def axis(self) -> int | None:
+        """Axis along which scales vary."""
+        return self.quant.format.axis
+
+    def grant(self, quant: TensorQuant) -> None:
+        """Write the completed decision back."""
+        if self.edge is None:
+            state.set_value_quant(self.value, quant)
+        else:
+            state.set_edge_quant(*self.edge, quant)
+
+
+def wishes(graph: ir.Graph) -> Iterator[Wish]:
+    """Every decision in the graph, on values and on edges."""
+    for value, quant in state.quantized_values(graph):
+        yield Wish(value, quant)
+    for node in graph:
+        for index, data in enumerate(node.inputs):
+            own = state.own_edge_quant(node, index)
+            if data is not None and isinstance(own, TensorQuant):
+                yield Wish(data, own, (node, index))
+
+
+@dataclass(frozen=True)
+class Calibrate(Pass):
+    """Find ranges of activations on the calibration samples.
+
+    Attributes:
+        method: How a range follows from what was observed.
+        bins: Resolution of histograms: bins on each side of zero, a power of two.
+        percentile: Share of the elements that ``percentile`` keeps.
+        momentum: Weight of the past in ``moving-average``.
+    """
+
+    name: ClassVar[str] = "calibrate"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
+
+    method: Literal["minmax", "moving-average", "percentile", "mse", "entropy"] = "minmax"
+    bins: int = 2048
+    percentile: float = 99.99
+    momentum: float = 0.9
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Complete the decisions on activations."""
+        groups = _groups(model.graph)
+        values = {str(wish.value.name): wish for group in groups for wish in group if not _constant(wish.value)}
+        if not groups:
+            return
+        watchers = {name: self._observer(wish) for name, wish in values.items()}
+        if watchers:
+            _observe(model, watchers, ctx)
+        for group in groups:
+            _complete(group, watchers, ctx)
+        self._report(watchers, ctx)
+
+    def _plain(self, axis: int | None = None) -> Observer:
+        return observers.make(
+            self.method, axis=axis, bins=self.bins, percentile=self.percentile, momentum=self.momentum
+        )
+
+    def _observer(self, wish: Wish) -> Observer:
+        if wish.quant.format.block is not None:
+            raise PassError(
+                f"activation '{wish.value.name}' has a blocked format ({wish.quant.format})",
+                where=self.name,
+                hint="blocks are for weights",
+            )
+        info = wish.value.meta.get("qcompiler.mask")
+        if info is None or wish.axis is not None:
+            return self._plain(wish.axis)
+        return masks.MaskedObserver(self._plain(), float(info.constant), operand=info.role == "operand")
+
+    def _report(self, watchers: dict[str, Observer], ctx: Context) -> None:
+        scores = (n for n, item in watchers.items() if isinstance(item, masks.MaskedObserver) and not item.operand)
+        masked = list(scores)
+        if masked:
+            ctx.note(
+                f"attention mask constants left out of the range of {_listing(masked)}; "
+                f"masked positions saturate {masks.MARGIN:g} below the least score (probability under 1e-6)"
+            )
+        samples = len(ctx.calibration) if ctx.calibration is not None else 0
+        ctx.note(f"{self.method} ranges of {len(watchers)} tensors from {samples} samples")
+
+
+def _listing(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _constant(value: ir.Value) -> bool:
+    return value.is_initializer() and not value.is_graph_input()
+
+
+def _groups(graph: ir.Graph) -> list[list[Wish]]:
+    """Decisions to complete: tied ones together, constants only where tied to something computed."""
+    tied: dict[str, list[Wish]] = defaultdict(list)
+    single: list[list[Wish]] = []
+    for wish in wishes(graph):
+        if wish.quant.tie is not None:
+            tied[wish.quant.tie].append(wish)
+        elif wish.quant.params is None and not _constant(wish.value):
+            single.append([wish])
+    return single + [group for group in tied.values() if _open(group)]
+
+
+def _open(group: list[Wish]) -> bool:
+    """Whether a tie group lacks parameters and holds something that only samples can tell about."""
+    return any(wish.quant.params is None for wish in group) and not all(_constant(wish.value) for wish in group)
+
+
+def _observe(model: ir.Model, watchers: dict[str, Observer], ctx: Context) -> None:
+    from qcompiler.calibration import engine
+
+    dataset = ctx.calibration
+    if dataset is None:
+        raise DataError(
+            "ranges of activations need calibration samples",
+            hint="give --calibration DATA (an .npz file or a folder), or --calibration random to try the compiler out",
+        )
+    weights = row_weights.find(dataset.inputs)
+    if weights is not None:
+        ctx.note(f"padding rows (input '{weights.mask}' = 0) weigh nothing")
+    for note in dataset.notes:
+        ctx.note(f"calibration data: {note}")
+    engine.collect(model, dataset, watchers, ctx=ctx, row_weights=weights)
+
+
+def _complete(group: list[Wish], watchers: dict[str, Observer], ctx: Context) -> None:
+    """Give every decision of a group the parameters of the group's common range."""
+    given = next((wish.quant for wish in group if wish.quant.params is not None), None)
+    ranges: dict[QFormat, Range] = {}
+    for wish in group:
+        if wish.quant.params is not None:
+            continue
+        form = wish.quant.format
+        if given is not None and given.format == form and given.params is not None:
+            wish.grant(wish.quant.with_params(given.params))
+            continue
+        if form not in ranges:
+            ranges[form] = _common_range(group, watchers, form)
+        low, high = ranges[form]
+        wish.grant(wish.quant.with_params(scales_for(low, high, form, ctx.target)))
+        ctx.edit.count += 1
+
+
+def _common_range(group: list[Wish], watchers: dict[str, Observer], form: QFormat) -> Range:
+    """The range of all values of a group together."""
+    names = dict.fromkeys(str(wish.value.name) for wish in group if not _constant(wish.value))
+    kinds = {type(watchers[name]) for name in names}
+    ranges: list[Range] = []
+    if len(names) > 1 and len(kinds) == 1 and masks.MaskedObserver not in kinds:
+        first, *others = (watchers[name] for name in names)
+        merged = copy.deepcopy(first)
+        for other in others:
+            merged.merge(other)
+        ranges.append(merged.range(form))
+    else:
+        ranges += [watchers[name].range(form) for name in names]
+    ranges += [_constant_range(wish.value, form) for wish in group if _constant(wish.value)]
+    return np.minimum.reduce([low for low, _ in ranges]), np.maximum.reduce([high for _, high in ranges])
+
+
+def _constant_range(value: ir.Value, form: QFormat) -> Range:
+    if value.const_value is None:
+        raise PassError("has no content", where=f"constant '{value.name}'")
+    observer = observers.MinMax(form.axis)
+    observer.update(np.asarray(value.const_value.numpy(), np.float32))
+    return observer.range(form)

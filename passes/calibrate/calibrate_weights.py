@@ -1,0 +1,121 @@
+"""calibrate-weights: give every constant scale and zero point, from its own values.
+
+One tensor is looked at at a time and nothing of it is kept, so memory peaks at the largest tensor. ``minmax`` covers
+every value; ``mse`` shrinks the range of each scale (tensor, channel or block) to where the squared error of all its
+values is least. The search evaluates the true error of every candidate and starts at the full range, so it is never
+worse.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.errors import ModelError, PassError
+from qcompiler.passes.calibrate.calibrate import Wish, wishes
+from qcompiler.passes.calibrate.clip_search import least_squares
+from qcompiler.passes.calibrate.scales import revive_dead, scales_for
+from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant.format import QFormat
+from qcompiler.quant.params import QParams
+
+__all__ = ["CalibrateWeights", "in_groups"]
+
+
+@dataclass(frozen=True)
+class CalibrateWeights(Pass):
+    """Find scales of weights and other constants.
+
+    Attributes:
+        method: ``minmax`` covers every value; ``mse`` clips where that lowers the squared error.
+    """
+
+    name: ClassVar[str] = "calibrate-weights"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
+    provides: ClassVar[frozenset[Fact]] = frozenset({Fact.CALIBRATED})
+
+    method: Literal["minmax", "mse"] = "minmax"
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Complete the decisions on initializers."""
+        pending: dict[ir.Value, list[Wish]] = defaultdict(list)
+        for wish in wishes(model.graph):
+            constant = wish.value.is_initializer() and not wish.value.is_graph_input()
+            if constant and wish.quant.params is None:
+                pending[wish.value].append(wish)
+        ranges: dict[tuple[str, QFormat], list[Wish]] = defaultdict(list)
+        for index, (value, group) in enumerate(pending.items()):
+            ctx.progress("weights", index, len(pending))
+            found: dict[QFormat, QParams] = {}
+            for wish in group:
+                form = wish.quant.format
+                if form not in found:
+                    found[form] = self._params(value, form, ctx)
+                wish.grant(wish.quant.with_params(found[form]))
+                ctx.edit.count += 1
+                if wish.quant.tie is not None:
+                    ranges[wish.quant.tie, form].append(Wish(value, wish.quant.with_params(found[form]), wish.edge))
+        for tied in ranges.values():
+            _share_widest(tied)
+
+    def _params(self, value: ir.Value, form: QFormat, ctx: Context) -> QParams:
+        groups, shape = in_groups(_floats(value), form, str(value.name))
+        with np.errstate(invalid="ignore"):
+            low = groups.min(axis=1, initial=0.0).astype(np.float64)
+            high = groups.max(axis=1, initial=0.0).astype(np.float64)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ModelError("holds NaN or infinity", where=f"weight '{value.name}'", hint="the float model is broken")
+        whole = form.along(None)
+        params = scales_for(low, high, whole, ctx.target)
+        if self.method == "mse":
+            params = least_squares(groups, low, high, params, lambda a, b: scales_for(a, b, whole, ctx.target), whole)
+        params = revive_dead(params, low, high)
+        return QParams(params.scale.reshape(shape), params.zero_point.reshape(shape))
+
+
+def _floats(value: ir.Value) -> NDArray[np.float32]:
+    tensor = value.const_value
+    if tensor is None:
+        raise PassError("has no content", where=f"weight '{value.name}'")
+    if not tensor.dtype.is_floating_point():
+        raise PassError(f"is {tensor.dtype.name.lower()}, only floats are quantized", where=f"weight '{value.name}'")
+    return np.asarray(tensor.numpy(), np.float32)
+
+
+def in_groups(array: NDArray[Any], form: QFormat, name: str = "") -> tuple[NDArray[Any], tuple[int, ...]]:
+    """Values that share a scale as the rows of a matrix, and the shape of the scales.
+
+    A short last block is filled up with zeros, which every range holds and every format represents exactly.
+
+    Raises:
+        PassError: The tensor has no such axis.
+    """
+    if form.axis is None:
+        return array.reshape(1, -1), ()
+    if not -array.ndim <= form.axis < array.ndim:
+        raise PassError(f"of shape {array.shape} has no axis {form.axis}", where=f"weight '{name}'")
+    axis = form.axis % array.ndim
+    if form.block is None:
+        return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1), (array.shape[axis],)
+    count = -(-array.shape[axis] // form.block)
+    missing = count * form.block - array.shape[axis]
+    if missing:
+        array = np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
+    split = array.reshape(*array.shape[:axis], count, form.block, *array.shape[axis + 1 :])
+    scales = (*array.shape[:axis], count, *array.shape[axis + 1 :])
+    return np.moveaxis(split, axis + 1, -1).reshape(-1, form.block), scales
+
+
+def _share_widest(tied: list[Wish]) -> None:
+    """Constants tied together (and to nothing computed) take the widest of their scales."""
+    if len(tied) < 2:
+        return
+    found = [wish.quant.params for wish in tied if wish.quant.params is not None]
+    widest = max(found, key=lambda params: float(params.scale.max(initial=0.0)))
+    for wish in tied:
+        wish.grant(wish.quant.with_params(widest))

@@ -1,0 +1,91 @@
+"""Run a model over samples and let observers see the tensors they asked for.
+
+Only observed tensors become outputs, samples are run one after the other and forgotten, observers have constant size:
+memory grows neither with the number of samples nor with the size of the model's other intermediates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.calibration.histogram import NotFiniteError
+from qcompiler.errors import DataError
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+    from qcompiler.calibration.observers import Collector
+    from qcompiler.calibration.row_weights import RowWeights
+    from qcompiler.pipeline.base import Context
+
+__all__ = ["collect", "stream"]
+
+
+def collect(
+    model: ir.Model,
+    dataset: Dataset,
+    observers: Mapping[str, Collector],
+    *,
+    ctx: Context | None = None,
+    row_weights: RowWeights | None = None,
+    threads: int = 0,
+) -> None:
+    """Feed every sample and update the observers.
+
+    Args:
+        model: The model to run; it is not changed.
+        dataset: The samples.
+        observers: One collector per tensor name; graph inputs and outputs may be observed too.
+        ctx: Progress and cache folder.
+        row_weights: Which rows are padding; they weigh 0.
+        threads: Threads of one run; 0 lets the runtime choose.
+
+    Raises:
+        DataError: A tensor holds NaN or infinity; names tensor and sample.
+        ModelError: The model cannot be run, or has no tensor of that name.
+    """
+    if not observers:
+        return
+    from qcompiler.calibration import cache
+
+    entry = cache.entry(model, dataset, observers, ctx, row_weights)
+    if entry is not None and entry.read(observers):
+        return
+    total = len(dataset)
+    for number, (feed, tensors) in enumerate(stream(model, dataset, list(observers), threads=threads)):
+        rows = row_weights.of_feed(feed) if row_weights is not None else None
+        for name, observer in observers.items():
+            tensor = tensors[name]
+            try:
+                observer.update(tensor, None if rows is None else rows.of(name, tensor.shape))
+            except NotFiniteError as error:
+                raise DataError(
+                    f"tensor '{name}' holds {error} in calibration sample {number}",
+                    where=dataset.source,
+                    hint="the float model overflows on this sample: remove it, or look for a bad input value",
+                ) from error
+        tensors.clear()  # before the next run: two samples' tensors are never held together
+        if ctx is not None:
+            ctx.progress("calibrate", number + 1, total)
+    if entry is not None:
+        entry.write(observers)
+
+
+def stream(
+    model: ir.Model, dataset: Dataset, names: list[str], *, threads: int = 0
+) -> Iterator[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
+    """Feeds and the named tensors they give, one sample at a time.
+
+    The caller owns the yielded tensors: clearing them before the next step frees their memory for the next run.
+    """
+    from qcompiler.ir.execute import Runner
+
+    computed = [name for name in names if name not in dataset.inputs]
+    runner = Runner(model, computed, threads=threads, layout=False) if computed else None
+    for feed in dataset:
+        tensors = runner.run(feed) if runner is not None else {}
+        tensors.update((name, feed[name]) for name in names if name in feed)
+        yield feed, tensors
