@@ -60,8 +60,13 @@ def _product_error(bias: NDArray[Any], activation: NDArray[Any], weight: NDArray
         product = np.tile(product, scales.size // product.size)  # groups of a ConvTranspose share their scales
     if scales.size not in (1, product.size):
         return f"{scales.size} scales where the weight has {product.size}"
-    error = float(np.max(np.abs(scales / product - 1.0), initial=0.0))
+    usable = np.isfinite(product) & (product > 0)  # the others are reported as broken scales
+    error = _relative(np.broadcast_to(scales, product.shape)[usable], product[usable])
     return "" if error <= BIAS_TOLERANCE else f"off by {error:.3g}, relative"
+
+
+def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.max(np.abs(found / expected - 1.0), initial=0.0))
 
 
 def scale_reasons(seen: View, target: Target) -> Iterator[str]:

@@ -42,10 +42,17 @@ class Builder:
         self.graph.register_initializer(value)
         return value
 
-    def op(self, op_type: str, *inputs: ir.Value | None, rank: int | None = None, outputs: int = 1, **attributes: Any) -> ir.Value:
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, rank: int | None = None, outputs: int = 1, **attributes: Any
+    ) -> ir.Value:
         results = [ir.Value(name=self.name(op_type)) for _ in range(outputs)]
         node = ir.Node(
-            "", op_type, inputs, ir.convenience.convert_attributes(attributes), outputs=results, name=self.name(f"the{op_type}")
+            "",
+            op_type,
+            inputs,
+            ir.convenience.convert_attributes(attributes),
+            outputs=results,
+            name=self.name(f"the{op_type}"),
         )
         self.graph.append(node)
         integer = op_type == "QuantizeLinear"
@@ -98,7 +105,9 @@ def conv(builder: Callable[..., Builder]) -> Callable[..., ir.Model]:
         **attributes: Any,
     ) -> ir.Model:
         build = builder()
-        weights = {"array": np.ones((4, 4, 1, 1)), "kind": "i8", "scale": [0.1, 0.2, 0.3, 0.4], "axis": 0} | dict(weight or {})
+        weights = {"array": np.ones((4, 4, 1, 1)), "kind": "i8", "scale": [0.1, 0.2, 0.3, 0.4], "axis": 0} | dict(
+            weight or {}
+        )
         product = np.float32(0.1) * np.asarray(weights["scale"], np.float32)
         biases = {"array": np.ones(4), "kind": "i32", "scale": product, "axis": 0} | dict(bias or {})
         data = build.pair(build.input(1, 4, 8, 8), kind)

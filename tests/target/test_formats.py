@@ -133,8 +133,12 @@ def test_wide_operators_read_sixteen_bits() -> None:
     ],
 )
 def test_axes(
-    builder: Callable[..., object], op_type: str, shape: tuple[int, ...], attributes: dict[str, int],
-    channel: int | None, summed: int | None,
+    builder: Callable[..., object],
+    op_type: str,
+    shape: tuple[int, ...],
+    attributes: dict[str, int],
+    channel: int | None,
+    summed: int | None,
 ) -> None:
     build = builder()
     result = build.op(op_type, build.input(1, 64), build.constant(np.zeros(shape, np.float32)), **attributes)  # type: ignore[attr-defined]

@@ -1,0 +1,55 @@
+"""Expressions over CPU features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from qcompiler.errors import TargetError
+from qcompiler.target.load import load, names
+from qcompiler.target.runs_here import cpu_flags, parse_requirement, runs_here
+
+CPU = load("cpu-x86")
+
+
+@pytest.mark.parametrize(
+    ("flags", "here"),
+    [({"avx512_vnni"}, True), ({"avx_vnni"}, True), ({"avx2", "avx512f"}, False), (set(), False)],
+)
+def test_cpu_x86(flags: set[str], here: bool) -> None:
+    found, reason = runs_here(CPU, frozenset(flags))
+    assert found is here
+    assert "avx512-vnni or avx-vnni" in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "expected"),
+    [
+        ("a and b or c", "c", True),
+        ("a and (b or c)", "c", False),
+        ("a and (b or c)", "a c", True),
+        ("SSE4.2", "sse4_2", True),
+        ("((a))", "a", True),
+    ],
+)
+def test_expressions(text: str, flags: str, expected: bool) -> None:
+    assert parse_requirement(text)(frozenset(flags.split())) is expected
+
+
+@pytest.mark.parametrize("text", ["", "and a", "a and", "a b", "(a", "a)", "a | b", "not", "(" * 50, "a or " * 500])
+def test_malformed(text: str) -> None:
+    if text == "not":
+        assert parse_requirement(text)(frozenset()) is False
+        return
+    with pytest.raises(TargetError, match="is not a requirement"):
+        parse_requirement(text)
+
+
+def test_no_requirement_means_no_claim_about_speed() -> None:
+    assert runs_here(replace(CPU, requires=()), cpu_flags())[0] is False
+
+
+@pytest.mark.parametrize("name", names())
+def test_shipped_requirements_parse(name: str) -> None:
+    runs_here(load(name), frozenset())
