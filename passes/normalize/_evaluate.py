@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from qcompiler.errors import ModelError
 from qcompiler.ir.constants import array, tensor
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import static_shape, transformed
+from qcompiler.passes.normalize._rewrite import integers, static_shape, tensor_shape, transformed
 
 __all__ = ["evaluate", "why_not"]
 
-_RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
 _QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
@@ -95,9 +97,8 @@ def _transposed(node: ir.Node, edit: Edit) -> ir.TensorProtocol | None:
     source = tensor(node.inputs[0])
     if source is None or source.dtype == ir.DataType.STRING:
         return None
-    order = node.attributes.get_ints("perm", None)
-    axes = tuple(range(len(source.shape)))[::-1] if order is None else tuple(order)
-    sizes = [int(size) for size in source.shape.numpy()]
+    sizes = tensor_shape(source)
+    axes = tuple(integers(node, "perm") or range(len(sizes))[::-1])
     return transformed(edit, source, lambda data: data.transpose(axes), [sizes[axis] for axis in axes])
 
 
@@ -107,7 +108,7 @@ def _cast(node: ir.Node, edit: Edit) -> ir.TensorProtocol | None:
     target = ir.DataType(node.attributes.get_int("to", 1))
     if source is None or source.dtype not in _PLAIN or target not in _PLAIN or target.is_integer():
         return None
-    return transformed(edit, source, lambda data: data.astype(target.numpy()), [int(size) for size in source.shape.numpy()], target)
+    return transformed(edit, source, lambda data: data.astype(target.numpy()), tensor_shape(source), target)
 
 
 _PLAIN = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT32, ir.DataType.INT64})
@@ -137,7 +138,7 @@ def _run(node: ir.Node) -> list[ir.TensorProtocol] | None:
             inputs.append(None)
             continue
         name = f"input_{index}"
-        inputs.append(ir.Value(name=name, shape=ir.Shape(found.shape), type=ir.TensorType(found.dtype)))
+        inputs.append(ir.Value(name=name, shape=ir.Shape(tensor_shape(found)), type=ir.TensorType(found.dtype)))
         feeds[name] = found.numpy()
     outputs = [ir.Value(name=f"output_{index}", type=value.type) for index, value in enumerate(node.outputs)]
     alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, name="alone")

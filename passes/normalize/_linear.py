@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from qcompiler.ir.constants import array, is_constant
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.normalize._affine import Affine
-from qcompiler.passes.normalize._rewrite import is_op, own_constant, rank, replace_node, static_shape, transformed
+from qcompiler.passes.normalize._rewrite import (
+    flag,
+    integers,
+    is_op,
+    own_constant,
+    rank,
+    replace_node,
+    static_shape,
+    transformed,
+)
 
 __all__ = ["LINEAR", "absorb_after", "absorb_before", "channels_out", "why_not_before", "why_not_linear"]
 
@@ -32,7 +41,7 @@ def why_not_linear(node: ir.Node) -> str:
         return "its channels are not on axis 1"
     if is_op(node, "Gemm"):
         factors = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
-        if factors != (1.0, 1.0) or node.attributes.get_int("transA", 0):
+        if factors != (1.0, 1.0) or flag(node, "transA"):
             return "it is not canonical"
         if bias is not None and rank(bias) != 1:
             return "its bias differs from row to row"
@@ -44,7 +53,7 @@ def channels_out(node: ir.Node) -> int:
     shape = static_shape(node.inputs[1]) or ()
     if is_op(node, "ConvTranspose"):
         return shape[1] * _groups(node)
-    return shape[0] if is_op(node, "Conv") or node.attributes.get_int("transB", 0) else shape[1]
+    return shape[0] if is_op(node, "Conv") or flag(node, "transB") else shape[1]
 
 
 def absorb_after(node: ir.Node, affine: Affine, edit: Edit) -> ir.Node:
@@ -70,7 +79,7 @@ def _scaling(node: ir.Node, scale: NDArray[np.float64], channels: int) -> _Chang
             return (split * scale.reshape(groups, 1, shape[1], 1)).reshape(shape)
 
         return grouped
-    if is_op(node, "Gemm") and not node.attributes.get_int("transB", 0):
+    if is_op(node, "Gemm") and not flag(node, "transB"):
         return lambda weight: weight * scale
     return lambda weight: weight * scale.reshape(channels, *[1] * (weight.ndim - 1))
 
@@ -86,7 +95,7 @@ def why_not_before(node: ir.Node, index: int, affine: Affine) -> str:
     if is_op(node, "ConvTranspose"):
         return "a shift of its input acts differently at the border of a transposed convolution"
     automatic = node.attributes.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
-    if automatic or any(node.attributes.get_ints("pads", None) or ()):
+    if automatic or any(integers(node, "pads")):
         return "its zero padding would be shifted too"
     return ""
 
@@ -107,12 +116,12 @@ def absorb_before(node: ir.Node, affine: Affine, edit: Edit) -> None:
 
 
 def _output_axis(node: ir.Node) -> int:
-    return 1 if is_op(node, "Gemm") and not node.attributes.get_int("transB", 0) else 0
+    return 1 if is_op(node, "Gemm") and not flag(node, "transB") else 0
 
 
 def _per_input(node: ir.Node, factor: NDArray[np.float64]) -> _Change:
     """Multiply each input channel of the weight."""
-    if is_op(node, "ConvTranspose") or (is_op(node, "Gemm") and not node.attributes.get_int("transB", 0)):
+    if is_op(node, "ConvTranspose") or (is_op(node, "Gemm") and not flag(node, "transB")):
         return lambda weight: weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
     if is_op(node, "Gemm"):
         return lambda weight: weight * factor

@@ -25,7 +25,21 @@ HIGHEST_EMITTED = 25
 _IR_VERSION = {21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
 
 _TYPES_OF_21 = frozenset(
-    {"FLOAT", "DOUBLE", "FLOAT16", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL", "STRING"}
+    [
+        "FLOAT",
+        "DOUBLE",
+        "FLOAT16",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "BOOL",
+        "STRING",
+    ]
 )
 """Element types that every operator took at opset 21 already if it takes them at all."""
 

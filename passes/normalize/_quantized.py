@@ -9,14 +9,41 @@ from qcompiler.errors import ModelError
 __all__ = ["refuse_quantized"]
 
 _QUANTIZED_OPS = frozenset(
-    {
-        "ConvInteger", "DequantizeBFP", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
-        "GatherBlockQuantized", "MatMulBnb4", "MatMulFpQ4", "MatMulInteger", "MatMulInteger16", "MatMulIntegerToFloat", "MatMulNBits",
-        "QAttention", "QEmbedLayerNormalization", "QGemm", "QLinearAdd", "QLinearAveragePool", "QLinearConcat", "QLinearConv",
-        "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMatMul", "QLinearMul", "QLinearReduceMean", "QLinearSigmoid",
-        "QLinearSoftmax", "QLinearWhere", "QMoE", "QOrderedMatMul", "QuantizeBFP", "QuantizeLinear",
-    }
-)  # fmt: skip
+    [
+        "ConvInteger",
+        "DequantizeBFP",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "GatherBlockQuantized",
+        "MatMulBnb4",
+        "MatMulFpQ4",
+        "MatMulInteger",
+        "MatMulInteger16",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QAttention",
+        "QEmbedLayerNormalization",
+        "QGemm",
+        "QLinearAdd",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearConv",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearMatMul",
+        "QLinearMul",
+        "QLinearReduceMean",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QLinearWhere",
+        "QMoE",
+        "QOrderedMatMul",
+        "QuantizeBFP",
+        "QuantizeLinear",
+    ]
+)
 _QUANTIZED_DOMAINS = frozenset({"ai.qcompiler", "qonnx.custom_op.general", "finn.custom_op.general"})
 
 

@@ -13,19 +13,39 @@ from qcompiler.ir.edit import AttributeValue, Edit
 
 __all__ = [
     "consumers",
+    "flag",
     "hand_over",
+    "integers",
     "is_op",
     "only_consumer",
     "own_constant",
     "rank",
     "replace_node",
     "static_shape",
+    "tensor_shape",
     "transformed",
 ]
+
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
     """Whether the node is one of these standard operators."""
     return node is not None and node.domain == "" and node.op_type in op_types
+
+
+def flag(node: ir.Node, name: str) -> bool:
+    """An attribute that is 0 (also where absent) or 1."""
+    return node.attributes.get_int(name, 0) != 0
+
+
+def integers(node: ir.Node, name: str) -> list[int]:
+    """An integer-list attribute; empty where it is absent."""
+    attribute = node.attributes.get(name)
+    return [] if attribute is None else [int(item) for item in attribute.as_ints()]
+
+
+def tensor_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """The shape of a tensor as numbers."""
+    return tuple(int(size) for size in tensor.shape.numpy())
 
 
 def rank(value: ir.Value | None) -> int | None:
@@ -101,7 +121,8 @@ def own_constant(edit: Edit, node: ir.Node, index: int) -> ir.Value:
         return value
     source = value.const_value
     copy = edit.constant(
-        f"{value.name}_{node.name}", ir.LazyTensor(lambda: source, dtype=source.dtype, shape=ir.Shape(source.shape))
+        f"{value.name}_{node.name}",
+        ir.LazyTensor(lambda: source, dtype=source.dtype, shape=ir.Shape(tensor_shape(source))),
     )
     edit.set_input(node, index, copy)
     return copy

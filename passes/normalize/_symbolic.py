@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import array, is_constant, scalar
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import is_op
+from qcompiler.passes.normalize._rewrite import flag, is_op
 
 __all__ = ["ShapeArithmetic"]
 
@@ -76,7 +76,7 @@ class ShapeArithmetic:
         """A target with one unknown element becomes constant: 0 (copy) where it is the input's own size, else -1."""
         data, target = node.inputs[0], node.inputs[1]
         numbers = None if target is None else self._known.get(target)
-        if data is None or target is None or numbers is None or node.attributes.get_int("allowzero", 0):
+        if data is None or target is None or numbers is None or flag(node, "allowzero"):
             return
         constant: list[int] = []
         for index, item in enumerate(numbers.items):
@@ -123,7 +123,8 @@ def _shape(node: ir.Node, look: _Lookup) -> _Numbers | None:  # noqa: ARG001 - t
     if source is None or source.shape is None:
         return None
     sizes = tuple(_size(source, index) for index in range(len(source.shape)))
-    return _Numbers(sizes[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)])
+    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes))
+    return _Numbers(sizes[start:end])
 
 
 def _gather(node: ir.Node, look: _Lookup) -> _Numbers | None:
@@ -214,7 +215,8 @@ def _elementwise(parts: list[_Numbers | None], function: Callable[[tuple[_Item, 
     if any(len(part.items) not in (1, length) for part in known):
         return None
     columns = [part.items * (length if len(part.items) == 1 else 1) for part in known]
-    return _Numbers(tuple(function(items) for items in zip(*columns, strict=True)), all(part.is_scalar for part in known))
+    items = tuple(function(column) for column in zip(*columns, strict=True))
+    return _Numbers(items, all(part.is_scalar for part in known))
 
 
 _RULES: Mapping[str, _Rule] = {

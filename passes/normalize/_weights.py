@@ -18,6 +18,7 @@ __all__ = ["inputs_without_initializers", "lift_constants"]
 def inputs_without_initializers(model: ir.Model, ctx: Context) -> None:
     """Take initializers out of the graph inputs (IR 3 listed them there): a compiled model's weights are fixed."""
     graph = model.graph
+    model.ir_version = max(model.ir_version, 4)  # the first version that allows it; shape inference insists
     listed = [value for value in graph.inputs if value.is_initializer()]
     if not listed:
         return

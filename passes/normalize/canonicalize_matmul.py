@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from qcompiler.ir.constants import array, is_constant
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.normalize._rewrite import (
+    flag,
     is_op,
     only_consumer,
     own_constant,
     rank,
     replace_node,
     static_shape,
+    tensor_shape,
     transformed,
 )
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
@@ -100,9 +102,9 @@ def _as_row(node: ir.Node, index: int, edit: Edit) -> ir.Value:
 def _gemm(node: ir.Node, ctx: Context) -> None:
     """Normalise the attributes of one Gemm."""
     edit = ctx.edit
-    if node.attributes.get_int("transA", 0):
-        flipped = edit.insert("Transpose", [node.inputs[0]], before=node, attributes={"perm": [1, 0]}, name=f"{node.name}_transA")
-        source = node.inputs[0]
+    if flag(node, "transA"):
+        source, order = node.inputs[0], {"perm": [1, 0]}
+        flipped = edit.insert("Transpose", [source], before=node, attributes=order, name=f"{node.name}_transA")
         sizes = static_shape(source)
         flipped.outputs[0].type = None if source is None else source.type
         flipped.outputs[0].shape = None if sizes is None else ir.Shape(sizes[::-1])
@@ -148,13 +150,13 @@ def _scale(node: ir.Node, index: int, factor: float, edit: Edit) -> None:
         def scaled(data: NDArray[Any]) -> NDArray[Any]:
             return data.astype(np.float64) * factor
 
-        edit.set_constant(value, transformed(edit, source, scaled, [int(size) for size in source.shape.numpy()]))
+        edit.set_constant(value, transformed(edit, source, scaled, tensor_shape(source)))
 
 
 def _weight_layout(node: ir.Node, ctx: Context) -> None:
     """[outputs, inputs] with ``transB = 1``."""
     weight = node.inputs[1]
-    if node.attributes.get_int("transB", 0) or weight is None or not is_constant(weight):
+    if flag(node, "transB") or weight is None or not is_constant(weight):
         return
     if len(weight.uses()) > 1:
         ctx.skip(node, "its weight is shared and keeps its layout (transB = 0)")
@@ -170,7 +172,7 @@ def _bias_row(node: ir.Node, ctx: Context) -> None:
     bias, weight = node.inputs[2] if len(node.inputs) > 2 else None, static_shape(node.inputs[1])
     if bias is None or weight is None or not is_constant(bias):
         return
-    columns = weight[0] if node.attributes.get_int("transB", 0) else weight[1]
+    columns = weight[0] if flag(node, "transB") else weight[1]
     shape = static_shape(bias)
     if shape == (columns,):
         return

@@ -17,7 +17,7 @@ from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 __all__ = ["FoldConstants"]
 
 _ROUNDS = 4
-"""Folding a Reshape target makes shapes known that feed further shape arithmetic; four rounds were enough everywhere."""
+"""A folded Reshape target makes shapes known that feed further shape arithmetic; four rounds were always enough."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def _folded(node: ir.Node, ctx: Context, limit: int) -> list[ir.TensorProtocol] 
     if tensors is None:
         ctx.skip(node, "it cannot be computed at compile time")
         return None
-    size, source = sum(tensor.nbytes for tensor in tensors), sum(value.const_value.nbytes for value in inputs if value.const_value is not None)
+    size = sum(tensor.nbytes for tensor in tensors)
+    source = sum(value.const_value.nbytes for value in inputs if value.const_value is not None)
     if size > limit and size > source:
         ctx.skip(node, f"folding would add {size - source} bytes to the model")
         return None

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import array, scalar
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import consumers, is_op, rank
+from qcompiler.passes.normalize._rewrite import consumers, integers, is_op, rank
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
 __all__ = ["FoldPad"]
@@ -71,9 +71,8 @@ def _make_explicit(node: ir.Node, ctx: Context) -> None:
 
 def _kernel(node: ir.Node) -> list[int] | None:
     """Spatial size of the window."""
-    sizes = node.attributes.get_ints("kernel_shape", None)
-    if sizes is not None:
-        return list(sizes)
+    if sizes := integers(node, "kernel_shape"):
+        return sizes
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     if weight is None or weight.shape is None or not all(isinstance(size, int) for size in weight.shape[2:]):
         return None
@@ -85,8 +84,8 @@ def _same_pads(node: ir.Node, *, upper: bool) -> list[int] | None:
     kernel, source = _kernel(node), node.inputs[0]
     if kernel is None:
         return None
-    strides = node.attributes.get_ints("strides", None) or [1] * len(kernel)
-    dilations = node.attributes.get_ints("dilations", None) or [1] * len(kernel)
+    strides = integers(node, "strides") or [1] * len(kernel)
+    dilations = integers(node, "dilations") or [1] * len(kernel)
     begins, ends = [], []
     for axis, (size, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         window = (size - 1) * dilation + 1
@@ -156,7 +155,6 @@ def _why_not(node: ir.Node, index: int, value: float | None, pads: list[int], so
         return f"{node.op_type} has no padding of its own with this meaning"
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return "its own padding is automatic"
-    own = node.attributes.get_ints("pads", None)
     if is_op(node, "Conv"):
         return "" if value == 0 else f"a convolution pads with 0, not with {value}"
     if node.attributes.get_int("ceil_mode", 0):
@@ -164,10 +162,20 @@ def _why_not(node: ir.Node, index: int, value: float | None, pads: list[int], so
     if is_op(node, "AveragePool"):
         if value != 0:
             return f"a pooling pads with 0, not with {value}"
-        return "it does not count its own padding" if own and any(own) and not _counts_padding(node) else _too_wide(node, pads)
-    if value == float("-inf") or (value == 0 and is_op(source.producer(), *_NOT_NEGATIVE)) or (value == 0 and _clipped(source)):
-        return "it has dilations" if any(step != 1 for step in node.attributes.get_ints("dilations", None) or ()) else _too_wide(node, pads)
-    return "the padding could become the maximum"
+        if any(integers(node, "pads")) and not _counts_padding(node):
+            return "it does not count its own padding"
+        return _too_wide(node, pads)
+    return _why_not_max(node, value, pads, source)
+
+
+def _why_not_max(node: ir.Node, value: float | None, pads: list[int], source: ir.Value) -> str:
+    """The same for MaxPool, whose own padding is never the maximum."""
+    harmless = value == float("-inf") or (value == 0 and _not_negative(source))
+    if not harmless:
+        return "the padding could become the maximum"
+    if any(step != 1 for step in integers(node, "dilations")):
+        return "with dilations a window could hold padding alone"
+    return _too_wide(node, pads)
 
 
 def _too_wide(node: ir.Node, pads: list[int]) -> str:
@@ -175,7 +183,7 @@ def _too_wide(node: ir.Node, pads: list[int]) -> str:
     kernel = _kernel(node)
     if kernel is None:
         return "the size of its window is not known"
-    own = list(node.attributes.get_ints("pads", None) or [0] * len(pads))
+    own = integers(node, "pads") or [0] * len(pads)
     fits = all(pad + mine < size for pad, mine, size in zip(pads, own, kernel * 2, strict=True))
     return "" if fits else "the padding is as wide as the window"
 
@@ -184,9 +192,11 @@ def _counts_padding(node: ir.Node) -> bool:
     return node.attributes.get_int("count_include_pad", 0) == 1
 
 
-def _clipped(value: ir.Value) -> bool:
-    """Whether the value comes from a Clip at 0 or above."""
+def _not_negative(value: ir.Value) -> bool:
+    """Whether the operator before says so: a Relu and its like, or a Clip at 0 or above."""
     producer = value.producer()
+    if is_op(producer, *_NOT_NEGATIVE):
+        return True
     if producer is None or not is_op(producer, "Clip") or len(producer.inputs) < 2:
         return False
     low = scalar(producer.inputs[1])
@@ -195,7 +205,7 @@ def _clipped(value: ir.Value) -> bool:
 
 def _merge(node: ir.Node, pads: list[int], edit: Edit) -> None:
     """Add to the consumer's own pads."""
-    own = node.attributes.get_ints("pads", None) or [0] * len(pads)
+    own = integers(node, "pads") or [0] * len(pads)
     total = [mine + more for mine, more in zip(own, pads, strict=True)]
     edit.set_attribute(node, "pads", total)
     if is_op(node, "AveragePool") and not _counts_padding(node):

@@ -121,9 +121,8 @@ def _dropout_needed(node: ir.Node) -> str | None:
 
 def _must_bridge(source: ir.Value, result: ir.Value) -> bool:
     """Whether a graph output cannot be given the name of ``result`` without a node of its own."""
-    return (
-        source.is_graph_input() or source.is_initializer() or source.is_graph_output() or source.graph is not result.graph
-    )
+    named_elsewhere = source.is_graph_input() or source.is_initializer() or source.is_graph_output()
+    return named_elsewhere or source.graph is not result.graph
 
 
 def _fill_names(model: ir.Model, edit: Edit) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
+from qcompiler.pipeline.base import Context, Pass, Preserves
 
 __all__ = ["RemoveDeadCode"]
 

@@ -1,0 +1,74 @@
+"""Every layer its own bias, and a weight its own tensor for each way of reading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import onnx_ir as ir
+
+from qcompiler.ir.constants import is_constant
+from qcompiler.passes.normalize._rewrite import consumers, is_op, own_constant
+from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
+
+__all__ = ["UnshareBiases"]
+
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
+_Role: TypeAlias = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class UnshareBiases(Pass):
+    """Give each Conv, ConvTranspose, Gemm, and each Add behind a MatMul, its own bias; split weights by role.
+
+    A bias is quantized with the scales of its own layer's input and weight, so two layers cannot share one. A weight
+    can be shared by layers that read its channels along the same axis; where the axis differs (a tied embedding:
+    Gather and MatMul), the later role gets its own tensor. Data is not copied until one of them changes.
+    """
+
+    name: ClassVar[str] = "unshare-biases"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.CANONICAL})
+    preserves: ClassVar[Preserves] = Preserves.EXACT
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Apply; see the class."""
+        for value in list(model.graph.initializers.values()):
+            if is_constant(value) and len(value.uses()) > 1:
+                _unshare(value, ctx)
+
+
+def _unshare(value: ir.Value, ctx: Context) -> None:
+    """One initializer: the first role keeps it, each bias after the first and each other role gets a copy."""
+    kept: _Role | None = None
+    copies: dict[_Role, ir.Value] = {}
+    for node, index in consumers(value):
+        role = _role(node, index)
+        if role is None or node.graph is not value.graph:
+            continue
+        if kept is None:
+            kept = role
+        elif role == ("bias", 0):
+            own_constant(ctx.edit, node, index)
+        elif role in copies:
+            ctx.edit.set_input(node, index, copies[role])
+        elif role != kept:
+            copies[role] = own_constant(ctx.edit, node, index)
+
+
+def _role(node: ir.Node, index: int) -> _Role | None:
+    """How a node reads a constant: as a bias, or as a weight with its channels on an axis; ``None`` for all else."""
+    if is_op(node, *_WITH_BIAS) and index == 2:
+        return ("bias", 0)
+    if is_op(node, "Add") and any(value is not None and is_op(value.producer(), "MatMul") for value in node.inputs):
+        return ("bias", 0)
+    if index == 1 and is_op(node, "Conv"):
+        return ("weight", 0)
+    if index == 1 and is_op(node, "ConvTranspose"):
+        return ("weight", 1)
+    if index == 1 and is_op(node, "MatMul"):
+        return ("weight", -1)
+    if index == 1 and is_op(node, "Gemm"):
+        return ("weight", 0 if node.attributes.get_int("transB", 0) else -1)
+    if index == 0 and is_op(node, "Gather"):
+        return ("table", 0)
+    return None
