@@ -164,3 +164,23 @@ def test_a_dilated_average_pool_is_not_offered(builder: Callable[..., Any]) -> N
     assert [item.reason for item in check_model(model, CPU)] == [
         "its attribute dilations is [2, 2], the target takes 1"
     ]
+
+
+@pytest.mark.parametrize(("opset", "behind", "loads"), [(21, False, False), (20, False, True), (21, True, True)])
+def test_known_trap_int8_in_front_of_a_float_reshape(
+    tmp_path: Path, builder: Callable[..., Any], opset: int, behind: bool, loads: bool
+) -> None:
+    build = builder(opset, 10 if opset > 20 else 9)
+    value = build.op("Reshape", build.pair(build.input(2, 4), "i8"), build.constant(np.array([4, 2], INT64)))
+    if behind:
+        value = build.pair(value, "i8")
+    model = build.output(build.op("Sin", value))
+    for item in (item for node in model.graph for item in node.outputs):
+        item.shape = None
+    if not loads and onnxruntime.__version__ != "1.31.1":
+        pytest.skip("was seen on ONNX Runtime 1.31.1")
+    if loads:
+        assert "Sin" in optimized(model, tmp_path)
+    else:
+        with pytest.raises(Exception, match="output_dtype INT8 does not match"):
+            optimized(model, tmp_path)
