@@ -21,9 +21,7 @@ __all__ = ["AttributeValue", "Edit"]
 
 _LARGE_MODEL = 512 << 20
 
-AttributeValue: TypeAlias = (
-    int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | ir.TensorProtocol
-)
+AttributeValue: TypeAlias = int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | ir.TensorProtocol
 
 
 class Edit:
@@ -46,7 +44,11 @@ class Edit:
         Small models change their weights at once, which is faster; where the weights are large as a whole, memory
         matters more: they stay on disk, and a change costs a little each time they are read.
         """
-        total = sum(value.const_value.nbytes for value in self.model.graph.initializers.values() if value.const_value is not None)
+        total = sum(
+            value.const_value.nbytes
+            for value in self.model.graph.initializers.values()
+            if value.const_value is not None
+        )
         return 1 << 20 if total > _LARGE_MODEL else _LARGE_MODEL
 
     # -- names ---------------------------------------------------------------------------------------------
@@ -71,9 +73,17 @@ class Edit:
         """Count a change made directly on the model (types, opset imports, graph inputs)."""
         self.count += 1
 
+    def adopt(self, graph: ir.Graph, edits: int) -> None:
+        """Let ``graph``, made outside from the model's own, take its place; it differs by ``edits`` changes."""
+        self.model.graph = graph
+        self._names = None
+        self.count += edits
+
     # -- constants -----------------------------------------------------------------------------------------
 
-    def constant(self, base: str, array: NDArray[np.generic] | ir.TensorProtocol, graph: ir.Graph | None = None) -> ir.Value:
+    def constant(
+        self, base: str, array: NDArray[np.generic] | ir.TensorProtocol, graph: ir.Graph | None = None
+    ) -> ir.Value:
         """Add an initializer (to ``graph``, by default the main graph) and return its value."""
         name = self.unique_name(base)
         tensor = array if isinstance(array, ir.TensorProtocol) else ir.Tensor(np.asarray(array), name=name)
@@ -133,7 +143,12 @@ class Edit:
         first = self.unique_name(output_name or f"{node_name}_out")
         values = [ir.Value(name=first)] + [ir.Value(name=self.unique_name(f"{first}_{i}")) for i in range(1, outputs)]
         node = ir.Node(
-            domain, op_type, inputs, ir.convenience.convert_attributes(dict(attributes or {})), outputs=values, name=node_name
+            domain,
+            op_type,
+            inputs,
+            ir.convenience.convert_attributes(dict(attributes or {})),
+            outputs=values,
+            name=node_name,
         )
         if before is not None:
             _graph_of(before).insert_before(before, node)
