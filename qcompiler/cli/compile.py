@@ -1,0 +1,74 @@
+"""``qcompile MODEL --target T``: the compiler driver. Options become ``CompileOptions``; no logic lives here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qcompiler.cli.config import read_config
+from qcompiler.cli.guard import GuardedCommand, NearChoice, traceback_option
+from qcompiler.driver.options import CALIBRATION_METHODS, VERIFY_LEVELS
+
+__all__ = ["main"]
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+_EPILOG = """\b
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a gate is not met, 130 interrupted.
+Samples to try: qcompile digits_cnn --target edge-npu"""
+
+
+@click.command(cls=GuardedCommand, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.option("-t", "--target", required=True, metavar="NAME|FILE", help="Shipped profile or a profile of your own.")
+@click.option("-c", "--calibration", metavar="DATA", help="Samples to fit on: .npz, folder, or 'random'.")
+@click.option("-e", "--evaluation", metavar="DATA", help="Samples to judge by. [default: held out from calibration]")
+@click.option("-f", "--format", metavar="FORMAT", help="Such as w8a8, w4a8/block=32. [default: the profile's]")
+@click.option("-o", "--output", type=_FILE, help="Compiled model. [default: MODEL.TARGET.onnx]")
+@click.option("--exclude", multiple=True, metavar="NAME|TYPE|re:…", help="Leave nodes in float (repeatable).")
+@click.option("--pipeline", metavar="TEXT|FILE|NAME", help="Passes to run. [default: default]")
+@click.option("--plan", type=_FILE, help="Apply the decisions of a plan.json.")
+@click.option("--plan-out", type=_FILE, help="Write the decisions.")
+@click.option("--report", type=_FILE, help="Write the report as JSON.")
+@click.option("--depfile", type=_FILE, help="Write the files that were read, in Make syntax.")
+@click.option("--metric", default="sqnr", show_default=True, metavar="NAME",
+              help="Figure to report first: sqnr, cosine, kl, agreement, top1, or a plugin's.")
+@click.option("--calibration-method", "--observer", type=NearChoice(*CALIBRATION_METHODS),
+              help="Observer of activations. [default: the pipeline's]")
+@click.option("--bias-correction/--no-bias-correction", default=True, help="Correct biases where it measures a gain.")
+@click.option("--min-sqnr", type=float, metavar="DB", help="Gate: least SQNR of an output.")
+@click.option("--min-agreement", type=float, metavar="PERCENT", help="Gate: least agreement with the float model.")
+@click.option("--max-fallback", type=float, metavar="PERCENT", help="Gate: greatest share of operators in float.")
+@click.option("--keep", is_flag=True, help="Keep the output although a gate is not met.")
+@click.option("--verify", type=NearChoice(*VERIFY_LEVELS), default="facts", show_default=True,
+              help="What is checked after each pass.")
+@click.option("--latency/--no-latency", default=True, help="Measure latency where the target is this machine.")
+@click.option("--bisect", is_flag=True, help="Name the pass after which the metric fell.")
+@click.option("--dump-dir", type=_FOLDER, help="Write the model after each pass that changed it.")
+@click.option("--repro-dir", type=_FOLDER, help="Where to write a reproducer, should a pass fail.")
+@click.option("--limit", type=int, metavar="N", help="Take at most N samples of each data set.")
+@click.option("--preprocessing", metavar="FILE|TEXT", help="How images become inputs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random calibration.")
+@click.option("--cache-dir", type=_FOLDER, help="Calibration cache. [default: the user's cache folder]")
+@click.option("--cache/--no-cache", default=True, help="Keep and reuse calibration results.")
+@click.option("-j", "--jobs", type=int, default=1, show_default=True, help="Threads the work may use.")
+@click.option("--plugin", "plugins", multiple=True, type=_FILE, help="Python file with passes or metrics (repeatable).")
+@click.option("--config", type=_FILE, is_eager=True, expose_value=False, callback=read_config,
+              help="Options from a TOML file; the command line wins.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and warnings.")
+@click.option("--json", "as_json", is_flag=True, help="Write the report as JSON to standard output.")
+@traceback_option
+@click.version_option(package_name="qcompiler", prog_name="qcompile")
+def main(quiet: bool, as_json: bool, traceback: bool, **options: Any) -> None:
+    """Compile a float ONNX MODEL into a quantized one for a target, and prove that it still works.
+
+    MODEL is an ONNX file, or the name of a shipped sample, which brings its own data.
+    """
+    del traceback  # read by the guard
+    from qcompiler.cli.session import compile_and_show
+    from qcompiler.driver.options import CompileOptions
+
+    compile_and_show(CompileOptions(**options), quiet=quiet, as_json=as_json)

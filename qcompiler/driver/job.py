@@ -1,0 +1,185 @@
+"""A request with every word resolved: what will really be done, before any work.
+
+Resolving reads the profile, the pipeline and the plugins, so everything that can be refused for what it says is
+refused here; the model and the data are not opened yet.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcompiler.driver.options import CompileOptions, DataSpec
+from qcompiler.driver.pipeline_choice import choose_pipeline
+from qcompiler.driver.source import Source
+from qcompiler.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from qcompiler.analysis.metrics import Metric
+    from qcompiler.pipeline.manager import Pipeline
+    from qcompiler.target.formats import FormatRequest
+    from qcompiler.target.schema import Target
+
+__all__ = ["RANDOM", "Job", "default_cache_dir", "resolve"]
+
+RANDOM = "random"
+"""The word that asks for random calibration samples."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A resolved request.
+
+    Attributes:
+        options: The request.
+        source: The float model.
+        target: The profile.
+        format: The format asked for, or the profile's default.
+        pipeline: The passes that will run.
+        metric: The figure reported first.
+        calibration: Samples to fit on.
+        evaluation: Samples to judge by; ``None`` holds out some of ``calibration``.
+        output: Where the compiled model goes.
+        cache_dir: Where calibration results are kept; ``None`` keeps none.
+    """
+
+    options: CompileOptions
+    source: Source
+    target: Target
+    format: FormatRequest
+    pipeline: Pipeline
+    metric: Metric
+    calibration: DataSpec | None
+    evaluation: DataSpec | None
+    output: Path
+    cache_dir: Path | None
+
+    def effective(self) -> dict[str, str]:
+        """The configuration in force, by option name, as text to echo and to report."""
+        from qcompiler.pipeline import spec
+
+        options = self.options
+        own_format = options.format is None
+        shown = {
+            "model": self.source.text,
+            "target": f"{self.target.name}: {self.target.title}",
+            "format": f"{self.format.text}{' (default of the profile)' if own_format else ''}",
+            "calibration": _data_text(self.calibration, self.source),
+            "evaluation": _data_text(self.evaluation, self.source) if self.evaluation is not None else "held out from calibration",
+            "pipeline": spec.to_text(self.pipeline.passes),
+            "metric": self.metric.name,
+            "verify": options.verify,
+            "output": str(self.output),
+        }
+        return shown | self._rest()
+
+    def _rest(self) -> dict[str, str]:
+        """Options that were set, but do not always matter."""
+        options = self.options
+        rest: dict[str, str] = {}
+        if options.exclude:
+            rest["exclude"] = ", ".join(options.exclude)
+        for name in ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir"):
+            value = getattr(options, name)
+            if value is not None:
+                rest[name.replace("_", "-")] = str(value)
+        if options.plugins:
+            rest["plugin"] = ", ".join(str(path) for path in options.plugins)
+        if options.bisect:
+            rest["bisect"] = "yes"
+        if self.calibration == RANDOM:
+            rest["seed"] = str(options.seed)
+        return rest
+
+    def read_files(self) -> list[Path]:
+        """Files and folders that the result depends on, where they lie on disk."""
+        options = self.options
+        candidates = [
+            None if self.source.temporary else self.source.path,
+            self.calibration, self.evaluation, options.plan, options.preprocessing, options.pipeline,
+            options.target, *options.plugins,
+        ]
+        paths = [Path(item) for item in candidates if isinstance(item, str | Path)]
+        return [path for path in paths if _exists(path)]
+
+
+def resolve(options: CompileOptions, source: Source) -> Job:
+    """Resolve every word of a request.
+
+    Raises:
+        UsageError: A word is unknown or two contradict each other.
+        DataError: There is nothing to calibrate on.
+    """
+    from qcompiler.analysis.quality import metric
+    from qcompiler.pipeline import registry
+    from qcompiler.target.formats import resolve_format
+    from qcompiler.target.load import load
+
+    for plugin in options.plugins:
+        registry.load_plugin(Path(plugin))
+    target = load(options.target)
+    calibration, evaluation = _data(options, source)
+    return Job(
+        options=options,
+        source=source,
+        target=target,
+        format=resolve_format(target, options.format),
+        pipeline=choose_pipeline(options),
+        metric=metric(options.metric),
+        calibration=calibration,
+        evaluation=evaluation,
+        output=_output(options, source, target.name),
+        cache_dir=_cache_dir(options),
+    )
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder, as the XDG base directory specification has it."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "qcompiler"
+
+
+def _data(options: CompileOptions, source: Source) -> tuple[DataSpec | None, DataSpec | None]:
+    calibration, evaluation = options.calibration, options.evaluation
+    if source.sample is not None and calibration is None:
+        calibration = source.sample.calibration
+        evaluation = evaluation if evaluation is not None else source.sample.evaluation
+    if calibration is None and not (options.plan is not None and evaluation is not None):
+        raise DataError(
+            "there is no calibration data: ranges cannot be guessed",
+            hint="give samples with --calibration DATA (.npz, folder), or ask for --calibration random to try things out",
+        )
+    if evaluation == RANDOM:
+        raise UsageError("--evaluation random proves nothing", hint="leave it out: samples are held out from calibration")
+    return calibration, evaluation
+
+
+def _output(options: CompileOptions, source: Source, target: str) -> Path:
+    output = Path(options.output) if options.output is not None else Path(f"{source.stem}.{target}.onnx")
+    if output.exists() and source.path.exists() and output.samefile(source.path):
+        raise UsageError(f"the output '{output}' would replace the float model", hint="name another file with -o")
+    return output
+
+
+def _cache_dir(options: CompileOptions) -> Path | None:
+    if not options.cache:
+        return None
+    return Path(options.cache_dir) if options.cache_dir is not None else default_cache_dir()
+
+
+def _data_text(data: DataSpec | None, source: Source) -> str:
+    if data is None:
+        return "none"
+    if source.sample is not None and data in (source.sample.calibration, source.sample.evaluation):
+        return f"{Path(str(data)).name} (shipped with the sample)"
+    return str(data) if isinstance(data, str | Path) else f"samples in memory ({type(data).__name__})"
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long for one (pipeline text) is none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
