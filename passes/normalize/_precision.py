@@ -20,15 +20,18 @@ _OTHER = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBL
 _TYPE_ATTRIBUTES = ("to", "dtype", "stash_type")
 
 
-def to_float32(model: ir.Model, ctx: Context) -> None:
+def to_float32(model: ir.Model, ctx: Context) -> bool:
     """Change every float16, bfloat16 and float64 tensor of the model to float32, at the border by a Cast.
+
+    Returns:
+        Whether there was any.
 
     Raises:
         ModelError: such a tensor is an element of a sequence or optional.
     """
     found = _count(model)
     if not found:
-        return
+        return False
     declared = [output.dtype for output in model.graph.outputs]
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -46,6 +49,7 @@ def to_float32(model: ir.Model, ctx: Context) -> None:
     _drop_casts(model.graph, ctx.edit)
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
     ctx.warn(f"the model computes in float32 now ({kinds} tensors were converted); its interface is unchanged")
+    return True
 
 
 def _count(model: ir.Model) -> dict[str, int]:

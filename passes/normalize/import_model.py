@@ -55,10 +55,11 @@ class ImportModel(Pass):
         if before != after:
             ctx.note(f"opset {before} → {after}")
         _unfuse.unfuse(model, ctx)
-        _precision.to_float32(model, ctx)
+        shapes.infer(model)
+        if _precision.to_float32(model, ctx):
+            shapes.infer(model)
         _fill_names(model, ctx.edit)
         _sort(model)
-        shapes.infer(model)
         _record_foreign(model, ctx)
 
 
