@@ -36,6 +36,7 @@ __all__ = [
     "Metric",
     "MetricFunction",
     "agreement",
+    "class_rank",
     "class_rows",
     "cosine",
     "decided",
@@ -198,13 +199,20 @@ def top1(output: ArrayLike, labels: ArrayLike) -> float:
 
 def class_rows(array: NDArray[Any]) -> NDArray[Any]:
     """The array as a matrix: one row per decision, one column per class."""
-    while array.ndim > 2 and array.shape[-1] == 1:
-        array = array[..., 0]
+    array = array.reshape(array.shape[: class_rank(array)])
     if array.ndim >= 4:
         array = np.moveaxis(array, 1, -1)
     if array.ndim < 2:
         return array.reshape(1, -1)
     return array.reshape(-1, array.shape[-1]) if array.size else array.reshape(0, max(array.shape[-1], 1))
+
+
+def class_rank(array: NDArray[Any]) -> int:
+    """Rank without trailing axes of size 1 (2 stay at least): more than 3 means spatial axes follow the classes."""
+    rank = array.ndim
+    while rank > 2 and array.shape[rank - 1] == 1:
+        rank -= 1
+    return rank
 
 
 def _clean(

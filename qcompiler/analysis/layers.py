@@ -1,0 +1,183 @@
+"""Where inside the graph the error arises: SQNR of every tensor that both models have.
+
+The float model's tensor ``v`` is compared with what the consumers of ``v`` read in the quantized model: the output of
+its DequantizeLinear, or ``v`` itself where it stayed float. Errors accumulate along the graph, so the figure of a
+layer says how far the computation has drifted *up to there*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from qcompiler.analysis.meters import Power
+from qcompiler.analysis.sessions import fit
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["LayerQuality", "match_layers", "measure_layers"]
+
+_CHUNK_BYTES = 64 << 20
+"""Tensors are fetched in groups of about this size, so that memory does not grow with the depth of the model."""
+
+_UNKNOWN_BYTES = 1 << 20
+_PASS_THROUGH = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_MOVES = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"})
+
+
+@dataclass(frozen=True, slots=True)
+class LayerQuality:
+    """The error of one tensor inside the graph.
+
+    Attributes:
+        value: Name of the tensor in the float model.
+        node: The node that makes it.
+        op_type: That node's operator.
+        sqnr: dB over all elements of the samples measured.
+        max_abs_error: Largest absolute difference; ``None`` where the candidate is not finite.
+    """
+
+    value: str
+    node: str
+    op_type: str
+    sqnr: float
+    max_abs_error: float | None
+
+
+def match_layers(reference: ir.Model, candidate: ir.Model) -> dict[str, str]:
+    """Names of float tensors of ``reference`` and of their counterparts in ``candidate``, in graph order.
+
+    Tensors are matched by name. Nodes that only move data are left out: they repeat their input's figure.
+    """
+    found: dict[str, str] = {}
+    theirs = {str(value.name): value for node in candidate.graph for value in node.outputs if value.name}
+    for node in reference.graph:
+        if node.op_type in _PASS_THROUGH or node.op_type in _MOVES or node.op_type == "Constant":
+            continue
+        for value in node.outputs:
+            if not value.name or value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16):
+                continue
+            other = theirs.get(value.name)
+            if other is not None and other.dtype in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16):
+                found[value.name] = str(_as_read(other).name)
+    return found
+
+
+def _as_read(value: ir.Value) -> ir.Value:
+    """What consumers of ``value`` read: the dequantized tensor where there is exactly one."""
+    pairs = [
+        reader.outputs[0]
+        for quantize in value.consumers()
+        if quantize.op_type == "QuantizeLinear"
+        for reader in quantize.outputs[0].consumers()
+        if reader.op_type == "DequantizeLinear"
+    ]
+    return pairs[0] if len(pairs) == 1 else value
+
+
+def measure_layers(
+    reference: ir.Model,
+    candidate: ir.Model,
+    dataset: Dataset,
+    pairs: Mapping[str, str],
+    *,
+    samples: int = 4,
+    threads: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[list[LayerQuality], list[str]]:
+    """SQNR of the tensors in ``pairs`` on the first ``samples`` samples.
+
+    Both models run unoptimized: fusion would remove the very tensors asked for, and Q/DQ nodes executed one by one
+    compute what the quantized graph means.
+
+    Args:
+        reference: The float model.
+        candidate: The quantized model.
+        dataset: Samples.
+        pairs: Float tensor name to the name in the candidate.
+        samples: Samples to run.
+        threads: Intra-operator threads; 0 lets ONNX Runtime choose.
+        progress: Called as ``progress("layers", done, total)``.
+
+    Returns:
+        Layers in graph order, and notes about tensors that were not compared.
+    """
+    makers = {str(value.name): (node, value) for node in reference.graph for value in node.outputs if value.name}
+    theirs = {str(value.name) for node in candidate.graph for value in node.outputs if value.name}
+    usable = [(makers[a][1], b) for a, b in pairs.items() if a in makers and b in theirs]
+    notes = [f"{len(pairs) - len(usable)} tensors exist in one model only"] if len(usable) < len(pairs) else []
+    powers: dict[str, Power] = {}
+    groups = list(_groups(usable))
+    for done, group in enumerate(groups):
+        if progress is not None:
+            progress("layers", done, len(groups))
+        powers |= _measure(reference, candidate, dataset, group, samples, threads)
+    misshapen = [name for name, power in powers.items() if power.shapes_differ]
+    if misshapen:
+        notes.append(f"{len(misshapen)} tensors have another shape in the candidate: {_some(misshapen)}")
+    layers = [_layer(makers[name][0], name, power) for name, power in powers.items() if not power.shapes_differ]
+    return layers, notes
+
+
+def _measure(
+    reference: ir.Model,
+    candidate: ir.Model,
+    dataset: Dataset,
+    group: Sequence[tuple[str, str]],
+    samples: int,
+    threads: int,
+) -> dict[str, Power]:
+    from qcompiler.ir.execute import Runner
+
+    ours = Runner(reference, [a for a, _ in group], threads=threads, optimize=False)
+    other = Runner(candidate, list(dict.fromkeys(b for _, b in group)), threads=threads, optimize=False)
+    powers = {a: Power() for a, _ in group}
+    for feed in islice(dataset, samples):
+        wanted, found = ours.run(fit(feed, ours)), other.run(fit(feed, other))
+        for a, b in group:
+            _update(powers[a], wanted[a], found[b])
+    return powers
+
+
+def _update(power: Power, wanted: Any, found: Any) -> None:
+    if np.shape(wanted) != np.shape(found):
+        power.shapes_differ = True
+    else:
+        power.update(wanted, found)
+
+
+def _groups(pairs: Sequence[tuple[ir.Value, str]]) -> Iterator[list[tuple[str, str]]]:
+    group: list[tuple[str, str]] = []
+    size = 0
+    for value, other in pairs:
+        group.append((str(value.name), other))
+        size += _bytes(value)
+        if size > _CHUNK_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _bytes(value: ir.Value) -> int:
+    if value.shape is None:
+        return _UNKNOWN_BYTES
+    known = 4
+    for dimension in value.shape:
+        known *= int(dimension) if isinstance(dimension, int) else 1
+    return known if value.shape.is_static() else max(known, _UNKNOWN_BYTES)
+
+
+def _layer(node: ir.Node, name: str, power: Power) -> LayerQuality:
+    largest = None if power.broken else power.max_error
+    return LayerQuality(name, str(node.name or name), node.op_type, power.sqnr(), largest)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

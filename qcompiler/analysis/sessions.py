@@ -1,0 +1,88 @@
+"""Run a stored model as its user will: ONNX Runtime's CPU provider with default options.
+
+``qcompiler.ir.execute.Runner`` switches an optimizer off so that simulations measure the candidate and not ONNX
+Runtime. Verification and benchmarks must not: what users get includes what their runtime does to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.errors import ModelError
+from qcompiler.ir.execute import Feed, session_options
+
+__all__ = ["Runs", "StockRunner", "fit"]
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class Runs(Protocol):
+    """What can be fed: ``Runner`` and ``StockRunner``."""
+
+    inputs: dict[str, tuple[str, list[int | str | None]]]
+    outputs: list[str]
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name."""
+
+
+class StockRunner:
+    """A session on a model file with every optimizer that a plain ``InferenceSession`` has.
+
+    Args:
+        path: The model file.
+        threads: Intra-operator threads; 0 lets ONNX Runtime choose.
+        optimized_path: Where ONNX Runtime writes the graph it really runs; ``None`` writes nothing.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the file.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 0, optimized_path: Path | None = None) -> None:
+        import onnxruntime
+
+        options = session_options(threads=threads)
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises many unrelated types
+            raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}", where=str(path)) from error
+        self.inputs: dict[str, tuple[str, list[int | str | None]]] = {
+            item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()
+        }
+        self.outputs: list[str] = [item.name for item in self._session.get_outputs()]
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run one feed and return the outputs by name.
+
+        Raises:
+            ModelError: ONNX Runtime failed; the text says on which node.
+        """
+        try:
+            results = self._session.run(None, dict(feed))
+        except Exception as error:  # ONNX Runtime raises many unrelated types
+            raise ModelError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def fit(feed: Mapping[str, NDArray[Any]], runner: Runs) -> Feed:
+    """The feed as ``runner`` wants it: without inputs it does not have, floating-point inputs in its own type."""
+    result: Feed = {}
+    for name, array in feed.items():
+        if name not in runner.inputs:
+            continue
+        wanted = _FLOATS.get(runner.inputs[name][0])
+        floating = np.issubdtype(array.dtype, np.floating)
+        result[name] = array.astype(wanted, copy=False) if wanted is not None and floating else array
+    return result
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__
