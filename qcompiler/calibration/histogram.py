@@ -4,7 +4,8 @@ Bins are ``[i * w, (i + 1) * w)`` for integer ``i``, with a width ``w = 2**expon
 width doubles until the value fits, and neighbouring bins merge in pairs: ``floor(floor(x / w) / 2) = floor(x / 2w)``,
 so the merged counts are those that the wider bins would have counted from the start. The exponent depends on the
 largest magnitude alone. Hence the histogram of a stream does not depend on how it was cut into updates. Scaling by a
-power of two is exact in floating point, so no value falls into a neighbour's bin by rounding.
+power of two is exact in floating point, so no value falls into a neighbour's bin by rounding; only a negative number
+so small that it underflows when scaled counts as zero.
 
 Memory is O(bins); a value costs about 2 ns (scale, floor, convert, ``bincount`` in cache-sized pieces).
 """

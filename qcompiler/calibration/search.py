@@ -114,9 +114,13 @@ def _errors(
 def entropy(histogram: Histogram, form: QFormat) -> tuple[float, float]:
     """The range ``[max(low, -t), min(high, t)]`` whose quantized distribution is nearest (KL) to the true one.
 
-    Source: the calibration of TensorRT (S. Migacz, GTC 2017), generalised to ranges that are not symmetric.
+    Source: the calibration of TensorRT (S. Migacz, GTC 2017), generalised to ranges that are not symmetric. Exact
+    zeros, which a Relu makes in masses, are exact in every range: their bin counts no more than its neighbours.
     """
-    width, first, counts = histogram.width, histogram.first, histogram.counts
+    width, first, counts = histogram.width, histogram.first, histogram.counts.copy()
+    if 0 <= -first < counts.size:
+        beside = np.delete(counts[max(-first - 1, 0) : -first + 2], min(-first, 1))
+        counts[-first] = min(counts[-first], beside.max(initial=1.0))
     last = first + counts.size
     furthest = max(-first, last)
     levels = form.maximum - form.minimum + 1
