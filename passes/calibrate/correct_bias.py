@@ -1,35 +1,27 @@
-"""correct-bias: give every output channel back the mean that rounding its weights took away.
+"""correct-bias: give every output channel back the mean that quantization took away.
 
-A linear layer computes ``y = W x + b``; with rounded weights ``Ŵ`` the output is off by ``(W - Ŵ) x``, whose mean over
-the calibration samples is ``E = (W - Ŵ) E[x]`` because the layer is linear: the layer applied to the *mean input map*
-with the weight error as its weight (for a convolution the map keeps its spatial extent, so that zero padding at the
-border counts as it does at run time). ``mean(E)`` over everything but the channel axis is added to the bias.
-
-One float run per sample collects the mean maps (memory: one map per layer, whatever the number of samples); no layer
-depends on another's correction, so no order is needed. (Empirical bias correction: Nagel et al., "Data-Free
-Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2.)
-
-What was fitted must prove itself on samples that were not used: the last eighth of the calibration samples is left
-out of the means and judges; where the outputs of the corrected model are not closer to the float model's there, the
-biases are put back.
+Two ways to measure it: ``sequential`` (quantized inputs, layer after layer, on a few samples) and ``analytic`` (mean
+float inputs, one float run per sample). What was fitted must prove itself on samples that were not used: the last
+eighth of the calibration samples is left out and judges; where the outputs of the corrected model are not closer to
+the float model's there, the biases are put back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.errors import DataError, PassError
+from qcompiler.errors import DataError
 from qcompiler.ir import constants
 from qcompiler.ir.execute import Runner
-from qcompiler.passes.calibrate.linear import Layer, linear_layers, response, weight_error
+from qcompiler.passes.calibrate import bias_analytic, bias_sequential
+from qcompiler.passes.calibrate.linear import Layer, linear_layers
 from qcompiler.passes.place.simulate import materialized
 from qcompiler.pipeline.base import Context, Fact, Pass
-from qcompiler.quant.operators import WEIGHT_INPUT, output_channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -39,15 +31,19 @@ __all__ = ["CorrectBias"]
 
 @dataclass(frozen=True)
 class CorrectBias(Pass):
-    """Add the mean error of rounded weights to the bias of each linear layer, where that measures a gain.
+    """Add each layer's mean output error to its bias, where that measures a gain.
 
     Attributes:
+        method: How the error is measured.
+        samples: Most samples that the sequential method holds in memory.
         guard: Whether the correction must lower the output error on samples it was not fitted on.
     """
 
     name: ClassVar[str] = "correct-bias"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
+    method: Literal["sequential", "analytic"] = "sequential"
+    samples: int = 48
     guard: bool = True
 
     def run(self, model: ir.Model, ctx: Context) -> None:
@@ -57,18 +53,17 @@ class CorrectBias(Pass):
             return
         if ctx.calibration is None:
             raise DataError(
-                "bias correction needs calibration samples", hint="give --calibration DATA or --no-bias-correction"
+                "bias correction needs calibration samples", hint="give --calibration or --no-bias-correction"
             )
         fitted, judging = _divide(ctx.calibration) if self.guard else (ctx.calibration, None)
         # The reference keeps the biases of now: later edits replace tensors, they never write into them.
         judge = None if judging is None else _Judge(Runner(model), judging, ctx)
         before = judge.error(model) if judge is not None else 0.0
         saved = [(layer, layer.bias, None if layer.bias is None else layer.bias.const_value) for layer in layers]
-        means = _mean_inputs(model, layers, fitted, ctx)
-        for layer in layers:
-            _correct(layer, means[str(_data(layer).name)], ctx)
+        for layer, error in zip(layers, self._errors(model, layers, fitted, ctx), strict=True):
+            _add_to_bias(layer, error, ctx)
         if judge is None or judging is None:
-            ctx.note(f"corrected {len(layers)} biases (no guard)")
+            ctx.note(f"corrected {len(layers)} biases (no sample left to judge)")
             return
         after = judge.error(model)
         verdict = f"output error on {len(judging)} samples left out: {before:.4g} before, {after:.4g} after"
@@ -78,6 +73,15 @@ class CorrectBias(Pass):
         for layer, bias, tensor in saved:
             _restore(layer, bias, tensor, ctx)
         ctx.note(f"bias correction was rejected; {verdict}")
+
+    def _errors(
+        self, model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Context
+    ) -> list[NDArray[np.float64]]:
+        if self.method == "analytic":
+            return bias_analytic.mean_errors(model, layers, dataset, ctx)
+        step = max(1, len(dataset) // self.samples)
+        few = dataset.subset(range(0, len(dataset), step)[: self.samples])
+        return bias_sequential.mean_errors(model, layers, few, ctx)
 
 
 def _correctable(model: ir.Model, ctx: Context) -> list[Layer]:
@@ -99,58 +103,14 @@ def _divide(dataset: Dataset) -> tuple[Dataset, Dataset | None]:
     return dataset.subset(range(count - judging)), dataset.subset(range(count - judging, count))
 
 
-def _data(layer: Layer) -> ir.Value:
-    value = layer.node.inputs[0]
-    if value is None:
-        raise PassError("the node has no data input", where=layer.node.name)
-    return value
-
-
-def _mean_inputs(
-    model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Context
-) -> dict[str, NDArray[np.float64]]:
-    from qcompiler.calibration import row_weights
-    from qcompiler.calibration.engine import collect
-    from qcompiler.calibration.observers import MeanObserver
-
-    observers = {str(_data(layer).name): MeanObserver(_mean_axis(layer)) for layer in layers}
-    collect(model, dataset, observers, ctx=ctx, row_weights=row_weights.find(dataset.inputs))
-    return {name: observer.mean() for name, observer in observers.items()}
-
-
-def _mean_axis(layer: Layer) -> int | None:
-    """The axis whose means suffice: channels, except where a convolution's border sees padding.
-
-    A convolution over maps of changing size has no mean map; its border then counts like its interior.
-    """
-    if layer.node.op_type in ("MatMul", "Gemm"):
-        return -1
-    shape = _data(layer).shape
-    return None if shape is not None and all(isinstance(size, int) for size in shape[1:]) else 1
-
-
-def _correct(layer: Layer, mean: NDArray[np.float64], ctx: Context) -> None:
-    error = response(layer.node, _as_map(layer, mean), weight_error(layer))
-    axis = output_channel_axis(layer.node, error.ndim)
-    shift = error.mean(axis=tuple(i for i in range(error.ndim) if i != axis), dtype=np.float64)
+def _add_to_bias(layer: Layer, shift: NDArray[np.float64], ctx: Context) -> None:
     bias = layer.bias
     old = constants.array(bias)
     if bias is None or old is None:
         new = ctx.edit.constant(f"{layer.node.name}_bias", shift.astype(np.float32))
         ctx.edit.set_input(layer.bias_node, layer.bias_index, new)
-        return
-    ctx.edit.set_constant(bias, (np.asarray(old, np.float64) + shift).astype(np.float32))
-
-
-def _as_map(layer: Layer, mean: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Means as the data operand of the layer; per-channel means of a convolution fill one kernel window."""
-    data = mean.astype(np.float32)
-    if data.ndim > 1 or layer.node.op_type in ("MatMul", "Gemm"):
-        return data.reshape(1, -1) if data.ndim == 1 else data
-    weight = layer.node.inputs[WEIGHT_INPUT]
-    shape = () if weight is None or weight.shape is None else weight.shape
-    window = tuple(3 * size for size in shape[2:] if isinstance(size, int))
-    return np.broadcast_to(data.reshape(1, -1, *[1] * len(window)), (1, data.size, *window)).copy()
+    else:
+        ctx.edit.set_constant(bias, (np.asarray(old, np.float64) + shift).astype(np.float32))
 
 
 def _restore(layer: Layer, bias: ir.Value | None, tensor: ir.TensorProtocol | None, ctx: Context) -> None:
@@ -177,7 +137,7 @@ class _Judge:
         noise: dict[str, float] = {}
         power: dict[str, float] = {}
         for index, feed in enumerate(self.dataset):
-            self.ctx.progress("judging bias correction", index + 1, len(self.dataset))
+            self.ctx.progress("judge biases", index + 1, len(self.dataset))
             got = candidate.run(feed)
             for name, array in self.reference.run(feed).items():
                 if array.dtype.kind != "f":
