@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from qcompiler.driver.options import CompileOptions, DataSpec
 from qcompiler.driver.pipeline_choice import choose_pipeline
+from qcompiler.driver.plugins import load_plugins
 from qcompiler.driver.source import Source
 from qcompiler.errors import DataError, UsageError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from qcompiler.target.schema import Target
 
 __all__ = ["RANDOM", "Job", "default_cache_dir", "resolve"]
+
+_ECHOED = ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir")
 
 RANDOM = "random"
 """The word that asks for random calibration samples."""
@@ -58,8 +61,6 @@ class Job:
 
     def effective(self) -> dict[str, str]:
         """The configuration in force, by option name, as text to echo and to report."""
-        from qcompiler.pipeline import spec
-
         options = self.options
         own_format = options.format is None
         shown = {
@@ -67,13 +68,22 @@ class Job:
             "target": f"{self.target.name}: {self.target.title}",
             "format": f"{self.format.text}{' (default of the profile)' if own_format else ''}",
             "calibration": _data_text(self.calibration, self.source),
-            "evaluation": _data_text(self.evaluation, self.source) if self.evaluation is not None else "held out from calibration",
-            "pipeline": spec.to_text(self.pipeline.passes),
+            "evaluation": self._evaluation_text(),
+            "pipeline": self._pipeline_text(),
             "metric": self.metric.name,
             "verify": options.verify,
             "output": str(self.output),
         }
         return shown | self._rest()
+
+    def _pipeline_text(self) -> str:
+        from qcompiler.pipeline import spec
+
+        chosen = self.options.pipeline
+        return chosen if isinstance(chosen, str) else "default" if chosen is None else spec.to_text(self.pipeline.passes)
+
+    def _evaluation_text(self) -> str:
+        return "held out from calibration" if self.evaluation is None else _data_text(self.evaluation, self.source)
 
     def _rest(self) -> dict[str, str]:
         """Options that were set, but do not always matter."""
@@ -81,7 +91,7 @@ class Job:
         rest: dict[str, str] = {}
         if options.exclude:
             rest["exclude"] = ", ".join(options.exclude)
-        for name in ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir"):
+        for name in _ECHOED:
             value = getattr(options, name)
             if value is not None:
                 rest[name.replace("_", "-")] = str(value)
@@ -113,12 +123,10 @@ def resolve(options: CompileOptions, source: Source) -> Job:
         DataError: There is nothing to calibrate on.
     """
     from qcompiler.analysis.quality import metric
-    from qcompiler.pipeline import registry
     from qcompiler.target.formats import resolve_format
     from qcompiler.target.load import load
 
-    for plugin in options.plugins:
-        registry.load_plugin(Path(plugin))
+    metrics = load_plugins(options.plugins)
     target = load(options.target)
     calibration, evaluation = _data(options, source)
     return Job(
@@ -127,7 +135,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
         target=target,
         format=resolve_format(target, options.format),
         pipeline=choose_pipeline(options),
-        metric=metric(options.metric),
+        metric=metric(options.metric, metrics),
         calibration=calibration,
         evaluation=evaluation,
         output=_output(options, source, target.name),
@@ -149,10 +157,11 @@ def _data(options: CompileOptions, source: Source) -> tuple[DataSpec | None, Dat
     if calibration is None and not (options.plan is not None and evaluation is not None):
         raise DataError(
             "there is no calibration data: ranges cannot be guessed",
-            hint="give samples with --calibration DATA (.npz, folder), or ask for --calibration random to try things out",
+            hint="give --calibration DATA (.npz, folder), or --calibration random to try things out",
         )
     if evaluation == RANDOM:
-        raise UsageError("--evaluation random proves nothing", hint="leave it out: samples are held out from calibration")
+        hint = "leave it out: samples are held out from calibration"
+        raise UsageError("--evaluation random proves nothing", hint=hint)
     return calibration, evaluation
 
 

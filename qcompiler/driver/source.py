@@ -90,6 +90,7 @@ def _write(model: object, path: Path) -> str:
         io.save(model, path)
         name = model.graph.name or ""
     else:
-        raise ModelError(f"a {type(model).__name__} is not a model", hint="give a path, an onnx.ModelProto or an onnx_ir.Model")
+        hint = "give a path, an onnx.ModelProto or an onnx_ir.Model"
+        raise ModelError(f"a {type(model).__name__} is not a model", hint=hint)
     fit = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
     return fit or "model"

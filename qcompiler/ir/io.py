@@ -24,7 +24,7 @@ from qcompiler.ir.mapped import MappedFile, mapped_tensor
 from qcompiler.ir.store import save
 from qcompiler.ir.structure import check_structure
 
-__all__ = ["IR_VERSIONS", "OPSETS", "SOURCE", "load", "release", "save"]
+__all__ = ["IR_VERSIONS", "OPSETS", "SOURCE", "files", "load", "release", "save"]
 
 IR_VERSIONS: Final = range(3, 14)
 """IR versions accepted."""
@@ -75,6 +75,11 @@ def load(path: str | Path) -> ir.Model:
     model.meta[SOURCE] = path
     model.meta[_FILES] = tuple(files.opened.values())
     return model
+
+
+def files(model: ir.Model) -> list[Path]:
+    """The files a loaded model lies in: its own, then those of its external data."""
+    return [file.path for file in model.meta.get(_FILES, ())]
 
 
 def release(model: ir.Model) -> None:

@@ -1,0 +1,198 @@
+"""The main job: float model in, verified quantized file out. It reads from top to bottom.
+
+Load, run the pipeline, write to a private folder, read back what was written, check it against the profile, compare
+it with the float model on samples that nothing was fitted on, judge, and only then rename it to the output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompiler.driver.bisection import Fall, bisect_instrument, worst_fall
+from qcompiler.driver.data import Samples, load_samples
+from qcompiler.driver.decisions import DecisionWatch
+from qcompiler.driver.files import publish, staging
+from qcompiler.driver.job import Job
+from qcompiler.driver.options import Progress
+from qcompiler.errors import VerificationError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from qcompiler.analysis.latency import Comparison
+    from qcompiler.analysis.quality import Quality
+    from qcompiler.pipeline.base import Context, PassRecord
+    from qcompiler.pipeline.instruments.bisect import Bisect, Measurement
+    from qcompiler.pipeline.manager import Instrument
+
+__all__ = ["Outcome", "execute"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that was decided and measured.
+
+    Attributes:
+        job: What was asked for.
+        samples: The data.
+        decisions: Plan and coverage.
+        records: What each pass did.
+        quality: The comparison with the float model.
+        latency: Both models' latency, where it was measured.
+        latency_reason: Why it was not measured.
+        misses: Gates that are not met, as sentences.
+        published: Whether the output exists under its name.
+        files: Files of the float model, external data included.
+        float_bytes: Size of the float model, external data included.
+        compiled_bytes: Size of the compiled model.
+        bisection: Quality after every pass, where asked for.
+        fall: The pass after which quality fell most.
+        seconds: Wall time of the whole job.
+    """
+
+    job: Job
+    samples: Samples
+    decisions: DecisionWatch
+    records: tuple[PassRecord, ...]
+    quality: Quality
+    latency: Comparison | None
+    latency_reason: str
+    misses: tuple[str, ...]
+    published: bool
+    files: tuple[Path, ...]
+    float_bytes: int
+    compiled_bytes: int
+    bisection: tuple[Measurement, ...]
+    fall: Fall | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """What the pipeline leaves besides the model."""
+
+    decisions: DecisionWatch
+    records: tuple[PassRecord, ...]
+    bisect: Bisect | None
+
+
+def execute(job: Job, progress: Progress) -> Outcome:
+    """Do the job.
+
+    Returns:
+        The outcome; where ``misses`` is not empty the output exists only if it was asked to be kept.
+
+    Raises:
+        QCompilerError: Something cannot be done; nothing is left behind.
+    """
+    from qcompiler.ir import io
+
+    start = time.perf_counter()
+    with staging(job.output) as staged:
+        model = io.load(job.source.path)
+        files = io.files(model)
+        samples = load_samples(job, model)
+        compiled = _run_pipeline(job, model, samples, progress)
+        written = io.save(model, staged)
+        del model  # its weights need not be in memory while the result is measured
+        _check_legality(job, staged)
+        quality = _measure(job, staged, samples, progress)
+        latency, reason = _latency(job, staged, samples)
+        misses = _misses(job, quality, compiled.decisions)
+        sizes = _bytes(files), _bytes(written)
+        published = not misses or job.options.keep
+        if published:
+            publish(staged, job.output)
+    bisection = tuple(compiled.bisect.measurements) if compiled.bisect is not None else ()
+    return Outcome(
+        job, samples, compiled.decisions, compiled.records, quality, latency, reason, tuple(misses), published, tuple(files), *sizes,
+        bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _run_pipeline(job: Job, model: ir.Model, samples: Samples, progress: Progress) -> _Compiled:
+    from qcompiler.ir.edit import Edit
+    from qcompiler.pipeline.base import Context
+
+    options = job.options
+    ctx = Context(
+        edit=Edit(model), target=job.target, format=job.format.text, calibration=samples.calibration,
+        exclude=options.exclude, cache_dir=job.cache_dir, jobs=options.jobs, progress=progress,
+        baseline_path=job.source.path,
+    )  # fmt: skip
+    decisions = DecisionWatch()
+    bisect = bisect_instrument(job.source.path, samples.evaluation, job.metric) if options.bisect else None
+    instruments = [decisions, *_instruments(job, ctx), *([bisect] if bisect is not None else [])]
+    records = job.pipeline.run(model, ctx, instruments)
+    return _Compiled(decisions, tuple(records), bisect)
+
+
+def _instruments(job: Job, ctx: Context) -> list[Instrument]:
+    from qcompiler.pipeline.instruments.dump import Dump
+    from qcompiler.pipeline.instruments.reproducer import Reproducer
+    from qcompiler.pipeline.instruments.verify import Verify
+
+    del ctx
+    options = job.options
+    chosen: list[Instrument] = [Verify(options.verify)]  # type: ignore[arg-type]
+    if options.dump_dir is not None:
+        chosen.append(Dump(options.dump_dir))
+    if options.repro_dir is not None:
+        chosen.append(Reproducer(options.repro_dir, job.pipeline.passes, dict(job.effective())))
+    return chosen
+
+
+def _check_legality(job: Job, staged: Path) -> None:
+    """What was written, not what was meant, must be legal on the target."""
+    from qcompiler.target.legality import check_model
+
+    violations = check_model(staged, job.target)
+    if violations:
+        shown = "; ".join(str(item) for item in violations[:3])
+        more = f" and {len(violations) - 3} more" if len(violations) > 3 else ""
+        raise VerificationError(
+            f"the compiled model is not legal on {job.target.name}: {shown}{more}",
+            hint="--exclude the nodes it names, or choose another format",
+        )
+
+
+def _measure(job: Job, staged: Path, samples: Samples, progress: Progress) -> Quality:
+    from qcompiler.analysis.layers import match_layers
+    from qcompiler.analysis.quality import compare
+    from qcompiler.ir import io
+
+    pairs = match_layers(io.load(job.source.path), io.load(staged))
+    return compare(
+        job.source.path, staged, samples.evaluation, per_layer=pairs, metric=job.metric, progress=progress
+    )
+
+
+def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Comparison | None, str]:
+    """Latency of both models, or why it says nothing here."""
+    from qcompiler.target.runs_here import runs_here
+
+    if not job.options.latency:
+        return None, "not asked for"
+    here, reason = runs_here(job.target)
+    if not here:
+        return None, reason
+    from qcompiler.analysis.latency import compare_latency
+
+    feed: dict[str, Any] = next(iter(samples.evaluation))
+    return compare_latency(job.source.path, staged, feed), ""
+
+
+def _misses(job: Job, quality: Quality, decisions: DecisionWatch) -> list[str]:
+    from qcompiler.analysis.gates import Gates, check_gates
+
+    options = job.options
+    gates = Gates(options.min_sqnr, options.min_agreement, options.max_fallback)
+    return check_gates(quality, gates, fallback=decisions.fallback_share())
+
+
+def _bytes(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)

@@ -1,0 +1,107 @@
+"""Samples to fit on and samples to judge by, never the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qcompiler.driver.job import RANDOM, Job
+from qcompiler.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from qcompiler.calibration.data import Dataset, Feed
+
+__all__ = ["RANDOM_SAMPLES", "Samples", "load_samples"]
+
+RANDOM_SAMPLES = 32
+"""Samples drawn by ``--calibration random`` unless ``--limit`` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The data of one compile.
+
+    Attributes:
+        calibration: What ranges and corrections are fitted on; ``None`` where a plan gives everything.
+        evaluation: What the result is judged by.
+        held_out: Whether the evaluation samples were taken from the calibration data.
+        warnings: What the user must know.
+        notes: What the reader of the report should know.
+    """
+
+    calibration: Dataset | None
+    evaluation: Dataset
+    held_out: bool
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load_samples(job: Job, model: ir.Model) -> Samples:
+    """Load the data of a job against the model's inputs.
+
+    Raises:
+        DataError: The data is unusable.
+        UsageError: Calibration and evaluation data are the same.
+    """
+    from qcompiler.calibration import data
+
+    inputs = data.inputs_of(model)
+    options = job.options
+    if job.calibration == RANDOM:
+        every = data.random(inputs, options.limit or RANDOM_SAMPLES, options.seed)
+    elif job.calibration is not None:
+        every = data.load(job.calibration, inputs, preprocessing=options.preprocessing, limit=options.limit)
+    warnings = _random_warning(job)
+    if job.evaluation is None:
+        calibration, held_out = data.split(every)
+        note = f"the last {len(held_out)} of {len(every)} calibration samples were held out to judge by"
+        return Samples(calibration, held_out, True, warnings, (note,))
+    evaluation = data.load(job.evaluation, inputs, preprocessing=options.preprocessing, limit=options.limit)
+    if job.calibration is None:
+        return Samples(None, evaluation, False, warnings)
+    evaluation, notes = _unseen(job, every, evaluation)
+    return Samples(every, evaluation, False, warnings, notes)
+
+
+def _random_warning(job: Job) -> tuple[str, ...]:
+    if job.calibration != RANDOM:
+        return ()
+    text = "ranges were fitted on random noise: the file shows that the model compiles, not that it is accurate"
+    return (text, "give real samples with --calibration DATA before you use it")
+
+
+def _unseen(job: Job, calibration: Dataset, evaluation: Dataset) -> tuple[Dataset, tuple[str, ...]]:
+    """The evaluation samples that nothing was fitted on."""
+    if _same_place(job.calibration, job.evaluation):
+        raise UsageError(
+            "calibration and evaluation data are the same: nothing may be judged by what it was fitted on",
+            hint="leave --evaluation out: some calibration samples are then held out",
+        )
+    fitted = {_digest(feed) for feed in calibration}
+    fresh = [index for index, feed in enumerate(evaluation) if _digest(feed) not in fitted]
+    if len(fresh) == len(evaluation):
+        return evaluation, ()
+    if not fresh:
+        raise DataError("every evaluation sample is a calibration sample too", where=evaluation.source)
+    note = f"{len(evaluation) - len(fresh)} evaluation samples are calibration samples too and were left out"
+    return evaluation.subset(fresh), (note,)
+
+
+def _same_place(first: object, second: object) -> bool:
+    if isinstance(first, str | Path) and isinstance(second, str | Path):
+        return Path(first).resolve() == Path(second).resolve()
+    return first is second
+
+
+def _digest(feed: Feed) -> bytes:
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(feed):
+        state.update(f"{name}\0{feed[name].shape}\0".encode())
+        state.update(np.ascontiguousarray(feed[name]).reshape(-1).view(np.uint8).data)
+    return state.digest()
