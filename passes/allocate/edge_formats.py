@@ -78,11 +78,11 @@ def _assign_value(value: ir.Value, nodes: IntegerNodes, request: FormatRequest) 
         return
     state.set_value_quant(value, TensorQuant(own))
     for use in value.uses():
-        wish = wishes.get((use.node, use.idx))
-        if wish is None:
+        wanted_here = wishes.get((use.node, use.idx))
+        if wanted_here is None:
             state.set_edge_quant(use.node, use.idx, FLOAT)
-        elif wish != own and not _accepts_narrower(nodes.rules[use.node], use.idx, own, wish):
-            state.set_edge_quant(use.node, use.idx, TensorQuant(wish))
+        elif wanted_here != own and not _accepts_narrower(nodes.rules[use.node], use.idx, own, wanted_here):
+            state.set_edge_quant(use.node, use.idx, TensorQuant(wanted_here))
 
 
 def _accepts_narrower(rule: OperatorRule, index: int, form: QFormat, wish: QFormat) -> bool:

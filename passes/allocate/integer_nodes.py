@@ -147,6 +147,19 @@ def _release_fused(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
     return released
 
 
+def _reads_codes_anyway(node: ir.Node, nodes: IntegerNodes) -> bool:
+    """Whether the node before writes codes in any case: then they are moved as codes.
+
+    (A float Reshape right behind an int8 DequantizeLinear also keeps ONNX Runtime 1.31 from loading the model.)
+    """
+    producers = [
+        value.producer()
+        for i in nodes.activation_inputs(node)
+        if (value := node.inputs[i]) is not None and not is_constant(value)
+    ]
+    return all(producer is not None and nodes.rule(producer).output == "quantized" for producer in producers)
+
+
 def _absorbed(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
     """What ``node`` absorbs, in order."""
     chain: list[ir.Node] = []
@@ -171,7 +184,7 @@ def _why_leave(node: ir.Node, nodes: IntegerNodes) -> str | None:
     users = [user for output in results(node, nodes) for user in output.uses()]
     integer_users = [use for use in users if nodes.integer(use.node) and nodes.role(use.node, use.idx) == "activation"]
     if rule.kind == "same-scale":
-        return None if integer_users else "no integer node reads it"
+        return None if integer_users or _reads_codes_anyway(node, nodes) else "no integer node reads it"
     if len(integer_users) < len(users) or any(output.is_graph_output() for output in results(node, nodes)):
         return "a reader of its result is float"
     return None

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.ir import constants
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.place.apply import Applier
 from qcompiler.passes.place.plan import Edge, plan_values
@@ -45,6 +46,7 @@ def place(model: ir.Model, edit: Edit) -> None:
     applier = Applier(edit, graph)
     # Scales of biases and float nodes are read off the decisions, so before any edge is rewired.
     biases = [(Edge(node, BIAS_INPUT), scale) for node in graph if (scale := bias_scale(node)) is not None]
+    _lift_vectors(graph, edit)
     shielded = [node for node in graph if _needs_shield(node)]
     for plan in plan_values(graph):
         applier.apply(plan)
@@ -52,6 +54,28 @@ def place(model: ir.Model, edit: Edit) -> None:
         applier.bias_pair(edge, scale)
     for node in shielded:
         applier.exact_bias(Edge(node, BIAS_INPUT), _float_bias(node), f"{node.name}_bias")
+
+
+def _lift_vectors(graph: ir.Graph, edit: Edit) -> None:
+    """Give the vector that is added behind a matrix product of fixed shape the rank of the product.
+
+    ONNX Runtime turns MatMul + Add of a vector into a Gemm *before* it looks for Q/DQ groups: the product then stays
+    float, or loses its float weights to WeightBiasQuantization, or (int8, rank 3) fails to load. A bias of shape
+    ``(1, …, 1, N)`` broadcasts alike and is left alone.
+    """
+    for node in graph:
+        uses = list(node.outputs[0].uses()) if node.op_type == "MatMul" else []
+        if len(uses) != 1 or uses[0].node.op_type != "Add":
+            continue
+        add, index = uses[0].node, 1 - uses[0].idx
+        bias, shape = add.inputs[index], node.outputs[0].shape
+        content = constants.array(bias)
+        if bias is None or content is None or content.ndim != 1 or shape is None or not shape.is_static():
+            continue
+        lifted = edit.constant(f"{bias.name}_row", content.reshape([1] * (len(shape) - 1) + [-1]))
+        state.set_value_quant(lifted, state.value_quant(bias))
+        edit.set_input(add, index, lifted)
+        edit.remove_unused([bias])
 
 
 def bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
