@@ -54,7 +54,8 @@ def check_gates(quality: Quality | None, gates: Gates, *, fallback: float | None
     misses = _fallback(gates, fallback)
     if quality is None:
         asked = (("--min-sqnr", gates.min_sqnr), ("--min-agreement", gates.min_agreement))
-        return misses + [f"{name} {value:g} was asked for, but nothing was measured" for name, value in asked if value is not None]
+        unmet = [(name, value) for name, value in asked if value is not None]
+        return misses + [f"{name} {value:g} was asked for, but nothing was measured" for name, value in unmet]
     for output in quality.outputs:
         misses += _sanity(output) if gates.sanity else []
         misses += _asked(output, gates)

@@ -7,27 +7,32 @@ layer says how far the computation has drifted *up to there*.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from qcompiler.analysis.meters import Power
+from qcompiler.analysis.power import Power
 from qcompiler.analysis.sessions import fit
+from qcompiler.ir.execute import Feed, Runner
+from qcompiler.quant.operators import LINEAR
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
 
 __all__ = ["LayerQuality", "match_layers", "measure_layers"]
 
-_CHUNK_BYTES = 64 << 20
+_CHUNK_BYTES = 80 << 20
 """Tensors are fetched in groups of about this size, so that memory does not grow with the depth of the model."""
 
 _UNKNOWN_BYTES = 1 << 20
 _PASS_THROUGH = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu"})
 _MOVES = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"})
 
 
@@ -50,10 +55,16 @@ class LayerQuality:
     max_abs_error: float | None
 
 
-def match_layers(reference: ir.Model, candidate: ir.Model) -> dict[str, str]:
+def match_layers(reference: ir.Model, candidate: ir.Model, *, everything: bool = False) -> dict[str, str]:
     """Names of float tensors of ``reference`` and of their counterparts in ``candidate``, in graph order.
 
-    Tensors are matched by name. Nodes that only move data are left out: they repeat their input's figure.
+    Tensors are matched by name.
+
+    Args:
+        reference: The float model.
+        candidate: The quantized model.
+        everything: Also tensors that lie between two points of quantization (a convolution before its Relu). Without
+            it: what is quantized, what weighted operators give where they stayed float, and the graph's outputs.
     """
     found: dict[str, str] = {}
     theirs = {str(value.name): value for node in candidate.graph for value in node.outputs if value.name}
@@ -61,12 +72,25 @@ def match_layers(reference: ir.Model, candidate: ir.Model) -> dict[str, str]:
         if node.op_type in _PASS_THROUGH or node.op_type in _MOVES or node.op_type == "Constant":
             continue
         for value in node.outputs:
-            if not value.name or value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            other = theirs.get(str(value.name))
+            if other is None or not _is_float(value) or not _is_float(other):
                 continue
-            other = theirs.get(value.name)
-            if other is not None and other.dtype in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16):
-                found[value.name] = str(_as_read(other).name)
+            read = _as_read(other)
+            if everything or read is not other or _is_end(node, other):
+                found[str(value.name)] = str(read.name)
     return found
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
+
+def _is_end(node: ir.Node, value: ir.Value) -> bool:
+    """Whether a tensor that stayed float ends a layer: an output, or a weighted operator without an activation."""
+    if value.is_graph_output():
+        return True
+    readers = {reader.op_type for reader in value.consumers()}
+    return node.op_type in LINEAR and not readers <= _ACTIVATIONS
 
 
 def _as_read(value: ir.Value) -> ir.Value:
@@ -112,41 +136,43 @@ def measure_layers(
     theirs = {str(value.name) for node in candidate.graph for value in node.outputs if value.name}
     usable = [(makers[a][1], b) for a, b in pairs.items() if a in makers and b in theirs]
     notes = [f"{len(pairs) - len(usable)} tensors exist in one model only"] if len(usable) < len(pairs) else []
-    powers: dict[str, Power] = {}
     groups = list(_groups(usable))
-    for done, group in enumerate(groups):
-        if progress is not None:
-            progress("layers", done, len(groups))
-        powers |= _measure(reference, candidate, dataset, group, samples, threads)
+    powers = {str(value.name): Power() for value, _ in usable}
+    say = progress or (lambda *_: None)
+    total = 2 * min(samples, len(dataset))
+    with tempfile.SpooledTemporaryFile(max_size=_CHUNK_BYTES) as spool:
+        feeds = islice(dataset, samples)
+        for done, tensors in enumerate(_fetch(reference, feeds, [[a for a, _ in group] for group in groups], threads)):
+            say("layers", done // len(groups), total)
+            for array in tensors.values():
+                np.save(spool, array, allow_pickle=False)
+        spool.seek(0)
+        feeds = islice(dataset, samples)
+        for done, tensors in enumerate(_fetch(candidate, feeds, [[b for _, b in group] for group in groups], threads)):
+            say("layers", (done // len(groups)) + total // 2, total)
+            for a, b in groups[done % len(groups)]:
+                _update(powers[a], np.load(spool, allow_pickle=False), tensors[b])
     misshapen = [name for name, power in powers.items() if power.shapes_differ]
     if misshapen:
         notes.append(f"{len(misshapen)} tensors have another shape in the candidate: {_some(misshapen)}")
-    layers = [_layer(makers[name][0], name, power) for name, power in powers.items() if not power.shapes_differ]
-    return layers, notes
+    return [_layer(makers[name][0], name, power) for name, power in powers.items() if not power.shapes_differ], notes
 
 
-def _measure(
-    reference: ir.Model,
-    candidate: ir.Model,
-    dataset: Dataset,
-    group: Sequence[tuple[str, str]],
-    samples: int,
-    threads: int,
-) -> dict[str, Power]:
-    from qcompiler.ir.execute import Runner
-
-    ours = Runner(reference, [a for a, _ in group], threads=threads, optimize=False)
-    other = Runner(candidate, list(dict.fromkeys(b for _, b in group)), threads=threads, optimize=False)
-    powers = {a: Power() for a, _ in group}
-    for feed in islice(dataset, samples):
-        wanted, found = ours.run(fit(feed, ours)), other.run(fit(feed, other))
-        for a, b in group:
-            _update(powers[a], wanted[a], found[b])
-    return powers
+def _fetch(
+    model: ir.Model, feeds: Iterable[Feed], groups: Sequence[Sequence[str]], threads: int
+) -> Iterator[Feed]:
+    """Run every feed once per group of tensors. The session lives no longer than the iteration."""
+    if not groups:
+        return
+    runner = Runner(model, list(dict.fromkeys(chain(*groups))), threads=threads, optimize=False)
+    for feed in feeds:
+        ready = fit(feed, runner)
+        for group in groups:
+            yield runner.run(ready, list(dict.fromkeys(group)))
 
 
-def _update(power: Power, wanted: Any, found: Any) -> None:
-    if np.shape(wanted) != np.shape(found):
+def _update(power: Power, wanted: NDArray[Any], found: NDArray[Any]) -> None:
+    if wanted.shape != found.shape:
         power.shapes_differ = True
     else:
         power.update(wanted, found)

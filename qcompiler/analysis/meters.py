@@ -1,4 +1,4 @@
-"""Accumulators: the quality of one output or one layer, gathered sample by sample in constant memory."""
+"""Accumulator: the quality of one output, gathered sample by sample in constant memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from qcompiler.analysis import metrics
 from qcompiler.analysis.metrics import Metric
+from qcompiler.analysis.power import Power
 from qcompiler.errors import UsageError, VerificationError
 
-__all__ = ["OutputMeter", "OutputQuality", "Power"]
+__all__ = ["OutputMeter", "OutputQuality"]
 
 CLASSES, VECTOR, EXACT = "classes", "vector", "exact"
 
@@ -71,36 +72,6 @@ class OutputQuality:
     def decisive(self) -> bool:
         """Whether agreement means something: a classifier most of whose rows have a clear winner."""
         return self.kind == CLASSES and self.decided > 0 and 2 * self.decided >= self.rows
-
-
-@dataclass(slots=True)
-class Power:
-    """Sums of squares of a tensor and its error, over samples."""
-
-    signal: float = 0.0
-    noise: float = 0.0
-    max_error: float = 0.0
-    broken: bool = False
-    shapes_differ: bool = False
-
-    def update(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
-        """Add one sample; shapes are equal."""
-        wanted, found = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
-        usable = np.isfinite(wanted)
-        if not usable.all():
-            wanted, found = wanted[usable], found[usable]
-        if not np.isfinite(found).all():
-            self.broken = True
-            return
-        error = (wanted - found).reshape(-1)
-        flat = wanted.reshape(-1)
-        self.signal += float(flat @ flat)
-        self.noise += float(error @ error)
-        self.max_error = max(self.max_error, float(np.abs(error).max(initial=0.0)))
-
-    def sqnr(self) -> float:
-        """Signal over noise of everything seen, in dB."""
-        return -metrics.SQNR_CEILING if self.broken else metrics.sqnr_of_sums(self.signal, self.noise)
 
 
 @dataclass(slots=True)

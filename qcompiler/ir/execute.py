@@ -76,17 +76,18 @@ class Runner:
             list(outputs) if outputs is not None else [o.name for o in self._session.get_outputs()]
         )
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run one feed and return the outputs by name.
+    def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Run one feed and return the outputs by name: all, or only those in ``outputs``.
 
         Raises:
             ModelError: ONNX Runtime failed; the text says on which node.
         """
+        names = self.outputs if outputs is None else list(outputs)
         try:
-            results = self._session.run(self.outputs, dict(feed))
+            results = self._session.run(names, dict(feed))
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
-        return dict(zip(self.outputs, results, strict=True))
+        return dict(zip(names, results, strict=True))
 
 
 def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = True) -> Any:
