@@ -67,19 +67,23 @@ def _update(value: ir.Value, inferred: onnx.TypeProto) -> None:
     known = value.shape
     if known is not None and known.is_static():
         return
-    dims: list[int | str | ir.SymbolicDim | None] = [_dimension(dim) for dim in inferred.tensor_type.shape.dim]
-    if known is not None and known.rank() == len(dims):
-        dims = [
-            new if isinstance(new, int) and not isinstance(old, int) else old
-            for old, new in zip(known, dims, strict=True)
-        ]
-    if known is None or known.rank() == len(dims):
+    dims = [_dimension(dim) for dim in inferred.tensor_type.shape.dim]
+    if known is None:
         value.shape = ir.Shape(dims)
+    elif known.rank() == len(dims) and any(map(_says_more, dims, known)):
+        value.shape = ir.Shape([new if _says_more(new, old) else old for new, old in zip(dims, known, strict=True)])
+
+
+def _says_more(new: int | str | None, old: int | ir.SymbolicDim) -> bool:
+    """A number says more than a symbol, a symbol more than nothing."""
+    if isinstance(old, int) or new is None:
+        return False
+    return isinstance(new, int) or old.value is None
 
 
 def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    """A number, a symbol, or ``None`` for unknown."""
+    """A number, a symbol, or ``None`` for unknown; symbols that inference made up say nothing."""
     which = dim.WhichOneof("value")
     if which == "dim_value":
         return int(dim.dim_value)
-    return str(dim.dim_param) if which == "dim_param" else None
+    return str(dim.dim_param) if which == "dim_param" and not dim.dim_param.startswith("unk__") else None

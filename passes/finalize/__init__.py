@@ -1,0 +1,1 @@
+"""Passes that make a file of the result."""

@@ -1,0 +1,140 @@
+"""finalize: the last pass; what remains is what the file should say."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import onnx
+import onnx_ir as ir
+
+from qcompiler.errors import PassError
+from qcompiler.pipeline.base import Context, Pass, Preserves
+from qcompiler.version import version
+
+__all__ = ["Finalize"]
+
+_OPSET: Final = 21
+_HIGHEST_OPSET: Final = 25
+_IR: Final = 10
+_TYPES_FROM: Final = {
+    ir.DataType.INT2: (25, 13),
+    ir.DataType.UINT2: (25, 13),
+    ir.DataType.FLOAT4E2M1: (23, 11),
+    ir.DataType.FLOAT8E8M0: (24, 12),
+}
+"""Lowest opset and IR version that know an element type; all others are known to opset 21 and IR 10."""
+
+
+@dataclass(frozen=True)
+class Finalize(Pass):
+    """Lowest opset and IR version that suffice, our stamp, nothing unused: what any runtime can read, it should.
+
+    Unused are initializers, functions, operator sets and documentation strings.
+    """
+
+    name: ClassVar[str] = "finalize"
+    preserves: ClassVar[Preserves] = Preserves.EXACT
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Apply; see the class."""
+        _remove_unused(model, ctx)
+        _set_versions(model, ctx)
+        if model.doc_string or model.graph.doc_string:
+            model.doc_string = model.graph.doc_string = None
+            ctx.edit.touch()
+        for node in model.graph.all_nodes():
+            node.doc_string = None
+        model.producer_name, model.producer_version = "qcompiler", version()
+
+
+def _remove_unused(model: ir.Model, ctx: Context) -> None:
+    for value in [value for value in model.graph.initializers.values() if not value.uses()]:
+        if not value.is_graph_output() and not value.is_graph_input():
+            ctx.edit.remove_initializer(value)
+    called = {node.op_identifier() for node in _nodes(model)}
+    for key in [key for key in model.functions if key not in called]:
+        del model.functions[key]
+        ctx.edit.touch()
+    domains = {node.domain for node in _nodes(model)} | {""}
+    for domain in [domain for domain in model.opset_imports if domain not in domains]:
+        del model.graph.opset_imports[domain]
+        ctx.edit.touch()
+
+
+def _set_versions(model: ir.Model, ctx: Context) -> None:
+    """Lower opset and IR version as far as the operators' definitions and the element types allow."""
+    opset, ir_version = _OPSET, _IR
+    for dtype in _types(model):
+        wanted = _TYPES_FROM.get(dtype, (_OPSET, _IR))
+        opset, ir_version = max(opset, wanted[0]), max(ir_version, wanted[1])
+    current = model.opset_imports.get("", _OPSET)
+    opset = max([opset, *(_needed(node, current) for node in _nodes(model) if node.domain == "")])
+    if opset > _HIGHEST_OPSET:
+        raise PassError(f"the result needs opset {opset}; runtimes are known to read up to {_HIGHEST_OPSET}")
+    if model.functions:
+        opset = max(opset, current)  # bodies import their own operator set; it must be the same
+    if (current, model.ir_version) != (opset, ir_version):
+        model.graph.opset_imports[""] = opset
+        model.ir_version = ir_version
+        ctx.edit.touch()
+
+
+def _needed(node: ir.Node, current: int) -> int:
+    """Lowest opset, from 21 on, in which the operator means what it means in ``current``.
+
+    From 21 to 25 operators changed only by taking more element types, inputs and attributes. So where an older
+    definition takes everything this node has, it will do.
+    """
+    definition = _definition(node.op_type, current)
+    while definition is not None and definition.since_version > _OPSET:
+        older = _definition(node.op_type, definition.since_version - 1)
+        if older is None or not _accepts(older, node):
+            return int(definition.since_version)
+        definition = older
+    return _OPSET
+
+
+@functools.cache
+def _definition(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
+    """The operator as of this opset; ``None`` where it does not exist."""
+    try:
+        return onnx.defs.get_schema(op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _accepts(definition: onnx.defs.OpSchema, node: ir.Node) -> bool:
+    """Whether ``definition`` has the node's attributes, enough inputs and outputs, and its element types."""
+    if len(node.inputs) > definition.max_input or len(node.outputs) > definition.max_output:
+        return False
+    allowed = {item.type_param_str: frozenset(item.allowed_type_strs) for item in definition.type_constraints}
+    return set(node.attributes) <= set(definition.attributes) and all(
+        _typed_within(value, formals[min(index, len(formals) - 1)], allowed)
+        for values, formals in ((node.inputs, definition.inputs), (node.outputs, definition.outputs))
+        for index, value in enumerate(values)
+    )
+
+
+def _typed_within(
+    value: ir.Value | None, formal: onnx.defs.OpSchema.FormalParameter, allowed: dict[str, frozenset[str]]
+) -> bool:
+    """Whether the definition allows the element type of ``value`` in that place; unknown types pass."""
+    if value is None or not isinstance(value.type, ir.TensorType) or formal.type_str not in allowed:
+        return True
+    return f"tensor({value.type.dtype.name.lower()})" in allowed[formal.type_str]
+
+
+def _types(model: ir.Model) -> Iterator[ir.DataType]:
+    for graph in model.graphs():
+        for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
+            if value.dtype is not None:
+                yield value.dtype
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()

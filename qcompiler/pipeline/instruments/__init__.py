@@ -1,0 +1,1 @@
+"""Observers of a pipeline run: verify, time, dump, reproduce, bisect."""
