@@ -8,6 +8,7 @@ worse.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -101,14 +102,15 @@ def in_groups(array: NDArray[Any], form: QFormat, name: str = "") -> tuple[NDArr
         raise PassError(f"of shape {array.shape} has no axis {form.axis}", where=f"weight '{name}'")
     axis = form.axis % array.ndim
     if form.block is None:
-        return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1), (array.shape[axis],)
+        channels = array.shape[axis]
+        return np.moveaxis(array, axis, 0).reshape(channels, array.size // max(channels, 1)), (channels,)
     count = -(-array.shape[axis] // form.block)
     missing = count * form.block - array.shape[axis]
     if missing:
         array = np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
     split = array.reshape(*array.shape[:axis], count, form.block, *array.shape[axis + 1 :])
     scales = (*array.shape[:axis], count, *array.shape[axis + 1 :])
-    return np.moveaxis(split, axis + 1, -1).reshape(-1, form.block), scales
+    return np.moveaxis(split, axis + 1, -1).reshape(math.prod(scales), form.block), scales
 
 
 def _share_widest(tied: list[Wish]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Entry:
             return False
         try:
             states = _load(self.path, list(observers))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             self.ctx.note(f"ignored a damaged calibration cache file {self.path.name}: {error}")
             return False
         for name, observer in observers.items():
@@ -70,7 +71,7 @@ class Entry:
 
 
 def _load(path: Path, names: list[str]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         if stored["names"].tolist() != names:
             raise ValueError("it holds other tensors")
         states: dict[str, dict[str, np.ndarray[Any, Any]]] = {name: {} for name in names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ class StreamColumn:
                         raise DataError(f"'{self.member}' ends early", where=str(self.path))
                     position = index + 1
                     yield np.frombuffer(data, self.dtype).reshape(shape)
-            except (zipfile.BadZipFile, EOFError) as error:
+            except (zipfile.BadZipFile, EOFError, zlib.error) as error:
                 raise DataError(f"'{self.member}' is damaged: {error}", where=str(self.path)) from error
             finally:
                 stream.close()

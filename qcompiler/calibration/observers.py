@@ -107,7 +107,8 @@ class MinMax:
         if self.axis is None:
             least, greatest = extrema(flatten(array, weights)[0])
             return np.array(least), np.array(greatest)
-        rows = np.moveaxis(array, self.axis, 0).reshape(array.shape[self.axis], -1)
+        channels = array.shape[self.axis]
+        rows = np.moveaxis(array, self.axis, 0).reshape(channels, array.size // max(channels, 1))
         chosen: Any = True
         if weights is not None:
             chosen = np.moveaxis(broadcast(array, weights) > 0, self.axis, 0).reshape(rows.shape)

@@ -347,12 +347,14 @@ def test_random_data_is_sane_and_seeded() -> None:
         "ids": (np.int64, ("N", "length")),
         "attention_mask": (np.int64, ("N", "length")),
     }
-    dataset = data.random({key: inputs[key] for key in ("pixels", "ids", "attention_mask")}, 3, seed=1)
+    chosen = {key: inputs[key] for key in ("pixels", "ids", "attention_mask")}
+    dataset = data.random(chosen, 3, seed=1)
     feed = next(iter(dataset))
     assert (len(dataset), feed["pixels"].shape, feed["ids"].shape) == (3, (1, 3, 8, 8), (1, 16))
     assert 0 <= feed["ids"].min() <= feed["ids"].max() < 10
     assert (feed["attention_mask"] == 1).all()
-    assert dataset.digest() == data.random({k: inputs[k] for k in ("pixels", "ids", "attention_mask")}, 3, seed=1).digest()
+    assert dataset.digest() == data.random(chosen, 3, seed=1).digest()
+    assert dataset.digest() != data.random(chosen, 3, seed=2).digest()
     assert any("length" in note for note in dataset.notes)
     assert next(iter(data.random({"bytes": inputs["bytes"]}, 3)))["bytes"].shape == (2, 4)
 

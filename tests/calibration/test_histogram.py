@@ -80,7 +80,8 @@ def test_zeros_before_the_first_value_are_kept() -> None:
 def test_large_arrays_are_counted_in_pieces() -> None:
     values = np.random.default_rng(0).standard_normal(400_003).astype(np.float32)
     histogram = counted(values, 2048)
-    expected, _ = np.histogram(values.astype(np.float64), (histogram.first + np.arange(histogram.counts.size + 1)) * histogram.width)
+    edges = (histogram.first + np.arange(histogram.counts.size + 1)) * histogram.width
+    expected, _ = np.histogram(values.astype(np.float64), edges)
     np.testing.assert_array_equal(histogram.counts, expected)
 
 

@@ -17,7 +17,8 @@ from qcompiler.quant.params import params_from_range
 
 U8 = QFormat.parse("u8")
 FLOATS = st.floats(-1e4, 1e4, width=32).filter(lambda x: x == 0 or abs(x) > 1e-20)
-FORMATS = st.sampled_from(["u8", "i8", "i8/sym", "i4/sym", "i4", "u4", "i2/sym", "i3/sym/narrow", "i16"]).map(QFormat.parse)
+TEXTS = ["u8", "i8", "i8/sym", "i4/sym", "i4", "u4", "i2/sym", "i3/sym/narrow", "i16"]
+FORMATS = st.sampled_from(TEXTS).map(QFormat.parse)
 
 
 def squared_error(values: np.ndarray, low: float, high: float, form: QFormat) -> float:
@@ -133,7 +134,8 @@ def test_weight_zero_equals_removing_the_row(method: str, axis: int | None) -> N
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_slice_observer_equals_one_observer_per_slice(method: str) -> None:
-    values = np.random.default_rng(4).standard_normal((6, 3, 50)).astype(np.float32) * np.array([[[1], [5], [20]]], np.float32)
+    values = np.random.default_rng(4).standard_normal((6, 3, 50)).astype(np.float32)
+    values *= np.array([[[1], [5], [20]]], np.float32)
     low, high = observe(method, values[:3], values[3:], axis=1)
     for channel in range(3):
         one = observe(method, values[:3, channel], values[3:, channel])
@@ -152,7 +154,8 @@ def test_state_round_trip(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_merging_covers_both(method: str) -> None:
     generator = np.random.default_rng(6)
-    small, large = generator.uniform(-1, 1, 10_000).astype(np.float32), generator.uniform(-4, 4, 10_000).astype(np.float32)
+    small = generator.uniform(-1, 1, 10_000).astype(np.float32)
+    large = generator.uniform(-4, 4, 10_000).astype(np.float32)
     one, two = make(method), make(method)
     one.update(small)
     two.update(large)
