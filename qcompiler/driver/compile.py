@@ -109,8 +109,8 @@ def execute(job: Job, progress: Progress) -> Outcome:
             publish(staged, job.output)
     bisection = tuple(compiled.bisect.measurements) if compiled.bisect is not None else ()
     return Outcome(
-        job, samples, compiled.decisions, compiled.records, quality, latency, reason, tuple(misses), published, tuple(files), *sizes,
-        bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
+        job, samples, compiled.decisions, compiled.records, quality, latency, reason, tuple(misses), published,
+        tuple(files), *sizes, bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
     )  # fmt: skip
 
 

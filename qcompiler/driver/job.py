@@ -80,7 +80,9 @@ class Job:
         from qcompiler.pipeline import spec
 
         chosen = self.options.pipeline
-        return chosen if isinstance(chosen, str) else "default" if chosen is None else spec.to_text(self.pipeline.passes)
+        if chosen is None:
+            return "default"
+        return str(chosen) if isinstance(chosen, str | Path) else spec.to_text(self.pipeline.passes)
 
     def _evaluation_text(self) -> str:
         return "held out from calibration" if self.evaluation is None else _data_text(self.evaluation, self.source)

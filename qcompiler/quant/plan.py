@@ -127,7 +127,7 @@ def _apply_node(node: ir.Node, entry: Mapping[str, Any]) -> None:
     operator = entry.get("operator", node.op_type)
     if operator != node.op_type:
         raise UsageError(f"the plan calls it {operator}, the model {node.op_type}", where=where)
-    reason = "" if integer else str(entry.get("reason", "")) or "the plan says so"
+    reason = str(entry.get("reason", "")) or ("" if integer else "the plan says so")
     state.set_node_decision(node, NodeDecision(integer, reason))
     for key, quant in _table(entry.get("edges", {}), f"{where}.edges").items():
         index = int(key) if key.isdecimal() else -1
