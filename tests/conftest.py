@@ -104,3 +104,30 @@ def _cnn_proto() -> onnx.ModelProto:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
     return onnx.shape_inference.infer_shapes(model)
+
+
+@pytest.fixture
+def chain() -> Callable[[int], ir.Model]:
+    """Makes a model of about ``count`` nodes for scaling tests: blocks of Conv, BatchNormalization, Relu and Add."""
+    return _chain
+
+
+def _chain(count: int) -> ir.Model:
+    node = onnx.helper.make_node
+    nodes, weights, last = [], [], "x"
+    array = onnx.numpy_helper.from_array
+    for index in range(max(1, count // 4)):
+        i = str(index)
+        weights += [array(np.full((4, 4, 1, 1), 0.1, np.float32), f"w{i}"), array(np.zeros(4, np.float32), f"b{i}")]
+        weights += [array(np.ones(4, np.float32), f"{name}{i}") for name in ("scale", "bias", "mean", "var")]
+        nodes += [
+            node("Conv", [last, f"w{i}", f"b{i}"], [f"c{i}"], f"conv{i}"),
+            node("BatchNormalization", [f"c{i}", f"scale{i}", f"bias{i}", f"mean{i}", f"var{i}"], [f"n{i}"], f"norm{i}"),
+            node("Relu", [f"n{i}"], [f"r{i}"], f"relu{i}"),
+            node("Sum", [f"r{i}", last], [f"s{i}"], f"sum{i}"),
+        ]
+        last = f"s{i}"
+    nodes[-1].output[0] = "y"
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["N", 4, 2, 2]) for name in "xy")
+    graph = onnx.helper.make_graph(nodes, "chain", [x], [y], weights)
+    return ir.from_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7))

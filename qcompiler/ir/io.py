@@ -238,6 +238,6 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
 
 def _root_cause(error: BaseException) -> str:
     """The innermost message of a chain of errors, one line of it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while (deeper := error.__cause__ or error.__context__) is not None:  # the library's wrapper may itself fail
+        error = deeper
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

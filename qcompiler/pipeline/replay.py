@@ -21,7 +21,7 @@ __all__ = ["read_manifest", "replay"]
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """What the folder says about itself: pipeline, failed pass, error, target, format, options…
+    """What the folder says about itself: pipeline, failed pass, error, target, format, options.
 
     Raises:
         UsageError: The folder is no reproducer, or of another version.
