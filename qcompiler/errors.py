@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from qcompiler.report import Report
 
 __all__ = [
     "DataError",
@@ -86,9 +89,14 @@ class TargetError(UsageError):
 
 
 class GateError(QCompilerError):
-    """The compile worked, but the result misses a quality gate."""
+    """The compile worked, but the result misses a quality gate.
+
+    Attributes:
+        report: The report of the compile, which says by how much; ``None`` outside a compile.
+    """
 
     exit_code: ClassVar[int] = 3
+    report: Report | None = None
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

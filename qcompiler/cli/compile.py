@@ -41,7 +41,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--bias-correction/--no-bias-correction", default=True, help="Correct biases where it measures a gain.")
 @click.option("--min-sqnr", type=float, metavar="DB", help="Gate: least SQNR of an output.")
 @click.option("--min-agreement", type=float, metavar="PERCENT", help="Gate: least agreement with the float model.")
-@click.option("--max-fallback", type=float, metavar="PERCENT", help="Gate: greatest share of operators in float.")
+@click.option("--max-fallback", type=float, metavar="PERCENT", help="Gate: greatest share of the work in float.")
 @click.option("--keep", is_flag=True, help="Keep the output although a gate is not met.")
 @click.option("--verify", type=NearChoice(*VERIFY_LEVELS), default="facts", show_default=True,
               help="What is checked after each pass.")

@@ -45,8 +45,8 @@ def _known(command: click.Command) -> dict[str, str]:
     """Parameter name by every word that may stand in the file."""
     known: dict[str, str] = {}
     for parameter in command.params:
-        name = parameter.name
-        if name is None or name in _UNWANTED:
+        name = str(parameter.name)
+        if name in _UNWANTED:
             continue
         known[name.replace("_", "-")] = name
         known |= {word[2:]: name for word in parameter.opts if word.startswith("--")}

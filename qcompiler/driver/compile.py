@@ -18,16 +18,16 @@ from qcompiler.driver.decisions import DecisionWatch
 from qcompiler.driver.files import publish, staging
 from qcompiler.driver.job import Job
 from qcompiler.driver.options import Progress
-from qcompiler.errors import VerificationError
+from qcompiler.driver.watchers import watchers
+from qcompiler.errors import QCompilerError, VerificationError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qcompiler.analysis.latency import Comparison
     from qcompiler.analysis.quality import Quality
-    from qcompiler.pipeline.base import Context, PassRecord
+    from qcompiler.pipeline.base import PassRecord
     from qcompiler.pipeline.instruments.bisect import Bisect, Measurement
-    from qcompiler.pipeline.manager import Instrument
 
 __all__ = ["Outcome", "execute"]
 
@@ -126,24 +126,14 @@ def _run_pipeline(job: Job, model: ir.Model, samples: Samples, progress: Progres
     )  # fmt: skip
     decisions = DecisionWatch()
     bisect = bisect_instrument(job.source.path, samples.evaluation, job.metric) if options.bisect else None
-    instruments = [decisions, *_instruments(job, ctx), *([bisect] if bisect is not None else [])]
-    records = job.pipeline.run(model, ctx, instruments)
+    watching, reproducer = watchers(job)
+    try:
+        records = job.pipeline.run(model, ctx, [decisions, *watching, *([bisect] if bisect is not None else [])])
+    except QCompilerError as error:
+        if reproducer.written:
+            error.hint = f"'qcompiler replay {reproducer.folder}' repeats it; please report it with that folder"
+        raise
     return _Compiled(decisions, tuple(records), bisect)
-
-
-def _instruments(job: Job, ctx: Context) -> list[Instrument]:
-    from qcompiler.pipeline.instruments.dump import Dump
-    from qcompiler.pipeline.instruments.reproducer import Reproducer
-    from qcompiler.pipeline.instruments.verify import Verify
-
-    del ctx
-    options = job.options
-    chosen: list[Instrument] = [Verify(options.verify)]  # type: ignore[arg-type]
-    if options.dump_dir is not None:
-        chosen.append(Dump(options.dump_dir))
-    if options.repro_dir is not None:
-        chosen.append(Reproducer(options.repro_dir, job.pipeline.passes, dict(job.effective())))
-    return chosen
 
 
 def _check_legality(job: Job, staged: Path) -> None:
@@ -191,7 +181,8 @@ def _misses(job: Job, quality: Quality, decisions: DecisionWatch) -> list[str]:
 
     options = job.options
     gates = Gates(options.min_sqnr, options.min_agreement, options.max_fallback)
-    return check_gates(quality, gates, fallback=decisions.fallback_share())
+    fallback = decisions.coverage.fallback_share if decisions.coverage is not None else None
+    return check_gates(quality, gates, fallback=fallback)
 
 
 def _bytes(paths: Iterable[Path]) -> int:

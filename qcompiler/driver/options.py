@@ -72,7 +72,7 @@ class CompileOptions:
         plugins: Python files with further passes or metrics.
         min_sqnr: Gate: least signal-to-quantization-noise ratio of any output, in dB.
         min_agreement: Gate: least agreement with the float model, in percent.
-        max_fallback: Gate: greatest share of operators left in float, in percent.
+        max_fallback: Gate: greatest share of the multiply-accumulates left in float, in percent.
         keep: Whether the output is kept although a gate is not met.
         limit: Greatest number of samples taken from each data set.
         preprocessing: How images become inputs, as TOML file or text.

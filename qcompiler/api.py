@@ -1,0 +1,155 @@
+"""The Python interface: ``compile`` does what the command ``qcompile`` does.
+
+>>> import qcompiler
+>>> result = qcompiler.compile("digits_cnn", "edge-npu", output="digits.onnx")
+>>> result.report.quality.outputs[0].agreement
+100.0
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompiler.driver.options import CompileOptions, DataSpec, ModelSpec, PipelineSpec, Progress
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from qcompiler.driver.compile import Outcome
+    from qcompiler.driver.job import Job
+    from qcompiler.report import Report
+
+__all__ = ["CompileResult", "compile", "compile_with"]
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """What a compile gives back.
+
+    Attributes:
+        model: The compiled model; weights stay in its file until looked at.
+        path: Its file.
+        report: What was done, measured and not measured.
+        plan: The decisions, as ``plan.json`` has them.
+    """
+
+    model: ir.Model
+    path: Path
+    report: Report
+    plan: dict[str, Any]
+
+
+def compile(  # noqa: A001, D417 -- the compiler's verb; the options are described where they are defined
+    model: ModelSpec,
+    target: str | Path,
+    *,
+    calibration: DataSpec | None = None,
+    evaluation: DataSpec | None = None,
+    format: str | None = None,  # noqa: A002 -- named like its option
+    exclude: str | Sequence[str] = (),
+    pipeline: PipelineSpec | None = None,
+    plan: str | Path | None = None,
+    output: str | Path | None = None,
+    report: str | Path | None = None,
+    plan_out: str | Path | None = None,
+    depfile: str | Path | None = None,
+    metric: str = "sqnr",
+    calibration_method: str | None = None,
+    bias_correction: bool = True,
+    jobs: int = 1,
+    verify: str = "facts",
+    latency: bool = True,
+    dump_dir: str | Path | None = None,
+    repro_dir: str | Path | None = None,
+    bisect: bool = False,
+    cache_dir: str | Path | None = None,
+    cache: bool = True,
+    plugins: str | Path | Sequence[str | Path] = (),
+    min_sqnr: float | None = None,
+    min_agreement: float | None = None,
+    max_fallback: float | None = None,
+    keep: bool = False,
+    limit: int | None = None,
+    preprocessing: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompileResult:
+    """Compile a float model for a target and prove that the result still works.
+
+    Args:
+        model: Path of an ONNX file, name of a shipped sample, or a model in memory (which is not changed).
+        target: Name of a shipped profile or path of a profile file.
+        progress: Called as ``progress(stage, done, total)``.
+
+    The other arguments are the options of ``qcompile``; ``CompileOptions`` describes each.
+
+    Raises:
+        UsageError: The request cannot be right.
+        GateError: The result misses a quality gate; ``error.report`` says by how much. The file exists only with
+            ``keep``.
+        QCompilerError: The work failed; nothing is left behind.
+    """
+    arguments = dict(locals())
+    callback = arguments.pop("progress")
+    return compile_with(CompileOptions(**arguments), progress=callback)
+
+
+def compile_with(
+    options: CompileOptions,
+    *,
+    progress: Progress | None = None,
+    announce: Callable[[Job], None] | None = None,
+) -> CompileResult:
+    """Compile as ``options`` say.
+
+    Args:
+        options: The request.
+        progress: Called as ``progress(stage, done, total)``.
+        announce: Called with the resolved request before any work.
+
+    Raises:
+        QCompilerError: As ``compile``.
+    """
+    from qcompiler.analysis.gates import gate_error
+    from qcompiler.driver.compile import execute
+    from qcompiler.driver.job import resolve
+    from qcompiler.driver.reporting import report_of
+    from qcompiler.driver.source import open_source
+    from qcompiler.ir import io
+
+    with open_source(options.model) as source:
+        job = resolve(options, source)
+        if announce is not None:
+            announce(job)
+        outcome = execute(job, progress or _silent)
+        report = report_of(outcome)
+        _write_side_files(outcome, report)
+    if outcome.misses:
+        hint = None if outcome.published else "--keep writes the file all the same"
+        error = gate_error(list(outcome.misses), where=str(job.output), hint=hint)
+        error.report = report
+        raise error
+    return CompileResult(io.load(job.output), job.output, report, outcome.decisions.plan)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def _write_side_files(outcome: Outcome, report: Report) -> None:
+    """Report, plan and dependencies; the first two also for a result that missed a gate: they say why."""
+    from qcompiler.driver.depfile import depfile_text
+    from qcompiler.driver.files import write_text
+
+    options = outcome.job.options
+    if options.report is not None:
+        write_text(Path(options.report), report.to_json())
+    if options.plan_out is not None:
+        write_text(Path(options.plan_out), json.dumps(outcome.decisions.plan, indent=1, ensure_ascii=False) + "\n")
+    if options.depfile is not None and outcome.published:
+        own = () if outcome.job.source.temporary else outcome.files
+        write_text(Path(options.depfile), depfile_text(outcome.job.output, (*own, *outcome.job.read_files())))
