@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.constants import array
 from qcompiler.ir.statistics import set_statistics, statistics
+from qcompiler.ir.uses import is_used
 from qcompiler.passes.normalize._rewrite import is_op, rank
 
 __all__ = ["Affine", "batch_norm", "elementwise", "keep_statistics"]
@@ -50,7 +51,7 @@ def batch_norm(node: ir.Node) -> tuple[Affine | None, str]:
     """
     if node.attributes.get_int("training_mode", 0):
         return None, "it is in training mode"
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+    if any(is_used(output) for output in node.outputs[1:]):
         return None, "its further outputs are used"
     arrays = [array(value) for value in node.inputs[1:5]]
     if len(arrays) < 4 or any(item is None for item in arrays):

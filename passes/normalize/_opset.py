@@ -14,9 +14,9 @@ import onnx_ir as ir
 
 from qcompiler.errors import ModelError
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._opset_adapters import ADAPTERS
+from qcompiler.passes.normalize._opset_adapters import ADAPTERS, SHAPED
 
-__all__ = ["CANONICAL_OPSET", "HIGHEST_EMITTED", "LOWEST_ACCEPTED", "convert", "schema", "target_opset"]
+__all__ = ["CANONICAL_OPSET", "HIGHEST_EMITTED", "LOWEST_ACCEPTED", "convert", "needs_shapes", "schema", "target_opset"]
 
 LOWEST_ACCEPTED = 7
 HIGHEST_ACCEPTED = 26
@@ -112,6 +112,11 @@ def _fits(node: ir.Node, old: onnx.defs.OpSchema) -> bool:
         and all(value.dtype is None or value.dtype.name in _TYPES_OF_21 for value in values)
         and not (node.op_type == "Cast" and ir.DataType(node.attributes.get_int("to", 1)).name not in _TYPES_OF_21)
     )
+
+
+def needs_shapes(model: ir.Model) -> bool:
+    """Whether lifting the model depends on shapes."""
+    return any(node.op_type in SHAPED for node in model.graph.all_nodes())
 
 
 def convert(model: ir.Model, edit: Edit) -> tuple[int, int]:

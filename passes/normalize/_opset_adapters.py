@@ -16,9 +16,10 @@ import onnx_ir as ir
 from qcompiler.errors import ModelError
 from qcompiler.ir.constants import array
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.uses import is_used
 from qcompiler.passes.normalize._rewrite import hand_over, rank, replace_node
 
-__all__ = ["ADAPTERS", "Adapter"]
+__all__ = ["ADAPTERS", "SHAPED", "Adapter"]
 
 Adapter: TypeAlias = Callable[[ir.Node, Edit], None]
 
@@ -129,7 +130,7 @@ def _batch_norm_9(node: ir.Node, edit: Edit) -> None:
 
 def _batch_norm_14(node: ir.Node, edit: Edit) -> None:
     """14: more than one output meant training mode; now an attribute says so, and there are three outputs."""
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+    if any(is_used(output) for output in node.outputs[1:]):
         raise _refuse(node, "it is in training mode")
     if len(node.outputs) > 1:
         node.resize_outputs(1)
@@ -227,3 +228,6 @@ ADAPTERS: Mapping[str, tuple[tuple[int, Adapter], ...]] = {
     "Upsample": ((10, _upsample),),
 }
 """Operator → (version of the incompatible change, how to follow it), ascending."""
+
+SHAPED = frozenset({"GroupNormalization", "Hardmax", "LogSoftmax", "Softmax"})
+"""Operators whose adapters read shapes."""

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.ir.edit import AttributeValue, Edit
+from qcompiler.ir.uses import only_use, use_count
 
 __all__ = [
     "consumers",
@@ -67,11 +68,8 @@ def consumers(value: ir.Value) -> list[tuple[ir.Node, int]]:
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads the value once and stands in the same graph; a graph output has none."""
-    uses = value.uses()
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    node = next(iter(uses)).node
-    return node if node.graph is value.graph else None
+    use = None if value.is_graph_output() else only_use(value)
+    return use[0] if use is not None and use[0].graph is value.graph else None
 
 
 def hand_over(edit: Edit, old: ir.Value, new: ir.Value) -> None:
@@ -79,11 +77,12 @@ def hand_over(edit: Edit, old: ir.Value, new: ir.Value) -> None:
 
     A tensor keeps its name as long as its content is the same, so that layers can be compared by name later.
     """
-    name = old.name
+    name, is_output = old.name, old.is_graph_output()
     edit.replace_uses(old, new)
-    if new.name != name and name and not new.is_graph_output() and not new.is_graph_input():
-        edit.rename(old, f"{name}_replaced")
-        new.name = name
+    if is_output or not name or new.name == name or new.is_graph_input() or new.is_graph_output():
+        return  # public names are the graph's business
+    edit.rename(old, f"{name}_replaced")
+    new.name = name
 
 
 def replace_node(
@@ -117,7 +116,7 @@ def own_constant(edit: Edit, node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     if value is None or value.const_value is None:
         raise ValueError(f"input {index} of {node.name} is not a constant")
-    if len(value.uses()) == 1 and not value.is_graph_output() and value.graph is node.graph:
+    if use_count(value) == 1 and not value.is_graph_output() and value.graph is node.graph:
         return value
     source = value.const_value
     copy = edit.constant(

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.ir.edit import AttributeValue, Edit
+from qcompiler.ir.uses import is_used
 from qcompiler.passes.normalize._rewrite import rank, replace_node
 from qcompiler.pipeline.base import Context
 
@@ -158,7 +159,7 @@ def _quick_gelu(node: ir.Node, edit: Edit) -> str:
 
 def _skip_layer_norm(node: ir.Node, edit: Edit) -> str:
     """LayerNormalization of ``input + skip + bias``; a fourth output is that sum."""
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:3]):
+    if any(is_used(output) for output in node.outputs[1:3]):
         return "its mean or variance is used"
     source, skip, gamma, beta, bias = (_input(node, index) for index in range(5))
     if rank(source) != rank(skip):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.constants import array, is_constant
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.uses import use_count
 from qcompiler.passes.normalize._rewrite import (
     flag,
     is_op,
@@ -158,7 +159,7 @@ def _weight_layout(node: ir.Node, ctx: Context) -> None:
     weight = node.inputs[1]
     if flag(node, "transB") or weight is None or not is_constant(weight):
         return
-    if len(weight.uses()) > 1:
+    if use_count(weight) > 1:
         ctx.skip(node, "its weight is shared and keeps its layout (transB = 0)")
         return
     source, shape = weight.const_value, static_shape(weight)

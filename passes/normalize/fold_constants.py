@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from qcompiler.ir import shapes
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.uses import is_used
 from qcompiler.passes.normalize import _evaluate
 from qcompiler.passes.normalize._rewrite import hand_over
 from qcompiler.passes.normalize._symbolic import ShapeArithmetic
@@ -53,7 +54,7 @@ def _sweep(model: ir.Model, ctx: Context, limit: int) -> bool:
     """One pass over the graph in topological order; whether there is shape arithmetic that another could fold."""
     arithmetic = ShapeArithmetic()
     for node in list(model.graph):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+        if not any(is_used(value) for value in node.outputs):
             continue
         tensors = _folded(node, ctx, limit)
         if tensors is None:

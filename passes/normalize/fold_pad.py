@@ -50,15 +50,10 @@ def _make_explicit(node: ir.Node, ctx: Context) -> None:
         if "auto_pad" in node.attributes:
             ctx.edit.set_attribute(node, "auto_pad", None)
         return
-    if mode == "VALID":
-        pads: list[int] | None = []
-    elif node.op_type == "ConvTranspose":
-        ctx.skip(node, f"auto_pad={mode} of a transposed convolution is read differently by different runtimes")
-        return
-    else:
-        pads = _same_pads(node, upper=mode == "SAME_UPPER")
-    if pads is None:
-        ctx.skip(node, f"auto_pad={mode} needs the spatial size of the input, which is not known")
+    pads = [] if mode == "VALID" else _same_pads(node, upper=mode == "SAME_UPPER")
+    reason = _why_not_explicit(node, pads) if mode != "VALID" else ""
+    if reason or pads is None:
+        ctx.skip(node, f"auto_pad={mode} {reason}")
         return
     for attribute in ("auto_pad", "ceil_mode"):  # SAME and VALID fix the output size: ceil_mode is ignored with them
         if attribute in node.attributes:
@@ -67,6 +62,15 @@ def _make_explicit(node: ir.Node, ctx: Context) -> None:
         ctx.edit.set_attribute(node, "pads", pads)
     elif "pads" in node.attributes:
         ctx.edit.set_attribute(node, "pads", None)
+
+
+def _why_not_explicit(node: ir.Node, pads: list[int] | None) -> str:
+    """Why SAME padding cannot be written in numbers; empty where it can."""
+    if node.op_type == "ConvTranspose":
+        return "of a transposed convolution is read differently by different runtimes"
+    if node.op_type != "Conv" and any(step != 1 for step in integers(node, "dilations")):
+        return "of a pooling with dilations is read differently by different runtimes"
+    return "needs the spatial size of the input, which is not known" if pads is None else ""
 
 
 def _kernel(node: ir.Node) -> list[int] | None:

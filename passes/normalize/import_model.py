@@ -12,6 +12,7 @@ from qcompiler.errors import ModelError
 from qcompiler.ir import shapes
 from qcompiler.ir.constants import scalar
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.uses import is_used
 from qcompiler.passes.normalize import _opset, _precision, _unfuse
 from qcompiler.passes.normalize._quantized import refuse_quantized
 from qcompiler.passes.normalize._rewrite import is_op
@@ -49,7 +50,7 @@ class ImportModel(Pass):
         _drop_no_ops(model, ctx)
         _fill_names(model, ctx.edit)
         before = _opset.source_opset(model)
-        if before < _opset.CANONICAL_OPSET:
+        if before < _opset.CANONICAL_OPSET and _opset.needs_shapes(model):
             shapes.infer(model)
         before, after = _opset.convert(model, ctx.edit)
         if before != after:
@@ -59,7 +60,6 @@ class ImportModel(Pass):
         if _precision.to_float32(model, ctx):
             shapes.infer(model)
         _fill_names(model, ctx.edit)
-        _sort(model)
         _record_foreign(model, ctx)
 
 
@@ -115,7 +115,7 @@ def _dropout_needed(node: ir.Node) -> str | None:
     """Why a Dropout cannot be removed; ``None`` where it can."""
     if len(node.inputs) > 2 and node.inputs[2] is not None and scalar(node.inputs[2]) != 0:
         return "training_mode may be set"
-    if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
+    if any(is_used(mask) for mask in node.outputs[1:]):
         return "its mask is used"
     return None
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from qcompiler.ir.uses import is_used
 from qcompiler.pipeline.base import Context, Pass, Preserves
 
 __all__ = ["RemoveDeadCode"]
@@ -25,8 +26,8 @@ class RemoveDeadCode(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for node in reversed(list(model.graph)):
-            if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            if not any(is_used(value) for value in node.outputs):
                 ctx.edit.remove(node)
         for value in list(model.graph.initializers.values()):
-            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+            if not is_used(value) and not value.is_graph_input():
                 ctx.edit.remove_initializer(value)

@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.uses import use_count
 from qcompiler.passes.normalize._rewrite import consumers, is_op, own_constant
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
@@ -33,7 +34,7 @@ class UnshareBiases(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for value in list(model.graph.initializers.values()):
-            if is_constant(value) and len(value.uses()) > 1:
+            if is_constant(value) and use_count(value) > 1:
                 _unshare(value, ctx)
 
 

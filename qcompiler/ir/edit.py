@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.ir.uses import is_used
 from qcompiler.quant import state
 
 __all__ = ["AttributeValue", "Edit"]
@@ -86,17 +87,17 @@ class Edit:
     ) -> ir.Value:
         """Add an initializer (to ``graph``, by default the main graph) and return its value."""
         name = self.unique_name(base)
-        tensor = array if isinstance(array, ir.TensorProtocol) else ir.Tensor(np.asarray(array), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        (graph or self.model.graph).register_initializer(value)
+        tensor = _as_tensor(array, name)
+        value = ir.Value(name=name, shape=_shape_of(tensor), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        (self.model.graph if graph is None else graph).register_initializer(value)
         self.count += 1
         return value
 
     def set_constant(self, value: ir.Value, array: NDArray[np.generic] | ir.TensorProtocol) -> None:
         """Replace the content of an initializer in place; every consumer sees the new content."""
-        tensor = array if isinstance(array, ir.TensorProtocol) else ir.Tensor(np.asarray(array), name=value.name)
+        tensor = _as_tensor(array, value.name)
         value.const_value = tensor
-        value.shape = ir.Shape(tensor.shape)
+        value.shape = _shape_of(tensor)
         value.type = ir.TensorType(tensor.dtype)
         self.count += 1
 
@@ -104,7 +105,7 @@ class Edit:
         """Drop an initializer without uses."""
         if value.graph is None or value.name is None:
             raise ValueError(f"{value.name} is not an initializer of a graph")
-        if next(iter(value.uses()), None) is not None or value.is_graph_output():
+        if is_used(value):
             raise ValueError(f"initializer {value.name} is still used")
         del value.graph.initializers[value.name]
         self.count += 1
@@ -155,7 +156,7 @@ class Edit:
         elif after is not None:
             _graph_of(after).insert_after(after, node)
         else:
-            (graph or self.model.graph).append(node)
+            (self.model.graph if graph is None else graph).append(node)
         self.count += 1
         return node
 
@@ -207,7 +208,7 @@ class Edit:
             producer = old.producer()
             after = new.producer() if new.graph is graph else None
             anchor = {"after": after} if after is not None else {"before": producer}
-            new = self.insert("Identity", [new], **anchor, graph=graph).outputs[0]  # type: ignore[arg-type]
+            new = self.insert("Identity", [new], **anchor, graph=graph).outputs[0]
             new.shape, new.type = old.shape, old.type
         public, private = old.name, new.name
         old.name, new.name = self.unique_name(f"{public}_replaced"), public
@@ -219,23 +220,31 @@ class Edit:
 
     def remove_unused(self, values: Iterable[ir.Value]) -> None:
         """Remove producers and initializers of ``values`` that nothing uses any more, and what fed only them."""
-        stack = [value for value in values if value is not None]
+        stack = list(values)
         while stack:
             value = stack.pop()
-            if value.is_graph_output() or next(iter(value.uses()), None) is not None:
+            if is_used(value):
                 continue
             producer = value.producer()
             if producer is None:
                 if value.is_initializer() and not value.is_graph_input():
                     self.remove_initializer(value)
                 continue
-            if producer.graph is None or any(
-                output.is_graph_output() or next(iter(output.uses()), None) is not None for output in producer.outputs
-            ):
+            if producer.graph is None or any(is_used(output) for output in producer.outputs):
                 continue
             feeding = [item for item in producer.inputs if item is not None]
             self.remove(producer)
             stack.extend(feeding)
+
+
+def _shape_of(tensor: ir.TensorProtocol) -> ir.Shape:
+    return ir.Shape([int(size) for size in tensor.shape.numpy()])
+
+
+def _as_tensor(array: NDArray[np.generic] | ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
+    if isinstance(array, np.ndarray | np.generic):  # asking for the protocol instead costs 20 µs a time
+        return ir.Tensor(np.asarray(array), name=name)
+    return array
 
 
 def _graph_of(node: ir.Node) -> ir.Graph:

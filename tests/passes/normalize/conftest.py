@@ -51,7 +51,7 @@ def family() -> tuple[Pass, ...]:
 
 @pytest.fixture(scope="session")
 def apply() -> Callable[..., Context]:
-    """``apply(model, *passes)`` runs them, twice: the second time nothing may change. Returns the first run's context."""
+    """``apply(model, *passes)`` runs them twice: the second time nothing may change. Returns the first context."""
 
     def run(model: ir.Model, *passes: Pass) -> Context:
         context = Context(Edit(model))
@@ -112,7 +112,11 @@ def equal(feed_for: Callable[..., dict[str, NDArray[Any]]]) -> Callable[..., flo
     """``equal(reference, model)``: same outputs within 1e-5 of the largest; the reference runs unoptimized."""
 
     def check(
-        reference: ir.Model | onnx.ModelProto | Path, model: ir.Model, feed: Arrays | None = None, limit: float = 1e-5
+        reference: ir.Model | onnx.ModelProto | Path,
+        model: ir.Model,
+        feed: Arrays | None = None,
+        limit: float = 1e-5,
+        optimize: bool = True,
     ) -> float:
         if isinstance(reference, onnx.ModelProto):
             reference = ir.from_proto(reference)
@@ -120,7 +124,7 @@ def equal(feed_for: Callable[..., dict[str, NDArray[Any]]]) -> Callable[..., flo
             assert isinstance(reference, ir.Model)
             feed = feed_for(reference)
         want = Runner(reference, optimize=False).run(feed)
-        got = Runner(model).run(feed)
+        got = Runner(model, optimize=optimize).run(feed)
         assert list(want) == list(got)
         worst = 0.0
         for name, array in want.items():

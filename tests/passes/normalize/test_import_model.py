@@ -16,7 +16,9 @@ from qcompiler.passes.normalize.import_model import ImportModel
 WEIGHT = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
 
 
-def test_weights_in_every_guise_become_initializers(parse: Callable, apply: Callable, equal: Callable, kinds: Callable) -> None:
+def test_weights_in_every_guise_become_initializers(
+    parse: Callable, apply: Callable, equal: Callable, kinds: Callable
+) -> None:
     text = """
         <ir_version: 8, opset_import: ["" : 13]>
         g (float[N, 2] x) => (float[N, 2] y)
@@ -59,7 +61,9 @@ def test_initializers_leave_the_inputs(apply: Callable, equal: Callable) -> None
     equal(proto, model, {"x": WEIGHT})
 
 
-def test_dropout_and_identity_go_and_the_interface_stays(parse: Callable, apply: Callable, equal: Callable, kinds: Callable) -> None:
+def test_dropout_and_identity_go_and_the_interface_stays(
+    parse: Callable, apply: Callable, equal: Callable, kinds: Callable
+) -> None:
     text = """
         <ir_version: 8, opset_import: ["" : 13]>
         g (float[2, 2] x) => (float[2, 2] y, float[2, 2] same)
@@ -74,6 +78,17 @@ def test_dropout_and_identity_go_and_the_interface_stays(parse: Callable, apply:
     apply(model, ImportModel())
     assert kinds(model) == {"Relu": 1, "Identity": 1}  # an input that is an output needs a node
     assert [value.name for value in model.graph.outputs] == ["y", "same"]
+    equal(parse(text), model)
+
+
+def test_constants_may_be_outputs(parse: Callable, apply: Callable, equal: Callable) -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 13]>
+        g (float[2] x) => (float[2] y, float[2] fixed, float[2] same)
+        <float[2] w = {1, 2}>
+        { fixed = Constant <value_floats = [1.0, 2.0]> ()  same = Identity (w)  a = Add (x, fixed)  y = Add (a, w) }"""
+    model = parse(text)
+    apply(model, ImportModel())
     equal(parse(text), model)
 
 
@@ -122,7 +137,9 @@ def test_nodes_are_sorted(apply: Callable) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "double", "bfloat16"])
-def test_other_float_types_compute_in_float32(dtype: str, parse: Callable, apply: Callable, kinds: Callable, equal: Callable) -> None:
+def test_other_float_types_compute_in_float32(
+    dtype: str, parse: Callable, apply: Callable, kinds: Callable, equal: Callable
+) -> None:
     text = f"""
         <ir_version: 8, opset_import: ["" : 21]>
         g ({dtype}[2, 2] x) => ({dtype}[2, 2] y)
@@ -154,7 +171,10 @@ def test_quantized_models_are_refused(node: str, inputs: tuple[str, ...], apply:
     graph = helper.make_graph(
         [made],
         "g",
-        [helper.make_tensor_value_info("q", TensorProto.UINT8, [1, 1, 2, 2]), helper.make_tensor_value_info("s", TensorProto.FLOAT, [])],
+        [
+            helper.make_tensor_value_info("q", TensorProto.UINT8, [1, 1, 2, 2]),
+            helper.make_tensor_value_info("s", TensorProto.FLOAT, []),
+        ],
         [helper.make_empty_tensor_value_info("y")],
     )
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8))
@@ -165,7 +185,9 @@ def test_quantized_models_are_refused(node: str, inputs: tuple[str, ...], apply:
     assert "float model" in caught.value.hint
 
 
-def test_bodies_stay_and_what_they_capture_lives(parse: Callable, apply: Callable, family: tuple, equal: Callable, skips: Callable) -> None:
+def test_bodies_stay_and_what_they_capture_lives(
+    parse: Callable, apply: Callable, family: tuple, equal: Callable, skips: Callable
+) -> None:
     text = """
         <ir_version: 8, opset_import: ["" : 12]>
         g (float[4] x, bool flag) => (float[4] y)
@@ -212,10 +234,13 @@ def test_unknown_operators_are_kept_and_recorded(parse: Callable, apply: Callabl
 FUSED = {
     "FusedConv": ('com.microsoft.FusedConv <activation = "Relu", pads = [1, 1, 1, 1]> (x, k)', {"Conv": 1, "Relu": 1}),
     "FusedConv-residual": (
-        'com.microsoft.FusedConv <activation = "Clip", activation_params = [0.0, 1.0], pads = [1, 1, 1, 1]> (x, k, , x)',
+        'com.microsoft.FusedConv <activation = "Clip", activation_params = [0.0, 1.0],pads = [1, 1, 1, 1]> (x, k, , x)',
         {"Conv": 1, "Add": 1, "Clip": 1},
     ),
-    "FusedMatMul": ("com.microsoft.FusedMatMul <alpha = 0.5, transB = 1> (x, x)", {"Transpose": 1, "MatMul": 1, "Mul": 1}),
+    "FusedMatMul": (
+        "com.microsoft.FusedMatMul <alpha = 0.5, transB = 1> (x, x)",
+        {"Transpose": 1, "MatMul": 1, "Mul": 1},
+    ),
     "Gelu": ("com.microsoft.Gelu (x)", {"Gelu": 1}),
     "FastGelu": ("com.microsoft.FastGelu (x, row)", {"Add": 1, "Gelu": 1}),
     "BiasGelu": ("com.microsoft.BiasGelu (x, row)", {"Add": 1, "Gelu": 1}),
@@ -224,7 +249,9 @@ FUSED = {
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_fused_operators_are_taken_apart(name: str, parse: Callable, apply: Callable, equal: Callable, kinds: Callable) -> None:
+def test_fused_operators_are_taken_apart(
+    name: str, parse: Callable, apply: Callable, equal: Callable, kinds: Callable
+) -> None:
     expression, expected = FUSED[name]
     text = f"""
         <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
@@ -239,7 +266,9 @@ def test_fused_operators_are_taken_apart(name: str, parse: Callable, apply: Call
     equal(parse(text), model)
 
 
-def test_skip_layer_normalization_is_taken_apart(parse: Callable, apply: Callable, equal: Callable, kinds: Callable) -> None:
+def test_skip_layer_normalization_is_taken_apart(
+    parse: Callable, apply: Callable, equal: Callable, kinds: Callable
+) -> None:
     text = """
         <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
         g (float[1, 2, 3] x, float[1, 2, 3] skip) => (float[1, 2, 3] y, float[1, 2, 3] total)
@@ -261,7 +290,9 @@ def test_what_is_not_simple_stays_fused(parse: Callable, apply: Callable, skips:
     assert model.opset_imports["com.microsoft"] == 1
 
 
-def test_a_huge_constant_of_shape_stays_a_node(parse: Callable, apply: Callable, skips: Callable, kinds: Callable) -> None:
+def test_a_huge_constant_of_shape_stays_a_node(
+    parse: Callable, apply: Callable, skips: Callable, kinds: Callable
+) -> None:
     model = parse("""
         <ir_version: 8, opset_import: ["" : 17]>
         g (float[1] x) => (float[1000, 1000] y)

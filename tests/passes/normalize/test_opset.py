@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_every_incompatible_change_has_an_adapter() -> None:
     missing = []
     for name, versions in history.items():
         versions.sort(key=lambda schema: schema.since_version)
-        for old, new in zip(versions, versions[1:], strict=False):
+        for old, new in itertools.pairwise(versions):
             if LOWEST_ACCEPTED < new.since_version <= CANONICAL_OPSET and _incompatible(old, new):
                 handled = [version for version, _ in ADAPTERS.get(name, ())]
                 # an operator that was renamed is followed in one step, at the version of the renaming
@@ -53,10 +54,14 @@ def test_every_incompatible_change_has_an_adapter() -> None:
                     missing.append((name, old.since_version, new.since_version))
     # default changed from bilinear to linear: covered; RoiAlign's new attribute changed what its absence means
     assert missing == []
-    assert {("RoiAlign", 16), *FEATURES} <= {(name, version) for name, rules in ADAPTERS.items() for version, _ in rules}
+    assert {("RoiAlign", 16), *FEATURES} <= {
+        (name, version) for name, rules in ADAPTERS.items() for version, _ in rules
+    }
 
 
-def _model(nodes: list[onnx.NodeProto], opset: int, shape: tuple[int, ...], constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+def _model(
+    nodes: list[onnx.NodeProto], opset: int, shape: tuple[int, ...], constants: dict[str, np.ndarray]
+) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "g",
@@ -138,7 +143,14 @@ def test_every_accepted_opset(opset: int, apply: Callable, equal: Callable) -> N
 
 
 def test_newer_opset_is_kept_where_an_operator_needs_it(apply: Callable, equal: Callable) -> None:
-    proto = _model([_node("RMSNormalization", "x", "six"), ], 24, SHAPE, {"six": np.ones(6, np.float32)})
+    proto = _model(
+        [
+            _node("RMSNormalization", "x", "six"),
+        ],
+        24,
+        SHAPE,
+        {"six": np.ones(6, np.float32)},
+    )
     model = ir.from_proto(proto)
     apply(model, ImportModel())
     assert (model.opset_imports[""], model.ir_version) == (23, 11)
@@ -171,7 +183,9 @@ def test_operator_newer_than_25_is_refused() -> None:
         (_node("Upsample", "x"), 9, "no scales"),
     ],
 )
-def test_what_has_no_counterpart_is_refused(node: onnx.NodeProto, opset: int, reason: str | None, apply: Callable) -> None:
+def test_what_has_no_counterpart_is_refused(
+    node: onnx.NodeProto, opset: int, reason: str | None, apply: Callable
+) -> None:
     node.name = "culprit"
     model = ir.from_proto(_model([node], opset, SHAPE, {"four": CONSTANTS["four"]}))
     if reason is None:  # further outputs that nothing reads mean nothing
