@@ -24,12 +24,15 @@ from qcompiler.errors import QCompilerError, VerificationError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from qcompiler.analysis.latency import Comparison
+    from qcompiler.analysis.latency import Latency
     from qcompiler.analysis.quality import Quality
     from qcompiler.pipeline.base import PassRecord
     from qcompiler.pipeline.instruments.bisect import Bisect, Measurement
 
 __all__ = ["Outcome", "execute"]
+
+_LATENCY_BUDGET = 0.6
+"""Seconds of runs: enough to see a factor, ``qcompiler bench`` measures properly."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Outcome:
     decisions: DecisionWatch
     records: tuple[PassRecord, ...]
     quality: Quality
-    latency: Comparison | None
+    latency: Latency | None
     latency_reason: str
     misses: tuple[str, ...]
     published: bool
@@ -161,7 +164,7 @@ def _measure(job: Job, staged: Path, samples: Samples, progress: Progress) -> Qu
     )
 
 
-def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Comparison | None, str]:
+def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Latency | None, str]:
     """Latency of both models, or why it says nothing here."""
     from qcompiler.target.runs_here import runs_here
 
@@ -170,10 +173,10 @@ def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Comparison | Non
     here, reason = runs_here(job.target)
     if not here:
         return None, reason
-    from qcompiler.analysis.latency import compare_latency
+    from qcompiler.analysis.latency import measure_latency
 
     feed: dict[str, Any] = next(iter(samples.evaluation))
-    return compare_latency(job.source.path, staged, feed), ""
+    return measure_latency(job.source.path, staged, feed, budget=_LATENCY_BUDGET), ""
 
 
 def _misses(job: Job, quality: Quality, decisions: DecisionWatch) -> list[str]:

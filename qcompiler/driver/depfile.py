@@ -15,14 +15,19 @@ def depfile_text(output: Path, inputs: Iterable[Path]) -> str:
     targets as well, so that a deleted input does not stop ``make``.
     """
     files = sorted({str(file) for path in inputs for file in _files(path)})
-    rule = f"{_escape(str(output))}:" + "".join(f" \\\n  {_escape(file)}" for file in files)
-    return rule + "\n" + "".join(f"\n{_escape(file)}:\n" for file in files)
+    rule = f"{_target(str(output))}:" + "".join(f" \\\n  {_escape(file)}" for file in files)
+    return rule + "\n" + "".join(f"\n{_target(file)}:\n" for file in files)
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         return [file for file in path.rglob("*") if file.is_file()]
     return [path]
+
+
+def _target(name: str) -> str:
+    """A name before the colon, where ``%`` would make a pattern rule."""
+    return _escape(name).replace("%", "\\%")
 
 
 def _escape(name: str) -> str:
