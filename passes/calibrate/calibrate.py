@@ -162,7 +162,7 @@ def _observe(model: ir.Model, watchers: dict[str, Observer], ctx: Context) -> No
             "ranges of activations need calibration samples",
             hint="give --calibration DATA (an .npz file or a folder), or --calibration random to try the compiler out",
         )
-    weights = row_weights.find(dataset.inputs)
+    weights = row_weights.find(dataset.inputs, model.graph)
     if weights is not None:
         ctx.note(f"padding rows (input '{weights.mask}' = 0) weigh nothing")
     for note in dataset.notes:

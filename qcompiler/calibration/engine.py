@@ -51,7 +51,7 @@ def collect(
         return
     from qcompiler.calibration import cache
 
-    entry = cache.entry(model, dataset, observers, ctx, row_weights)
+    entry = cache.entry(model, dataset, observers, ctx, None if row_weights is None else row_weights.key())
     if entry is not None and entry.read(observers):
         return
     total = len(dataset)

@@ -10,18 +10,24 @@ Every session made here disables ``WeightBiasQuantization``: that level-1 optimi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
+from qcompiler.ir.parts import PartRunner, cut, first_line, open_session, weight_cuts
 
-__all__ = ["Feed", "Runner", "session_options", "to_light_proto"]
+__all__ = ["PART_BYTES", "Feed", "Runner", "light_proto", "session_options", "to_light_proto"]
+
+PART_BYTES: Final = 384 << 20
+"""A model with more weights than this runs piece by piece."""
 
 Feed: TypeAlias = dict[str, NDArray[Any]]
 
@@ -50,25 +56,32 @@ class Runner:
         optimize: bool = True,
         layout: bool = True,
     ) -> None:
-        import onnxruntime
+        options = functools.partial(session_options, threads=threads, optimize=optimize, layout=layout)
+        if not isinstance(model, ir.Model) and _weight_bytes(Path(model)) > PART_BYTES:
+            from qcompiler.ir import io
 
-        options = session_options(threads=threads, optimize=optimize, layout=layout)
-        source: bytes | str
+            model = io.load(model)
         if isinstance(model, ir.Model):
-            proto, arrays = to_light_proto(model, outputs)
-            self._arrays = arrays  # the session reads them in place: keep them alive
-            self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
-            if self._values:
-                options.add_external_initializers(list(self._values), list(self._values.values()))
-            source = proto.SerializeToString()
+            self._open(model, outputs, options)
         else:
-            source = str(model)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-            )
-        except Exception as error:  # ONNX Runtime raises many unrelated types
-            raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+            self._session: Any = open_session(str(model), {}, options())
+            self._describe(outputs)
+
+    def _open(self, model: ir.Model, outputs: Sequence[str] | None, options: Callable[[], Any]) -> None:
+        proto, weights = light_proto(model, outputs)
+        if sum(tensor.nbytes for tensor in weights.values()) <= PART_BYTES:
+            # The session reads the arrays in place: keep them alive.
+            self._arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in weights.items()}
+            self._session = open_session(proto.SerializeToString(), self._arrays, options())
+            self._describe(outputs)
+            return
+        self._session = None
+        self._parts = PartRunner(proto, weights, options)
+        self.inputs = {value.name: (_type_text(value), _shape(value)) for value in proto.graph.input}
+        self.outputs = [value.name for value in proto.graph.output]
+        self._cuts = cut(proto.graph, weight_cuts(proto.graph, weights, PART_BYTES), set(self.outputs))
+
+    def _describe(self, outputs: Sequence[str] | None) -> None:
         self.inputs: dict[str, tuple[str, list[int | str | None]]] = {
             item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()
         }
@@ -83,10 +96,15 @@ class Runner:
             ModelError: ONNX Runtime failed; the text says on which node.
         """
         names = self.outputs if outputs is None else list(outputs)
+        if self._session is None:
+            sample = dict(feed)
+            for part in self._cuts:
+                self._parts.run(part, [sample])
+            return {name: sample[name] for name in names}
         try:
             results = self._session.run(names, dict(feed))
         except Exception as error:
-            raise ModelError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime failed while running the model: {first_line(error)}") from error
         return dict(zip(names, results, strict=True))
 
 
@@ -102,6 +120,8 @@ def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = T
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     elif not layout:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        # Such runs alternate with work of our own, during which waiting threads must not burn the processor.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
@@ -117,7 +137,14 @@ def to_light_proto(
     Returns:
         The protobuf, whose large initializers are marked external, and the arrays to bind to them.
     """
-    arrays: dict[str, NDArray[Any]] = {}
+    proto, weights = light_proto(model, outputs)
+    return proto, {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in weights.items()}
+
+
+def light_proto(
+    model: ir.Model, outputs: Iterable[str] | None = None
+) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """Like ``to_light_proto``, but the weights are not read: a lazy tensor stays lazy."""
     large: list[tuple[ir.Value, ir.TensorProtocol]] = []
     for value in model.graph.initializers.values():
         tensor = value.const_value
@@ -126,7 +153,6 @@ def to_light_proto(
     try:
         for value, tensor in large:
             name = str(value.name)
-            arrays[name] = np.ascontiguousarray(tensor.numpy())
             value.const_value = ir.ExternalTensor(
                 "weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
             )  # type: ignore[arg-type]
@@ -136,7 +162,7 @@ def to_light_proto(
             value.const_value = tensor
     if outputs is not None:
         _set_outputs(proto, model, list(outputs))
-    return proto, arrays
+    return proto, {str(value.name): tensor for value, tensor in large}
 
 
 _ORT_NAMES = frozenset(
@@ -158,5 +184,24 @@ def _set_outputs(proto: onnx.ModelProto, model: ir.Model, names: list[str]) -> N
             item.type.tensor_type.elem_type = int(value.type.dtype)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
+def _type_text(value: onnx.ValueInfoProto) -> str:
+    name = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    return f"tensor({name})"
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    dimensions = value.type.tensor_type.shape.dim
+    return [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dimensions]
+
+
+def _weight_bytes(path: Path) -> int:
+    """Bytes of a model file and of the external data that it names; a large file is not read for that."""
+    size = path.stat().st_size if path.is_file() else 0
+    if not size or size > PART_BYTES:
+        return size
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (DecodeError, ValueError):  # not a model: the session says so better
+        return size
+    entries = [item for tensor in graph.initializer for item in tensor.external_data if item.key == "length"]
+    return size + sum(int(item.value) for item in entries if item.value.isdigit())
