@@ -260,32 +260,8 @@ def random(inputs: Mapping[str, tuple[Any, Sequence[Any] | None]], count: int = 
     Floats are standard normal; 8-bit integers cover their range; other integers lie in 0 … 9, small enough for any
     vocabulary; masks are all ones. A dynamic batch is 1; other dynamic axes get 224 in images, else 16.
     """
+    from qcompiler.calibration import made_up
+
     declared = {name: InputSpec(_dtype(pair[0]), _shape(pair[1])) for name, pair in inputs.items()}
-    generator = np.random.default_rng(seed)
-    feeds = [
-        {name: _draw(generator, name, spec.dtype, _concrete(spec)) for name, spec in declared.items()}
-        for _ in range(count)
-    ]
-    notes = tuple(
-        f"input '{name}' is {spec_text(spec)}: random data takes {_concrete(spec)}"
-        for name, spec in declared.items()
-        if any(not isinstance(item, int) for item in (spec.shape or ())[1:])
-    )
-    dataset = load(feeds, declared)
-    return replace(dataset, source="random data", notes=notes)
-
-
-def _concrete(spec: InputSpec) -> tuple[int, ...]:
-    shape = spec.shape or (1,)
-    unknown = 224 if len(shape) == 4 else 16
-    return tuple(item if isinstance(item, int) else (1 if axis == 0 else unknown) for axis, item in enumerate(shape))
-
-
-def _draw(generator: np.random.Generator, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if dtype == np.bool_ or "mask" in name.lower():
-        return np.ones(shape, dtype)
-    if np.issubdtype(dtype, np.integer):
-        info = np.iinfo(dtype)
-        low, high = (int(info.min), int(info.max) + 1) if info.bits == 8 else (0, 10)
-        return generator.integers(low, high, shape).astype(dtype)
-    return generator.standard_normal(shape).astype(dtype)
+    dataset = load(made_up.feeds(declared, count, seed), declared)
+    return replace(dataset, source="random data", notes=made_up.notes(declared))
