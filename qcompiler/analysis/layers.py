@@ -8,10 +8,10 @@ layer says how far the computation has drifted *up to there*.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +30,8 @@ __all__ = ["LayerQuality", "match_layers", "measure_layers"]
 _CHUNK_BYTES = 80 << 20
 """Tensors are fetched in groups of about this size, so that memory does not grow with the depth of the model."""
 
+_ENOUGH_BYTES = 96 << 20
+_MOST_SAMPLES = 8
 _UNKNOWN_BYTES = 1 << 20
 _PASS_THROUGH = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu"})
@@ -111,11 +113,11 @@ def measure_layers(
     dataset: Dataset,
     pairs: Mapping[str, str],
     *,
-    samples: int = 4,
+    samples: int | None = None,
     threads: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[LayerQuality], list[str]]:
-    """SQNR of the tensors in ``pairs`` on the first ``samples`` samples.
+) -> tuple[list[LayerQuality], int, list[str]]:
+    """SQNR of the tensors in ``pairs`` on the first samples.
 
     Both models run unoptimized: fusion would remove the very tensors asked for, and Q/DQ nodes executed one by one
     compute what the quantized graph means.
@@ -125,12 +127,12 @@ def measure_layers(
         candidate: The quantized model.
         dataset: Samples.
         pairs: Float tensor name to the name in the candidate.
-        samples: Samples to run.
+        samples: Samples to run; ``None`` takes up to 8, fewer where a sample's tensors are large.
         threads: Intra-operator threads; 0 lets ONNX Runtime choose.
         progress: Called as ``progress("layers", done, total)``.
 
     Returns:
-        Layers in graph order, and notes about tensors that were not compared.
+        Layers in graph order, on how many samples, and notes about tensors that were not compared.
     """
     makers = {str(value.name): (node, value) for node in reference.graph for value in node.outputs if value.name}
     theirs = {str(value.name) for node in candidate.graph for value in node.outputs if value.name}
@@ -139,28 +141,42 @@ def measure_layers(
     groups = list(_groups(usable))
     powers = {str(value.name): Power() for value, _ in usable}
     say = progress or (lambda *_: None)
-    total = 2 * min(samples, len(dataset))
     with tempfile.SpooledTemporaryFile(max_size=_CHUNK_BYTES) as spool:
-        feeds = islice(dataset, samples)
-        for done, tensors in enumerate(_fetch(reference, feeds, [[a for a, _ in group] for group in groups], threads)):
-            say("layers", done // len(groups), total)
-            for array in tensors.values():
-                np.save(spool, array, allow_pickle=False)
+        ours = _fetch(reference, dataset, [[a for a, _ in group] for group in groups], threads)
+        used = _record(ours, spool, len(groups), min(samples or _MOST_SAMPLES, len(dataset)), samples is None)
         spool.seek(0)
-        feeds = islice(dataset, samples)
-        for done, tensors in enumerate(_fetch(candidate, feeds, [[b for _, b in group] for group in groups], threads)):
-            say("layers", (done // len(groups)) + total // 2, total)
+        theirs_too = _fetch(candidate, islice(dataset, used), [[b for _, b in group] for group in groups], threads)
+        for done, tensors in enumerate(theirs_too):
+            say("layers", done, used * len(groups))
             for a, b in groups[done % len(groups)]:
                 _update(powers[a], np.load(spool, allow_pickle=False), tensors[b])
     misshapen = [name for name, power in powers.items() if power.shapes_differ]
     if misshapen:
         notes.append(f"{len(misshapen)} tensors have another shape in the candidate: {_some(misshapen)}")
-    return [_layer(makers[name][0], name, power) for name, power in powers.items() if not power.shapes_differ], notes
+    layers = [_layer(makers[name][0], name, power) for name, power in powers.items() if not power.shapes_differ]
+    return layers, used if layers else 0, notes
+
+
+def _record(fetched: Generator[Feed, None, None], spool: IO[bytes], groups: int, most: int, by_size: bool) -> int:
+    """Keep the tensors of the float model; return on how many samples.
+
+    One sample of a large network says what there is to say about its layers, and takes as long as all the rest. How
+    many are run follows from bytes, not from seconds, so that a report comes out the same again.
+    """
+    size = done = 0
+    for done, tensors in enumerate(fetched, 1):
+        for array in tensors.values():
+            np.save(spool, array, allow_pickle=False)
+            size += array.nbytes
+        if done % groups == 0 and (done // groups == most or (by_size and size * 2 > _ENOUGH_BYTES)):
+            break
+    fetched.close()  # the session and its memory
+    return done // groups if groups else 0
 
 
 def _fetch(
     model: ir.Model, feeds: Iterable[Feed], groups: Sequence[Sequence[str]], threads: int
-) -> Iterator[Feed]:
+) -> Generator[Feed, None, None]:
     """Run every feed once per group of tensors. The session lives no longer than the iteration."""
     if not groups:
         return

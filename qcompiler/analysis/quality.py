@@ -118,7 +118,7 @@ def compare(
     *,
     per_layer: Mapping[str, str] | None = None,
     metric: str | Metric = "sqnr",
-    layer_samples: int = 4,
+    layer_samples: int | None = None,
     threads: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Quality:
@@ -130,7 +130,7 @@ def compare(
         dataset: Held-out samples, with labels where there are any.
         per_layer: Float tensor name to the candidate's tensor name; those get figures of their own.
         metric: The figure asked for.
-        layer_samples: Samples that the layers are measured on.
+        layer_samples: Samples that the layers are measured on; ``None`` takes up to 8, fewer for large networks.
         threads: Intra-operator threads; 0 lets ONNX Runtime choose.
         progress: Called as ``progress(stage, done, total)``.
 
@@ -149,13 +149,13 @@ def compare(
     report = progress or _silent
     outputs, notes = _outputs(reference, candidate, dataset, chosen, threads, report)
     layers: list[LayerQuality] = []
+    used = 0
     if per_layer:
         models = _loaded(reference), _loaded(candidate)
-        layers, more = measure_layers(
+        layers, used, more = measure_layers(
             *models, dataset, per_layer, samples=layer_samples, threads=threads, progress=progress
         )
         notes += more
-    used = min(layer_samples, len(dataset)) if layers else 0
     return Quality(chosen, len(dataset), tuple(outputs), tuple(layers), used, tuple(notes))
 
 
