@@ -18,7 +18,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.analysis import interval_elementwise, interval_linear, interval_structure
+from qcompiler.analysis import (
+    interval_activation,
+    interval_elementwise,
+    interval_linear,
+    interval_pooling,
+    interval_structure,
+)
 from qcompiler.analysis.interval import Float64, Interval, epsilon, settled, unbounded
 from qcompiler.ir import constants, patterns
 
@@ -187,7 +193,9 @@ def _batch_normalization(known: Intervals, node: ir.Node) -> Interval:
 
 
 _RULES: dict[str, Rule] = {
+    **interval_activation.RULES,
     **interval_elementwise.RULES,
+    **interval_pooling.RULES,
     **interval_structure.RULES,
     "BatchNormalization": _batch_normalization,
     "Conv": _convolution,
@@ -197,7 +205,7 @@ _RULES: dict[str, Rule] = {
 }
 
 _FOREIGN: dict[str, Rule] = {
-    name: interval_elementwise.RULES[target]
+    name: interval_activation.RULES[target]
     for name, target in (("SimplifiedLayerNormalization", "RMSNormalization"), ("Gelu", "Gelu"))
 }
 """Operators of other domains with the meaning of a standard one."""
