@@ -71,8 +71,8 @@ def _candidates(anchor: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
             if other is None or constants.is_constant(other):
                 continue
             scaled = patterns.only_consumer(node.outputs[0], "Mul", "Div")
-            half = other.producer()
-            inner = patterns.scalar_operand(half) if half is not None and patterns.has_type(half, "Mul", "Div") else None
+            half = patterns.producer(other, "Mul", "Div")
+            inner = None if half is None else patterns.scalar_operand(half)
             for source in (other, None if inner is None else inner[0]):
                 if source is not None and scaled is not None and patterns.scalar_operand(scaled) is not None:
                     yield source, scaled.outputs[0]

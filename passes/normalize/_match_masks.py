@@ -37,7 +37,7 @@ _COMPARISONS = ("And", "Equal", "Greater", "GreaterOrEqual", "IsNaN", "Less", "L
 _SMALLEST = 1e3
 """Scores before Softmax do not reach this; masks exceed it."""
 _GAP = 8.0
-"""A mask is a class of its own: its numbers exceed all others of the tensor by this factor. A slope (ALiBi) does not."""
+"""A mask is a class of its own: its numbers exceed all others of the tensor by this factor; slopes (ALiBi) do not."""
 _DEPTH = 24
 
 

@@ -108,7 +108,7 @@ def _quotient(anchor: ir.Node, inverse: bool, nodes: list[ir.Node]) -> tuple[ir.
 
 
 def _kind(squared: ir.Value, numerator: ir.Value, axes: tuple[int, ...], nodes: list[ir.Node]) -> str | None:
-    """Which of the two it is, from what was squared and what was divided; ``None`` when these do not belong together."""
+    """Which of the two it is, from what was squared and what was divided; ``None`` where these do not fit."""
     below, above = _centred(squared), _centred(numerator)
     if below is not None and above is not None and below.source is above.source and below.axes == above.axes == axes:
         nodes.extend((*below.nodes, *above.nodes))
