@@ -148,7 +148,8 @@ def _text(value: ir.Value) -> str:
 def _falls(model: ir.Model, layers: tuple[LayerQuality, ...], count: int = 5) -> tuple[Fall, ...]:
     """Layers that lose most against their own inputs, compared as shares of noise.
 
-    A layer is compared with the nearest measured tensors upstream: noise that was there before is not its own.
+    A layer is compared with the nearest measured tensors upstream: noise that was there before is not its own. A layer
+    that cancels signal (a difference of similar numbers) shows up too, and rightly: it amplifies what comes in.
     """
     measured = {layer.value: layer for layer in layers}
     upstream: dict[ir.Node, float] = {}  # least SQNR among the nearest measured tensors at or above a node

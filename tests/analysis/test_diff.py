@@ -20,7 +20,7 @@ m (float[1,4] x) => (float[1,4] y) <float[1,4] c = {1,2,3,4}> {
   [one] a = Abs(x)
   [two] b = Mul(a, c)
   [three] d = Neg(b)
-  [four] y = Add(d, a)
+  [four] y = Sub(d, a)
 }
 """
 QUANTIZED = HEAD + """
@@ -30,7 +30,7 @@ m (float[1,4] x) => (float[1,4] y) <float[4] c = {1,2,3,4}, float s = {0.5}, uin
   q = QuantizeLinear(b, s, z)
   r = DequantizeLinear(q, s, z)
   [three] d = Neg(r)
-  [four] y = Add(d, a)
+  [four] y = Sub(d, a)
 }
 """
 
