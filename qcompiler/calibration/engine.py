@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.calibration.histogram import NotFiniteError
-from qcompiler.errors import DataError
+from qcompiler.errors import DataError, ModelError
+from qcompiler.ir import constants
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -45,7 +47,7 @@ def collect(
 
     Raises:
         DataError: A tensor holds NaN or infinity; names tensor and sample.
-        ModelError: The model cannot be run, or has no tensor of that name.
+        ModelError: A weight holds NaN; the model cannot be run, or has no tensor of that name.
     """
     if not observers:
         return
@@ -62,6 +64,7 @@ def collect(
             try:
                 observer.update(tensor, None if rows is None else rows.of(name, tensor.shape))
             except NotFiniteError as error:
+                _blame_weights(model)
                 raise DataError(
                     f"tensor '{name}' holds {error} in calibration sample {number}",
                     where=dataset.source,
@@ -72,6 +75,20 @@ def collect(
             ctx.progress("calibrate", number + 1, total)
     if entry is not None:
         entry.write(observers)
+
+
+def _blame_weights(model: ir.Model) -> None:
+    """Look for the weight behind a tensor that is not finite; reading all weights is for this case only.
+
+    Raises:
+        ModelError: A weight holds NaN.
+    """
+    for value in model.graph.initializers.values():
+        array = constants.array(value)
+        if array is not None and array.dtype.kind == "f" and np.isnan(array).any():
+            readers = ", ".join(str(node.name) for node in value.consumers())
+            hint = "the float model cannot work either: export it again"
+            raise ModelError(f"the weight '{value.name}' of {readers} holds NaN", hint=hint)
 
 
 def stream(
@@ -85,7 +102,7 @@ def stream(
 
     computed = [name for name in names if name not in dataset.inputs]
     runner = Runner(model, computed, threads=threads, layout=False) if computed else None
-    for feed in dataset:
-        tensors = runner.run(feed) if runner is not None else {}
+    runs = runner.stream(dataset) if runner is not None else ((feed, {}) for feed in dataset)
+    for feed, tensors in runs:
         tensors.update((name, feed[name]) for name in names if name in feed)
         yield feed, tensors

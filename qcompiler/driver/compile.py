@@ -100,7 +100,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         files = io.files(model)
         samples = load_samples(job, model)
         compiled = _run_pipeline(job, model, samples, progress)
-        written = io.save(model, staged)
+        written = _write(job, model, staged)
         del model  # its weights need not be in memory while the result is measured
         _check_legality(job, staged)
         quality = _measure(job, staged, samples, progress)
@@ -137,6 +137,16 @@ def _run_pipeline(job: Job, model: ir.Model, samples: Samples, progress: Progres
             error.hint = f"'qcompiler replay {reproducer.folder}' repeats it; please report it with that folder"
         raise
     return _Compiled(decisions, tuple(records), bisect)
+
+
+def _write(job: Job, model: ir.Model, staged: Path) -> list[Path]:
+    from qcompiler.ir import io
+
+    try:
+        return io.save(model, staged)
+    except QCompilerError as error:
+        error.where = str(job.output)  # the private folder is nobody's business
+        raise
 
 
 def _check_legality(job: Job, staged: Path) -> None:

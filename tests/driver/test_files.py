@@ -48,7 +48,7 @@ def test_an_old_output_survives_a_failure(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(QCompilerError, match="nowhere.*does not exist"), staging(tmp_path / "nowhere" / "out.onnx"):
+    with pytest.raises(QCompilerError, match=r"nowhere.*does not exist"), staging(tmp_path / "nowhere" / "out.onnx"):
         pass
 
 

@@ -80,7 +80,7 @@ class Reproducer(Observer):
             "error": f"{type(error).__name__}: {error}",
             "exact": exact,
             "given": sorted(_facts(self.passes[:start])),
-            "target": (ctx.target.source or ctx.target.name) if ctx.target is not None else None,
+            "target": _target(ctx),
             "format": ctx.format,
             "exclude": list(ctx.exclude),
             "calibration": _save_calibration(ctx, self.folder),
@@ -122,6 +122,13 @@ def _in_memory_state(model: ir.Model) -> bool:
         (value.meta for node in graph for value in node.outputs),
     )
     return any(key.startswith("qcompiler.") and key not in _SERIALISED for meta in metas for key in meta)
+
+
+def _target(ctx: Context) -> str | None:
+    """What loads the profile again: the path of a user's file, the name of a shipped one."""
+    if ctx.target is None:
+        return None
+    return ctx.target.source if Path(ctx.target.source).is_absolute() else ctx.target.name
 
 
 def _facts(passes: Sequence[Pass]) -> set[Fact]:

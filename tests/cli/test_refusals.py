@@ -1,0 +1,74 @@
+"""Wrong words are refused before any work: exit code 2, the word, the nearest one, and no file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+CASES = [
+    (["--target", "edge-npv"], ["edge-npv", "did you mean 'edge-npu'"]),
+    (["--target", "./nowhere.toml"], ["nowhere.toml"]),
+    (["--format", "banana"], ["banana", "w8a8"]),
+    (["--format", "w8a9"], ["9", "cpu-x86"]),
+    (["--format", "w8a8/blok=32"], ["blok=32", "did you mean 'block=N'"]),
+    (["--pipeline", "fold-batchnorm"], ["fold-batchnorm", "did you mean 'fold-batch-norm'"]),
+    (["--pipeline", "calibrate{methd=mse}"], ["methd", "did you mean 'method'"]),
+    (["--pipeline", "nowhere.toml"], ["nowhere.toml"]),
+    (["--pipeline", "place-qdq"], ["place-qdq", "requires the fact"]),
+    (["--metric", "sqrn"], ["sqrn", "did you mean 'sqnr'"]),
+    (["--observer", "percentil"], ["percentil", "did you mean 'percentile'"]),
+    (["--verify", "numeric"], ["numeric", "did you mean 'numerics'"]),
+    (["--jobs", "0"], ["--jobs 0"]),
+    (["--jobs", "many"], ["--jobs", "many"]),
+    (["--limit", "-3"], ["--limit -3"]),
+    (["--min-agreement", "101"], ["percentage"]),
+    (["--evaluation", "random"], ["proves nothing"]),
+    (["--plan", "nowhere.json"], ["nowhere.json"]),
+    (["--plugin", "nowhere.py"], ["nowhere.py"]),
+    (["--config", "nowhere.toml"], ["nowhere.toml"]),
+    (["--no-such-option"], ["--no-such-option"]),
+    (["--calibratoin", "x"], ["--calibration"]),
+    (["--exclude", "convv"], ["convv", "did you mean 'conv'"]),
+    (["--exclude", "re:("], ["re:(", "regular expression"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), CASES, ids=[" ".join(case[0]) for case in CASES])
+def test_a_wrong_word_is_refused(
+    compile_small: Callable[..., Result], work: Path, arguments: list[str], words: list[str]
+) -> None:
+    result = compile_small(*arguments)
+    assert result.exit_code == 2, result.output
+    for word in words:
+        assert word in result.stderr
+    assert list(work.iterdir()) == []
+
+
+def test_a_target_is_needed(qcompile: Callable[..., Result], small_cnn_path: Path) -> None:
+    result = qcompile(small_cnn_path)
+    assert result.exit_code == 2
+    assert "--target" in result.stderr
+
+
+def test_without_data_there_is_a_hint(qcompile: Callable[..., Result], small_cnn_path: Path, work: Path) -> None:
+    result = qcompile(small_cnn_path, "--target", "edge-npu")
+    assert result.exit_code == 1
+    assert "--calibration random" in result.stderr
+    assert list(work.iterdir()) == []
+
+
+def test_the_float_model_is_never_replaced(compile_small: Callable[..., Result], small_cnn_path: Path) -> None:
+    before = small_cnn_path.read_bytes()
+    result = compile_small("-o", small_cnn_path)
+    assert result.exit_code == 2
+    assert "would replace the float model" in result.stderr
+    assert small_cnn_path.read_bytes() == before
+
+
+def test_judging_by_fitted_samples_is_refused(compile_small: Callable[..., Result], data: Path) -> None:
+    result = compile_small("--evaluation", data)
+    assert result.exit_code == 2
+    assert "nothing may be judged by what it was fitted on" in result.stderr
