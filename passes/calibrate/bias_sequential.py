@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.ir.parts import SegmentedRun
 from qcompiler.passes.calibrate.linear import Layer
-from qcompiler.passes.calibrate.segments import SegmentedRun
 from qcompiler.passes.place.simulate import materialized
 from qcompiler.pipeline.base import Context
 from qcompiler.quant.operators import output_channel_axis

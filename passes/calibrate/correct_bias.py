@@ -136,10 +136,10 @@ class _Judge:
         candidate = Runner(materialized(model))
         noise: dict[str, float] = {}
         power: dict[str, float] = {}
-        for index, feed in enumerate(self.dataset):
+        runs = zip(self.reference.stream(self.dataset), candidate.stream(self.dataset), strict=True)
+        for index, ((_, wanted), (_, got)) in enumerate(runs):
             self.ctx.progress("judge biases", index + 1, len(self.dataset))
-            got = candidate.run(feed)
-            for name, array in self.reference.run(feed).items():
+            for name, array in wanted.items():
                 if array.dtype.kind != "f":
                     continue
                 expected = array.astype(np.float64)

@@ -11,7 +11,8 @@ Every session made here disables ``WeightBiasQuantization``: that level-1 optimi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -26,8 +27,11 @@ from qcompiler.ir.parts import PartRunner, cut, first_line, open_session, weight
 
 __all__ = ["PART_BYTES", "Feed", "Runner", "light_proto", "session_options", "to_light_proto"]
 
-PART_BYTES: Final = 384 << 20
+PART_BYTES: Final = 256 << 20
 """A model with more weights than this runs piece by piece."""
+
+STREAM_BYTES: Final = 64 << 20
+"""Outputs that a model run piece by piece holds at a time."""
 
 Feed: TypeAlias = dict[str, NDArray[Any]]
 
@@ -67,7 +71,7 @@ class Runner:
             self._session: Any = open_session(str(model), {}, options())
             self._describe(outputs)
 
-    def _open(self, model: ir.Model, outputs: Sequence[str] | None, options: Callable[[], Any]) -> None:
+    def _open(self, model: ir.Model, outputs: Sequence[str] | None, options: Callable[..., Any]) -> None:
         proto, weights = light_proto(model, outputs)
         if sum(tensor.nbytes for tensor in weights.values()) <= PART_BYTES:
             # The session reads the arrays in place: keep them alive.
@@ -76,18 +80,19 @@ class Runner:
             self._describe(outputs)
             return
         self._session = None
-        self._parts = PartRunner(proto, weights, options)
-        self.inputs = {value.name: (_type_text(value), _shape(value)) for value in proto.graph.input}
-        self.outputs = [value.name for value in proto.graph.output]
+        self._parts = PartRunner(proto, weights, functools.partial(options, pack=False))
+        self._declare(
+            {v.name: (_type_text(v), _shape(v)) for v in proto.graph.input}, [v.name for v in proto.graph.output]
+        )
         self._cuts = cut(proto.graph, weight_cuts(proto.graph, weights, PART_BYTES), set(self.outputs))
 
     def _describe(self, outputs: Sequence[str] | None) -> None:
-        self.inputs: dict[str, tuple[str, list[int | str | None]]] = {
-            item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()
-        }
-        self.outputs: list[str] = (
-            list(outputs) if outputs is not None else [o.name for o in self._session.get_outputs()]
-        )
+        inputs = {item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()}
+        self._declare(inputs, list(outputs) if outputs is not None else [o.name for o in self._session.get_outputs()])
+
+    def _declare(self, inputs: dict[str, tuple[str, list[int | str | None]]], outputs: list[str]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
 
     def run(self, feed: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Run one feed and return the outputs by name: all, or only those in ``outputs``.
@@ -101,6 +106,29 @@ class Runner:
             for part in self._cuts:
                 self._parts.run(part, [sample])
             return {name: sample[name] for name in names}
+        return self._run_whole(feed, names)
+
+    def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Feed]]:
+        """Run many feeds; each comes back with its outputs, in order.
+
+        A model that runs piece by piece takes several feeds through each piece, as many as fit ``STREAM_BYTES`` of
+        outputs, because opening a piece costs more than running it.
+        """
+        together = 1
+        source = iter(feeds)
+        while chunk := list(itertools.islice(source, together)):
+            if self._session is not None:
+                results = [self._run_whole(feed, self.outputs) for feed in chunk]
+            else:
+                samples = [dict(feed) for feed in chunk]
+                for part in self._cuts:
+                    self._parts.run(part, samples)
+                results = [{name: sample[name] for name in self.outputs} for sample in samples]
+                size = sum(array.nbytes for array in results[0].values())
+                together = max(1, min(64, STREAM_BYTES // max(size, 1)))
+            yield from zip(chunk, results, strict=True)
+
+    def _run_whole(self, feed: Mapping[str, NDArray[Any]], names: list[str]) -> dict[str, NDArray[Any]]:
         try:
             results = self._session.run(names, dict(feed))
         except Exception as error:
@@ -108,7 +136,7 @@ class Runner:
         return dict(zip(names, results, strict=True))
 
 
-def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = True) -> Any:
+def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = True, pack: bool = True) -> Any:
     """Session options for deterministic, quiet runs."""
     import onnxruntime
 
@@ -116,6 +144,8 @@ def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = T
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.use_deterministic_compute = True
+    if not pack:  # a session that runs a few times only: packing weights would copy them
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     elif not layout:
@@ -152,10 +182,10 @@ def light_proto(
             large.append((value, tensor))
     try:
         for value, tensor in large:
-            name = str(value.name)
+            shape = tensor.shape if isinstance(tensor.shape, ir.Shape) else ir.Shape(tensor.shape.numpy())
             value.const_value = ir.ExternalTensor(
-                "weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
-            )  # type: ignore[arg-type]
+                "weights", 0, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name)
+            )
         proto = ir.to_proto(model)
     finally:
         for value, tensor in large:
