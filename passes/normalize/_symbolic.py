@@ -131,6 +131,9 @@ def _gather(node: ir.Node, look: _Lookup) -> _Numbers | None:
     source, index = look(node.inputs[0]), array(node.inputs[1])
     if source is None or source.is_scalar or index is None or index.ndim > 1:
         return None
+    length = len(source.items)
+    if any(not -length <= int(item) < length for item in index.reshape(-1)):
+        return None
     return _Numbers(tuple(source.items[int(item)] for item in index.reshape(-1)), index.ndim == 0)
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.edit import AttributeValue, Edit
 from qcompiler.ir.uses import is_used
-from qcompiler.passes.normalize._rewrite import rank, replace_node
+from qcompiler.passes.normalize._rewrite import hand_over, rank, replace_node
 from qcompiler.pipeline.base import Context
 
 __all__ = ["unfuse"]
@@ -104,7 +104,8 @@ def _fused(op_type: str, inputs: int, attributes: tuple[str, ...]) -> _Rule:
             value = _before(node, edit, "Add", [value, residual])
         if kind:
             return _with_activation(node, edit, value)
-        replace_node(edit, node, "Identity", [value])
+        hand_over(edit, node.outputs[0], value)
+        edit.remove(node)
         return ""
 
     return rule

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from qcompiler.ir import shapes
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.edit import Edit
 from qcompiler.ir.uses import is_used
 from qcompiler.passes.normalize import _evaluate
 from qcompiler.passes.normalize._rewrite import hand_over
@@ -40,60 +41,60 @@ class FoldConstants(Pass):
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
+        refused: dict[ir.Node, str] = {}
         for _ in range(_ROUNDS):
             before = ctx.edit.count
-            shapes_matter = _sweep(model, ctx, self.size_limit)
-            if ctx.edit.count == before:
-                return
-            shapes.infer(model)
-            if not shapes_matter:
-                return
+            shapes_matter = _sweep(model, ctx, self.size_limit, refused)
+            if ctx.edit.count != before:
+                shapes.infer(model)
+            if ctx.edit.count == before or not shapes_matter:
+                break
+        for node, reason in refused.items():
+            ctx.skip(node, reason)
 
 
-def _sweep(model: ir.Model, ctx: Context, limit: int) -> bool:
+def _sweep(model: ir.Model, ctx: Context, limit: int, refused: dict[ir.Node, str]) -> bool:
     """One pass over the graph in topological order; whether there is shape arithmetic that another could fold."""
     arithmetic = ShapeArithmetic()
     for node in list(model.graph):
-        if not any(is_used(value) for value in node.outputs):
+        if node in refused or not any(is_used(value) for value in node.outputs):
             continue
-        tensors = _folded(node, ctx, limit)
+        tensors, reason = _folded(node, ctx, limit)
+        if reason:
+            refused[node] = reason
         if tensors is None:
             known = arithmetic.follow(node)
             tensors = None if known is None else [known]
-        if tensors is not None:
-            _replace(node, tensors, ctx)
-        else:
+        if tensors is None:
             arithmetic.simplify(node, ctx.edit)
+        elif any(output.is_graph_output() for output in node.outputs):
+            refused[node] = "its result is an output of the model"
+        else:
+            _replace(node, tensors, ctx.edit)
     return arithmetic.open_ends > 0
 
 
-def _folded(node: ir.Node, ctx: Context, limit: int) -> list[ir.TensorProtocol] | None:
-    """The results of a node on constants, ``None`` where it is not one or must stay."""
+def _folded(node: ir.Node, ctx: Context, limit: int) -> tuple[list[ir.TensorProtocol] | None, str]:
+    """The results of a node on constants; ``None`` where it is not one, or must stay for the reason given."""
     inputs = [value for value in node.inputs if value is not None]
     if not inputs or not all(is_constant(value) for value in inputs):
-        return None
+        return None, ""
     if (reason := _evaluate.why_not(node, limit)) is not None:
-        ctx.skip(node, reason)
-        return None
+        return None, reason
     tensors = _evaluate.evaluate(node, ctx.edit)
     if tensors is None:
-        ctx.skip(node, "it cannot be computed at compile time")
-        return None
+        return None, "it cannot be computed at compile time"
     size = sum(tensor.nbytes for tensor in tensors)
     source = sum(value.const_value.nbytes for value in inputs if value.const_value is not None)
     if size > limit and size > source:
-        ctx.skip(node, f"folding would add {size - source} bytes to the model")
-        return None
-    return tensors
+        return None, f"folding would add {size - source} bytes to the model"
+    return tensors, ""
 
 
-def _replace(node: ir.Node, tensors: list[ir.TensorProtocol], ctx: Context) -> None:
+def _replace(node: ir.Node, tensors: list[ir.TensorProtocol], edit: Edit) -> None:
     """Initializers in place of the node's outputs."""
     fed = [value for value in node.inputs if value is not None]
-    if any(output.is_graph_output() for output in node.outputs):
-        ctx.skip(node, "its result is an output of the model")
-        return
     for output, tensor in zip(node.outputs, tensors, strict=True):
-        hand_over(ctx.edit, output, ctx.edit.constant(str(output.name), tensor))
-    ctx.edit.remove(node)
-    ctx.edit.remove_unused(fed)
+        hand_over(edit, output, edit.constant(str(output.name), tensor))
+    edit.remove(node)
+    edit.remove_unused(fed)

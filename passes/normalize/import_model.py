@@ -105,8 +105,8 @@ def _drop_no_ops(model: ir.Model, ctx: Context) -> None:
         elif not is_op(node, "Identity"):
             continue
         source, result = node.inputs[0], node.outputs[0]
-        if source is None or (result.is_graph_output() and _must_bridge(source, result)):
-            continue  # an input or weight that is a graph output needs a node in between
+        if source is None or (is_op(node, "Identity") and _must_bridge(source, result)):
+            continue
         ctx.edit.replace_uses(result, source)
         ctx.edit.remove(node)
 
@@ -121,7 +121,9 @@ def _dropout_needed(node: ir.Node) -> str | None:
 
 
 def _must_bridge(source: ir.Value, result: ir.Value) -> bool:
-    """Whether a graph output cannot be given the name of ``result`` without a node of its own."""
+    """Whether ``result`` is an output that needs its node: it repeats an input, a weight or another output."""
+    if not result.is_graph_output():
+        return False
     named_elsewhere = source.is_graph_input() or source.is_initializer() or source.is_graph_output()
     return named_elsewhere or source.graph is not result.graph
 

@@ -35,11 +35,8 @@ class SumToAdd(Pass):
 def _rewrite(node: ir.Node, edit: Edit) -> None:
     first, *rest = [value for value in node.inputs if value is not None]
     if not rest:
-        if node.outputs[0].is_graph_output():
-            replace_node(edit, node, "Identity", [first])
-        else:
-            edit.replace_uses(node.outputs[0], first)
-            edit.remove(node)
+        edit.replace_uses(node.outputs[0], first)
+        edit.remove(node)
         return
     for value in rest[:-1]:
         partial = edit.insert("Add", [first, value], before=node, name=f"{node.name}_part").outputs[0]

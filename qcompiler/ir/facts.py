@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from qcompiler.ir import constants
 from qcompiler.ir.structure import producers
+from qcompiler.ir.uses import is_used
 from qcompiler.pipeline.base import Fact
 from qcompiler.quant import state
 from qcompiler.quant.state import TensorQuant
@@ -87,7 +88,7 @@ def _superfluous(node: ir.Node) -> str | None:
         return "should be an initializer"
     if node.op_type == "Identity" and not _bridges(node):
         return "does nothing"
-    if node.op_type == "Dropout" and len(node.inputs) < 3 and not any(value.uses() for value in node.outputs[1:]):
+    if node.op_type == "Dropout" and len(node.inputs) < 3 and not any(is_used(value) for value in node.outputs[1:]):
         return "does nothing"
     return None
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
+from qcompiler.ir.facts import check
 from qcompiler.passes.normalize.batch_norm_to_affine import BatchNormToAffine
 from qcompiler.passes.normalize.canonicalize_activations import CanonicalizeActivations
 from qcompiler.passes.normalize.canonicalize_matmul import CanonicalizeMatmul
@@ -25,7 +26,7 @@ from qcompiler.passes.normalize.import_model import ImportModel
 from qcompiler.passes.normalize.remove_dead_code import RemoveDeadCode
 from qcompiler.passes.normalize.sum_to_add import SumToAdd
 from qcompiler.passes.normalize.unshare_biases import UnshareBiases
-from qcompiler.pipeline.base import Context, Pass, PassRecord
+from qcompiler.pipeline.base import Context, Fact, Pass, PassRecord
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -58,6 +59,8 @@ def apply() -> Callable[..., Context]:
         for each in passes:
             context.records.append(PassRecord(each.name))
             each.run(model, context)
+            for fact in (Fact.TYPED, Fact.SORTED, Fact.CANONICAL):
+                assert isinstance(passes[0], RemoveDeadCode) or not check(fact, model), each.name
         again = Context(context.edit)
         for each in passes:
             before = context.edit.count

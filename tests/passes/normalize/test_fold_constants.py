@@ -130,7 +130,7 @@ def test_equal_shape_vectors_are_shared(parse: Callable, apply: Callable, equal:
     ("expression", "reason"),
     [
         ("RandomNormalLike (w)", "random"),
-        ("Expand (w, huge)", "bytes"),
+        ("Expand (w, wide)", "bytes"),
         ("Tile (w, huge)", "bytes"),
         ("Cast <to = 1> (i)  i = Range (zero, many, one)", "bytes"),
         ("OneHot (zeros, many, pair)", "bytes"),
@@ -141,7 +141,7 @@ def test_what_is_random_or_grows_stays(
 ) -> None:
     model = parse(f"""{HEADER}
         g (float[2, 2] x) => (float s)
-        <float[2, 2] w = {{1, 2, 3, 4}}, int64[2] huge = {{1000, 2}}, int64 zero = {{0}},
+        <float[2, 2] w = {{1, 2, 3, 4}}, int64[2] huge = {{1000, 2}}, int64[3] wide = {{500, 2, 2}}, int64 zero = {{0}},
          int64 many = {{2000}}, int64 one = {{1}},
          int64[2] zeros = {{0, 1}}, float[2] pair = {{0, 1}}>
         {{

@@ -300,3 +300,42 @@ def test_a_huge_constant_of_shape_stays_a_node(
         { z = ConstantOfShape (size)  y = Add (x, z) }""")
     assert "constant_limit" in skips(apply(model, ImportModel(constant_limit=1000)))[0]
     assert kinds(model) == {"ConstantOfShape": 1, "Add": 1}
+
+
+def test_a_cycle_is_refused(apply: Callable) -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "b"], ["a"]),
+        helper.make_node("Exp", ["a"], ["b"]),
+        helper.make_node("Neg", ["b"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8))
+    with pytest.raises(ModelError, match="cycle"):
+        apply(model, ImportModel())
+
+
+def test_functions_of_another_opset_are_refused(parse: Callable, apply: Callable) -> None:
+    model = parse("""
+        <ir_version: 8, opset_import: ["" : 17, "my" : 1]>
+        g (float[2, 2] x) => (float[2, 2] y)
+        { y = my.twice (x) }
+        <domain: "my", opset_import: ["" : 13]>
+        twice (v) => (w) { w = Add (v, v) }""")
+    with pytest.raises(ModelError, match="cannot be inlined") as caught:
+        apply(model, ImportModel())
+    assert caught.value.hint
+
+
+def test_fused_convolution_without_activation(parse: Callable, apply: Callable, kinds: Callable) -> None:
+    model = parse("""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[1, 1, 3, 3] x) => (float[1, 1, 3, 3] y)
+        <float[1, 1, 1, 1] k = {2}>
+        { y = com.microsoft.FusedConv (x, k) }""")
+    apply(model, ImportModel())
+    assert kinds(model) == {"Conv": 1}

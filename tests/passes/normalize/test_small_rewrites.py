@@ -22,6 +22,7 @@ HEADER = '<ir_version: 10, opset_import: ["" : 21]>'
         ("y = Sum (x, z)", {"Add": 1}),
         ("a = Sum (x)  y = Relu (a)", {"Relu": 1}),
         ("y = Sum (x)", {"Identity": 1}),
+        ("a = Exp (x)  y = Sum (a)", {"Exp": 1}),
         ("y = Sum (x, z, x, z)", {"Add": 3}),
     ],
 )
