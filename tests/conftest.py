@@ -116,13 +116,14 @@ def _chain(count: int) -> ir.Model:
     node = onnx.helper.make_node
     nodes, weights, last = [], [], "x"
     array = onnx.numpy_helper.from_array
+    statistics = ("scale", "bias", "mean", "var")
     for index in range(max(1, count // 4)):
         i = str(index)
         weights += [array(np.full((4, 4, 1, 1), 0.1, np.float32), f"w{i}"), array(np.zeros(4, np.float32), f"b{i}")]
-        weights += [array(np.ones(4, np.float32), f"{name}{i}") for name in ("scale", "bias", "mean", "var")]
+        weights += [array(np.ones(4, np.float32), f"{name}{i}") for name in statistics]
         nodes += [
             node("Conv", [last, f"w{i}", f"b{i}"], [f"c{i}"], f"conv{i}"),
-            node("BatchNormalization", [f"c{i}", f"scale{i}", f"bias{i}", f"mean{i}", f"var{i}"], [f"n{i}"], f"norm{i}"),
+            node("BatchNormalization", [f"c{i}", *(f"{n}{i}" for n in statistics)], [f"n{i}"], f"norm{i}"),
             node("Relu", [f"n{i}"], [f"r{i}"], f"relu{i}"),
             node("Sum", [f"r{i}", last], [f"s{i}"], f"sum{i}"),
         ]

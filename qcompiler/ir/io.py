@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from qcompiler.errors import ModelError
 from qcompiler.ir import wire
+from qcompiler.ir.collector import collector_paused
 from qcompiler.ir.mapped import MappedFile, mapped_tensor
 from qcompiler.ir.store import save
 from qcompiler.ir.structure import check_structure
@@ -51,7 +52,11 @@ def load(path: str | Path) -> ir.Model:
         ModelError: The file is missing, truncated, no model, of an unsupported version, cyclic, or refers to data
             that is missing, too short or outside its folder.
     """
-    path = Path(path)
+    with collector_paused():
+        return _load(Path(path))
+
+
+def _load(path: Path) -> ir.Model:
     files = _Files(path)
     try:
         skeleton = wire.skeleton(files.model.view(), path.name)

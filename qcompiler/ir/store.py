@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from qcompiler.errors import ModelError, QCompilerError
+from qcompiler.ir.collector import collector_paused
 from qcompiler.ir.slim import initializer_head, without_initializers
 from qcompiler.ir.wire import delimited
 
@@ -53,14 +54,61 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = 1 << 30
     path = Path(path)
     if path.exists() and not path.is_file():
         raise QCompilerError("this is not a regular file and will not be replaced", where=str(path))
-    weights = [value for value in model.graph.initializers.values() if value.const_value is not None]
-    total = sum(_bytes(value) for value in weights)
-    external = total > min(external_threshold, PROTOBUF_LIMIT)
-    targets = [path.with_name(f"{path.name}.data"), path] if external else [path]
-    with atomic_files(targets) as files:
-        places = _write_data(weights, files[0]) if external else {}
-        _write_model(model, weights, places, targets[0].name, files[-1])
+    with collector_paused():
+        weights = [_Weight(value) for value in model.graph.initializers.values()]
+        external = sum(weight.length for weight in weights) > min(external_threshold, PROTOBUF_LIMIT)
+        targets = [path.with_name(f"{path.name}.data"), path] if external else [path]
+        with atomic_files(targets) as files:
+            if external:
+                _write_data(weights, files[0])
+            _write_model(model, weights, targets[0].name, files[-1])
     return targets[::-1]
+
+
+class _Weight:
+    """An initializer on its way to a file.
+
+    Args:
+        value: The initializer.
+
+    Attributes:
+        length: Bytes of data to be streamed; 0 for strings, which protobuf holds in another way.
+        offset: Where the data was put in the file beside the model; ``None`` while it is nowhere.
+    """
+
+    __slots__ = ("length", "offset", "tensor", "value")
+
+    def __init__(self, value: ir.Value) -> None:
+        if value.const_value is None:
+            raise ModelError(f"initializer '{value.name}' has no content")
+        self.value = value
+        self.tensor: ir.TensorProtocol = value.const_value
+        self.length = 0 if self.tensor.dtype == ir.DataType.STRING else self.tensor.nbytes
+        self.offset: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the head of this initializer is all of it."""
+        return self.offset is not None or self.tensor.dtype == ir.DataType.STRING
+
+    def write(self, file: BinaryIO) -> None:
+        """Append the bytes."""
+        start = file.tell()
+        if self.length > _INLINE and (tofile := getattr(self.tensor, "tofile", None)) is not None:
+            tofile(file)  # large arrays are written without a copy
+        else:
+            file.write(self.tensor.tobytes())
+        if file.tell() - start != self.length:
+            raise ModelError(f"initializer '{self.value.name}' has {file.tell() - start:,} bytes, not {self.length:,}")
+
+    def head(self, location: str) -> bytes:
+        """A serialised ``TensorProto`` up to, and without, its ``raw_data``; with a reference to data beside."""
+        proto = initializer_head(self.value)
+        if self.offset is not None:
+            proto.data_location = onnx.TensorProto.EXTERNAL
+            for key, text in (("location", location), ("offset", str(self.offset)), ("length", str(self.length))):
+                proto.external_data.add(key=key, value=text)
+        return bytes(proto.SerializeToString(deterministic=True))
 
 
 @contextmanager
@@ -117,77 +165,35 @@ def _rename(sources: list[Path], targets: list[Path]) -> None:
             backup.unlink(missing_ok=True)
 
 
-def _write_data(weights: list[ir.Value], file: BinaryIO) -> dict[str, tuple[int, int]]:
-    """Write the large weights one after another; returns offset and length by name."""
-    places: dict[str, tuple[int, int]] = {}
-    for value in weights:
-        length = _bytes(value)
-        if length <= _INLINE:
-            continue
-        file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-        places[str(value.name)] = (file.tell(), length)
-        _write_tensor(value, file)
-    return places
+def _write_data(weights: list[_Weight], file: BinaryIO) -> None:
+    """Write the large weights one after another."""
+    for weight in weights:
+        if weight.length > _INLINE:
+            file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+            weight.offset = file.tell()
+            weight.write(file)
 
 
-def _write_tensor(value: ir.Value, file: BinaryIO) -> None:
-    """Append the bytes of one weight."""
-    tensor, start = value.const_value, file.tell()
-    if isinstance(tensor, ir.TensorProtocol) and hasattr(tensor, "tofile"):
-        tensor.tofile(file)
-    elif tensor is not None:
-        file.write(tensor.tobytes())
-    if file.tell() - start != _bytes(value):
-        raise ModelError(f"initializer '{value.name}' has {file.tell() - start:,} bytes, not {_bytes(value):,}")
-
-
-def _write_model(
-    model: ir.Model, weights: list[ir.Value], places: dict[str, tuple[int, int]], location: str, file: BinaryIO
-) -> None:
+def _write_model(model: ir.Model, weights: list[_Weight], location: str, file: BinaryIO) -> None:
     """Write the protobuf: everything but the graph, then the graph with its initializers streamed."""
     proto = without_initializers(model)
     graph = proto.graph.SerializeToString(deterministic=True)
     proto.ClearField("graph")
     frame = proto.SerializeToString(deterministic=True)
-    heads = [_head(value, places.get(str(value.name)), location) for value in weights]
+    heads = [weight.head(location) for weight in weights]
+    tags = [b"" if weight.whole else delimited(_RAW_DATA, weight.length) for weight in weights]
     sizes = [
-        len(head) + (0 if _whole(value, places) else len(delimited(_RAW_DATA, _bytes(value))) + _bytes(value))
-        for head, value in zip(heads, weights, strict=True)
+        len(head) + len(tag) + (0 if weight.whole else weight.length)
+        for head, tag, weight in zip(heads, tags, weights, strict=True)
     ]
     body = len(graph) + sum(len(delimited(_INITIALIZER, size)) + size for size in sizes)
     if len(frame) + body > (1 << 31) - 1:
         raise ModelError("the graph itself, without its weights, exceeds the 2 GiB that protobuf allows")
     file.write(frame + delimited(_GRAPH, body) + graph)
-    for head, size, value in zip(heads, sizes, weights, strict=True):
-        file.write(delimited(_INITIALIZER, size) + head)
-        if not _whole(value, places):
-            file.write(delimited(_RAW_DATA, _bytes(value)))
-            _write_tensor(value, file)
-
-
-def _whole(value: ir.Value, places: dict[str, tuple[int, int]]) -> bool:
-    """Whether the head of this initializer is all of it: its data lies elsewhere, or it holds strings."""
-    return str(value.name) in places or (
-        value.const_value is not None and value.const_value.dtype == ir.DataType.STRING
-    )
-
-
-def _head(value: ir.Value, place: tuple[int, int] | None, location: str) -> bytes:
-    """A serialised ``TensorProto`` up to, and without, its ``raw_data``; with a reference where the data is beside."""
-    proto = initializer_head(value)
-    if place is not None:
-        proto.data_location = onnx.TensorProto.EXTERNAL
-        for key, text in zip(("location", "offset", "length"), (location, *map(str, place)), strict=True):
-            proto.external_data.add(key=key, value=text)
-    return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _bytes(value: ir.Value) -> int:
-    """Serialised size of an initializer's data; strings count as nothing, they are never streamed."""
-    tensor = value.const_value
-    if tensor is None or tensor.dtype == ir.DataType.STRING:
-        return 0
-    return tensor.nbytes
+    for head, tag, size, weight in zip(heads, tags, sizes, weights, strict=True):
+        file.write(delimited(_INITIALIZER, size) + head + tag)
+        if not weight.whole:
+            weight.write(file)
 
 
 def _refused(error: OSError, target: Path) -> QCompilerError:

@@ -11,6 +11,8 @@ from qcompiler.errors import ModelError
 
 __all__ = ["captured", "check_structure", "find_cycle", "producers"]
 
+_GRAPH_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 def check_structure(model: ir.Model, where: str) -> None:
     """Refuse a model that reads values nothing produces, or that contains a cycle.
@@ -47,6 +49,8 @@ def producers(node: ir.Node) -> Iterator[ir.Node]:
 
 def captured(node: ir.Node) -> tuple[ir.Value, ...]:
     """Values that the subgraphs of ``node`` read from outside themselves."""
+    if not node.attributes:
+        return ()
     graphs = [graph for attribute in node.attributes.values() for graph in _graphs(attribute)]
     if not graphs:
         return ()
@@ -98,11 +102,9 @@ def _has_origin(value: ir.Value) -> bool:
 
 
 def _graphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
-    if attribute.is_ref() or attribute.value is None:
+    if attribute.type not in _GRAPH_TYPES or attribute.is_ref() or attribute.value is None:
         return ()
-    if attribute.type == ir.AttributeType.GRAPH:
-        return (attribute.as_graph(),)
-    return tuple(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else ()
+    return (attribute.as_graph(),) if attribute.type == ir.AttributeType.GRAPH else tuple(attribute.as_graphs())
 
 
 def _name(node: ir.Node) -> str:

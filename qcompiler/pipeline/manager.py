@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +11,7 @@ import onnx_ir as ir
 
 from qcompiler.errors import PassError, PipelineError, QCompilerError
 from qcompiler.ir import io
+from qcompiler.ir.collector import collector_paused
 from qcompiler.pipeline.base import Context, Fact, Pass, PassRecord
 
 __all__ = ["Instrument", "Pipeline"]
@@ -71,7 +70,7 @@ class Pipeline:
             QCompilerError: A pass or an instrument refused; it keeps its own type.
         """
         first = len(ctx.records)
-        with _collector_paused():
+        with collector_paused():
             for position, pass_ in enumerate(self.passes):
                 ctx.progress("passes", position, len(self.passes))
                 _run_one(pass_, model, ctx, instruments)
@@ -110,18 +109,6 @@ def _run_one(pass_: Pass, model: ir.Model, ctx: Context, instruments: Sequence[I
                 hint="this is a fault of the pass; the reproducer folder holds what it takes to repeat it",
             ) from error
         raise
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pause Python's cyclic garbage collector: on a graph of 100,000 nodes it costs more than the passes do."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _missing(fact: Fact, pass_: Pass, later: Sequence[Pass], destroyer: str | None) -> PipelineError:

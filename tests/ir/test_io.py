@@ -326,16 +326,16 @@ def test_nothing_is_left_behind(
     io.save(small_cnn, tmp_path / "m.onnx", external_threshold=threshold)
     before = listing(tmp_path)
     calls = 0
-    original = store._write_tensor
+    original = store._Weight.write
 
-    def failing(value: ir.Value, file: Any) -> None:
+    def failing(self: Any, file: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise trouble
-        original(value, file)
+        original(self, file)
 
-    monkeypatch.setattr(store, "_write_tensor", failing)
+    monkeypatch.setattr(store._Weight, "write", failing)
     wanted = QCompilerError if isinstance(trouble, OSError) else type(trouble)
     with pytest.raises(wanted) as caught:
         io.save(small_cnn, tmp_path / "m.onnx", external_threshold=threshold)
