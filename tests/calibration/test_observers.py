@@ -50,6 +50,16 @@ def test_mse_is_never_worse_than_minmax(values: np.ndarray, form: QFormat) -> No
     assert clipped <= full * (1 + 1e-5) + 1e-12
 
 
+def test_mse_does_not_trust_bins_that_are_wider_than_its_steps() -> None:
+    # All values are codes of the full range, which is exact; from bins twice as wide as a step that cannot be seen, and
+    # cutting off the nearly weightless maximum looks like a finer, better scale.
+    values = np.append(np.random.default_rng(0).integers(0, 50_000, 20_000), 65_535).astype(np.float32)
+    weights = np.append(np.ones(20_000), 1e-9)
+    observer = make("mse")
+    observer.update(values, weights)
+    assert [float(end) for end in observer.range(QFormat.parse("u16"))] == [float(values.min()), 65_535.0]
+
+
 @pytest.mark.parametrize(("text", "factor"), [("i4/sym", 0.45), ("i4", 0.45), ("i8/sym", 0.75), ("u8", 0.75)])
 def test_mse_clips_heavy_tails(text: str, factor: float) -> None:
     values = np.random.default_rng(0).laplace(size=200_000).astype(np.float32)
