@@ -112,8 +112,9 @@ def deviation(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
     finite = np.isfinite(one)
     if not np.array_equal(one[~finite], two[~finite], equal_nan=True) or not np.isfinite(two[finite]).all():
         return float("inf")
-    difference = float(np.abs(one - two, where=finite, out=np.zeros_like(one)).max()) if finite.any() else 0.0
-    scale = float(np.abs(one[finite]).max()) if finite.any() else 0.0
+    one, two = one[finite], two[finite]
+    difference = float(np.abs(one - two).max(initial=0.0))
     if difference == 0.0:
         return 0.0
+    scale = float(np.abs(one).max(initial=0.0))
     return difference / scale if scale else float("inf")

@@ -1,0 +1,101 @@
+"""The lowest versions that suffice, and nothing unused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from qcompiler.errors import PassError
+from qcompiler.ir import io
+from qcompiler.ir.edit import Edit
+from qcompiler.ir.render import render
+from qcompiler.passes.finalize.finalize import Finalize
+from qcompiler.pipeline.base import Context
+
+
+def run(model: ir.Model) -> int:
+    ctx = Context(Edit(model))
+    Finalize().run(model, ctx)
+    return ctx.edit.count
+
+
+def test_stamp_and_leftovers(small_cnn: ir.Model) -> None:
+    small_cnn.doc_string = small_cnn.graph.doc_string = "made at 12:03 on somebody's machine"
+    small_cnn.graph[0].doc_string = "stack trace"
+    small_cnn.graph.opset_imports["unused"] = 3
+    Edit(small_cnn).constant("left_over", np.zeros(3, np.float32))
+    assert run(small_cnn) > 0
+    assert small_cnn.producer_name == "qcompiler"
+    assert small_cnn.producer_version
+    assert small_cnn.opset_imports == {"": 21}
+    assert "left_over" not in small_cnn.graph.initializers
+    assert (small_cnn.doc_string, small_cnn.graph.doc_string, small_cnn.graph[0].doc_string) == (None, None, None)
+    before = render(small_cnn)
+    assert run(small_cnn) == 0
+    assert render(small_cnn) == before
+
+
+@pytest.mark.parametrize(
+    ("imported", "body", "opset", "ir_version"),
+    [
+        (25, "{ a = Add(x, x)  y = Cast<to = 1>(a) }", 21, 10),
+        (25, "{ a = Flatten(x)  y = Reshape(a, s) }", 21, 10),
+        (23, "{ y = RMSNormalization(x, w) }", 23, 10),
+        (25, "{ a = Swish(x)  y = Neg(a) }", 24, 10),
+        (22, "{ y = MaxPool<kernel_shape = [1]>(x) }", 21, 10),
+        (21, "{ y = Neg(x) }", 21, 10),
+    ],
+)
+def test_lowest_opset(
+    parse: Callable[[str], ir.Model], imported: int, body: str, opset: int, ir_version: int, tmp_path: Path
+) -> None:
+    model = parse(
+        f'<ir_version: 13, opset_import: ["" : {imported}]> m (float[1,2,4] x) => (float[a,b,c] y)'
+        "<float[4] w = {1, 1, 1, 1}, int64[3] s = {1, 2, 4}>" + body
+    )
+    run(model)
+    assert (model.opset_imports[""], model.ir_version) == (opset, ir_version)
+    io.save(model, tmp_path / "m.onnx")
+    onnx.checker.check_model(tmp_path / "m.onnx", full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "opset", "ir_version"),
+    [(ir.DataType.INT8, 21, 10), (ir.DataType.INT4, 21, 10), (ir.DataType.INT2, 25, 13), (ir.DataType.UINT2, 25, 13)],
+)
+def test_element_types_decide(dtype: ir.DataType, opset: int, ir_version: int, tmp_path: Path) -> None:
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([4]))
+    weight = ir.Value(name="w", const_value=ir.Tensor(np.array([0, 1, 1, 0]).astype(dtype.numpy()), dtype, name="w"))
+    scale = ir.Value(name="s", const_value=ir.Tensor(np.array(0.5, np.float32), name="s"))
+    for value in (weight, scale):
+        assert value.const_value is not None
+        value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(value.const_value.shape)
+    node = ir.node("DequantizeLinear", [weight, scale], name="dq")
+    add = ir.node("Add", [x, node.outputs[0]], name="add")
+    node.outputs[0].name, add.outputs[0].name = "d", "y"
+    add.outputs[0].type, add.outputs[0].shape = x.type, x.shape
+    graph = ir.Graph(
+        [x], add.outputs, nodes=[node, add], initializers=[weight, scale], opset_imports={"": 21}, name="g"
+    )
+    model = ir.Model(graph, ir_version=10)
+    run(model)
+    assert (model.opset_imports[""], model.ir_version) == (opset, ir_version)
+    io.save(model, tmp_path / "m.onnx")
+    onnx.checker.check_model(tmp_path / "m.onnx", full_check=True)
+
+
+def test_what_needs_more_than_runtimes_read_is_refused(parse: Callable[[str], ir.Model]) -> None:
+    model = parse('<ir_version: 13, opset_import: ["" : 26]> m (float[2] x) => (float[2] y) { y = Neg(x) }')
+    run(model)
+    assert model.opset_imports[""] == 21
+    newest = [s for s in onnx.defs.get_all_schemas() if s.domain == "" and s.since_version == 26]
+    if newest:
+        model.graph[0].op_type = newest[0].name
+        model.graph.opset_imports[""] = 26
+        with pytest.raises(PassError, match="needs opset 26"):
+            run(model)
