@@ -1,7 +1,7 @@
 """Shape arithmetic with partly known numbers.
 
 A small integer tensor of rank 0 or 1 is followed element by element: an ``int`` where it is proven, a ``str`` where
-it is a named dimension (at least 0, equal wherever the name is equal), ``None`` where nothing is known.
+it is a dimension (at least 0, equal wherever the name is equal), ``None`` where nothing is known.
 """
 
 from __future__ import annotations
@@ -107,11 +107,13 @@ class ShapeArithmetic:
 
 
 def _size(value: ir.Value, index: int) -> _Item:
-    """One dimension of a value: a number, a name, or unknown."""
+    """One dimension of a value: a number, its name, or as the name of a nameless one the place where it is."""
     if value.shape is None or index >= len(value.shape):
         return None
     size = value.shape[index]
-    return size if isinstance(size, int) else size.value
+    if isinstance(size, int):
+        return size
+    return size.value or f"dimension {index} of {value.name}"
 
 
 _Lookup: TypeAlias = Callable[["ir.Value | None"], "_Numbers | None"]

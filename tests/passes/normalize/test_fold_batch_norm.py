@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from qcompiler.ir.edit import Edit
 from qcompiler.ir.statistics import statistics
 from qcompiler.passes.normalize.batch_norm_to_affine import BatchNormToAffine
 from qcompiler.passes.normalize.canonicalize_matmul import CanonicalizeMatmul
 from qcompiler.passes.normalize.fold_batch_norm import FoldBatchNorm
 from qcompiler.passes.normalize.import_model import ImportModel
+from qcompiler.pipeline.base import Context
 
 PASSES = (ImportModel(), CanonicalizeMatmul(), FoldBatchNorm())
 
@@ -278,3 +280,16 @@ def test_any_grouping(
     apply(model, *PASSES)
     assert len(model.graph) == 1
     equal(proto, model)
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_large_models_change_their_weights_when_read(name: str, equal: Callable, tmp_path: Path) -> None:
+    model = ir.from_proto(AFTER[name])
+    context = Context(Edit(model))
+    context.edit.lazy_above = 0
+    for each in PASSES:
+        each.run(model, context)
+    assert isinstance(model.graph.node(0).inputs[1].const_value, ir.LazyTensor)
+    equal(AFTER[name], model)
+    ir.save(model, tmp_path / "m.onnx")
+    equal(AFTER[name], ir.load(tmp_path / "m.onnx"))

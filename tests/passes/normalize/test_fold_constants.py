@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from qcompiler.passes.normalize.fold_constants import FoldConstants
@@ -57,8 +58,9 @@ def test_operators_on_constants_are_computed(
     equal(parse(text), model)
 
 
+@pytest.mark.parametrize("named", [True, False])
 def test_the_static_part_of_a_shape_is_folded(
-    parse: Callable, apply: Callable, equal: Callable, kinds: Callable
+    named: bool, parse: Callable, apply: Callable, equal: Callable, kinds: Callable
 ) -> None:
     """The usual export of ``x.view(x.size(0), -1, x.size(1) // 2)``."""
     text = f"""{HEADER}
@@ -75,6 +77,8 @@ def test_the_static_part_of_a_shape_is_folded(
             y = Reshape (x, target)
         }}"""
     model = parse(text)
+    if not named:
+        model.graph.inputs[0].shape = ir.Shape([None, 6, 4])
     apply(model, ImportModel(), FoldConstants())
     assert kinds(model) == {"Reshape": 1}
     assert list(model.graph.node(0).inputs[1].const_value.numpy()) == [0, -1, 3]
