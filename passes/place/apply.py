@@ -112,7 +112,10 @@ class Applier:
             return
         for use in list(value.uses()):
             self.edit.set_input(use.node, use.idx, before)
+        name = value.name
         self.edit.remove_unused([value])
+        # What readers of the codes see is the activation's result; under its name it is compared with the float one.
+        before.name = name
 
     def _dequantize(
         self, codes: ir.Value, params: QParams, form: QFormat, base: str, *, before: ir.Node, shape: ir.Shape | None

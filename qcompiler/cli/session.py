@@ -54,7 +54,7 @@ def _show(report: Report, *, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(report.to_json(), nl=False)
     if quiet or as_json:
-        for text in report.warnings:
+        for text in report.all_warnings:
             click.secho("warning: ", fg="yellow", bold=True, err=True, nl=False)
             click.echo(text, err=True)
         return

@@ -7,7 +7,6 @@ it with the float model on samples that nothing was fitted on, judge, and only t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from qcompiler.analysis.quality import Quality
     from qcompiler.pipeline.base import PassRecord
     from qcompiler.pipeline.instruments.bisect import Bisect, Measurement
+    from qcompiler.report.parts import ModelPart
 
 __all__ = ["Outcome", "execute"]
 
@@ -50,8 +50,8 @@ class Outcome:
         misses: Gates that are not met, as sentences.
         published: Whether the output exists under its name.
         files: Files of the float model, external data included.
-        float_bytes: Size of the float model, external data included.
-        compiled_bytes: Size of the compiled model.
+        original: The float model as the report describes it.
+        compiled: The compiled model as the report describes it.
         bisection: Quality after every pass, where asked for.
         fall: The pass after which quality fell most.
         seconds: Wall time of the whole job.
@@ -67,8 +67,8 @@ class Outcome:
     misses: tuple[str, ...]
     published: bool
     files: tuple[Path, ...]
-    float_bytes: int
-    compiled_bytes: int
+    original: ModelPart
+    compiled: ModelPart
     bisection: tuple[Measurement, ...]
     fall: Fall | None
     seconds: float
@@ -93,6 +93,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         QCompilerError: Something cannot be done; nothing is left behind.
     """
     from qcompiler.ir import io
+    from qcompiler.report.build import model_part
 
     start = time.perf_counter()
     with staging(job.output) as staged:
@@ -100,20 +101,20 @@ def execute(job: Job, progress: Progress) -> Outcome:
         files = io.files(model)
         samples = load_samples(job, model)
         compiled = _run_pipeline(job, model, samples, progress)
-        written = _write(job, model, staged)
+        _write(job, model, staged)
         del model  # its weights need not be in memory while the result is measured
         _check_legality(job, staged)
         quality = _measure(job, staged, samples, progress)
         latency, reason = _latency(job, staged, samples)
         misses = _misses(job, quality, compiled.decisions)
-        sizes = _bytes(files), _bytes(written)
+        parts = model_part(job.source.path, job.source.text), model_part(staged, str(job.output))
         published = not misses or job.options.keep
         if published:
             publish(staged, job.output)
     bisection = tuple(compiled.bisect.measurements) if compiled.bisect is not None else ()
     return Outcome(
         job, samples, compiled.decisions, compiled.records, quality, latency, reason, tuple(misses), published,
-        tuple(files), *sizes, bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
+        tuple(files), *parts, bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
     )  # fmt: skip
 
 
@@ -139,11 +140,11 @@ def _run_pipeline(job: Job, model: ir.Model, samples: Samples, progress: Progres
     return _Compiled(decisions, tuple(records), bisect)
 
 
-def _write(job: Job, model: ir.Model, staged: Path) -> list[Path]:
+def _write(job: Job, model: ir.Model, staged: Path) -> None:
     from qcompiler.ir import io
 
     try:
-        return io.save(model, staged)
+        io.save(model, staged)
     except QCompilerError as error:
         error.where = str(job.output)  # the private folder is nobody's business
         raise
@@ -196,7 +197,3 @@ def _misses(job: Job, quality: Quality, decisions: DecisionWatch) -> list[str]:
     gates = Gates(options.min_sqnr, options.min_agreement, options.max_fallback)
     fallback = decisions.coverage.fallback_share if decisions.coverage is not None else None
     return check_gates(quality, gates, fallback=fallback)
-
-
-def _bytes(paths: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in paths)

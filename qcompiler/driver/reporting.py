@@ -2,17 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from qcompiler.report import build
+from qcompiler.report.measured import BisectPart, TimingPart, UnmeasuredPart
+from qcompiler.report.model import Report
+from qcompiler.report.parts import GatesPart, TargetPart
 
 if TYPE_CHECKING:
     from qcompiler.driver.compile import Outcome
-    from qcompiler.report import Report
 
 __all__ = ["report_of"]
 
 
 def report_of(outcome: Outcome) -> Report:
-    """The report."""
-    from qcompiler.report import Report
+    """Everything there is to say about a compile."""
+    from qcompiler.target.runs_here import runs_here
+    from qcompiler.version import version
 
-    return Report(outcome)
+    job, samples, coverage = outcome.job, outcome.samples, outcome.decisions.coverage
+    return Report(
+        compiler=version(),
+        model=outcome.original,
+        compiled=outcome.compiled,
+        target=TargetPart(job.target.name, job.target.title, runs_here(job.target)[0]),
+        size=build.size_part(outcome.original.bytes, outcome.compiled.bytes),
+        gates=_gates(outcome),
+        kept=outcome.published,
+        configuration=job.effective(),
+        calibration=build.data_part(samples.calibration) if samples.calibration is not None else None,
+        evaluation=build.data_part(samples.evaluation, held_out=samples.held_out, notes=samples.notes),
+        passes=build.pass_parts(outcome.records),
+        coverage=build.coverage_part(coverage) if coverage is not None else None,
+        quality=build.quality_part(outcome.quality),
+        bisect=tuple(BisectPart(item.text, _number(item.figure)) for item in outcome.bisection),
+        warnings=tuple(_warnings(outcome)),
+        unmeasured=tuple(_unmeasured(outcome)),
+        timing=TimingPart(
+            outcome.seconds,
+            tuple(record.seconds for record in outcome.records),
+            build.latency_part(outcome.latency) if outcome.latency is not None else None,
+        ),
+    )
+
+
+def _gates(outcome: Outcome) -> GatesPart:
+    options = outcome.job.options
+    asked = {
+        "min-sqnr": options.min_sqnr, "min-agreement": options.min_agreement, "max-fallback": options.max_fallback
+    }  # fmt: skip
+    return GatesPart({name: float(value) for name, value in asked.items() if value is not None}, True, outcome.misses)
+
+
+def _warnings(outcome: Outcome) -> Iterator[str]:
+    yield from outcome.samples.warnings
+    yield from build.pass_warnings(outcome.records)
+    yield from build.quality_warnings(outcome.quality)
+    if outcome.decisions.coverage is None:
+        yield "nothing was quantized: this pipeline places no Q/DQ nodes"
+    if (fall := outcome.fall) is not None:
+        name = outcome.job.metric.name
+        yield f"{name} fell most in the pass {fall.text}: from {fall.before:.6g} to {fall.after:.6g}"
+
+
+def _unmeasured(outcome: Outcome) -> Iterator[UnmeasuredPart]:
+    if outcome.latency is None:
+        yield UnmeasuredPart("latency", outcome.latency_reason)
+    if outcome.samples.evaluation.labels is None:
+        yield UnmeasuredPart("top1", "the evaluation data has no labels")
+
+
+def _number(value: float) -> float | None:
+    return value if value == value else None
