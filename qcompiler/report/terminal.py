@@ -1,0 +1,218 @@
+"""The report on a terminal: the result in one line, then tables, at most a screenful for an ordinary model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from qcompiler.report.model import Report
+from qcompiler.report.words import bytes_text, count_text, figure_text, milliseconds, percent, speed_text
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from qcompiler.report.measured import CoveragePart, OutputPart, QualityPart
+
+__all__ = ["terminal"]
+
+_OUTPUTS, _OPERATORS, _REASONS, _LAYERS = 6, 8, 4, 5
+_LEVELS = ((30.0, "green"), (15.0, "yellow"), (float("-inf"), "red"))
+
+
+def terminal(report: Report, console: Console) -> None:
+    """Print a summary. ``rich`` leaves out colours where ``console`` is no terminal, and folds to its width."""
+    _headline(report, console)
+    if report.quality is not None:
+        _quality(report, report.quality, console)
+    if report.coverage is not None:
+        _coverage(report.coverage, console)
+    _cost(report, console)
+    _notices(report, console)
+
+
+def _headline(report: Report, console: Console) -> None:
+    mark, style = ("✓", "bold green") if report.passed else ("✗", "bold red")
+    facts = [_result(report.quality)] if report.quality is not None else []
+    facts.append(f"{report.size.ratio:.2f} × smaller" if report.size.ratio >= 1 else "larger than before")
+    if report.timing.latency is not None:
+        facts.append(speed_text(report.timing.latency.speedup.value))
+    verdict = "" if report.passed else " (gates missed)"
+    console.print(_text(
+        (f"{mark} {report.compiled.name}", style),
+        (f" for {report.target.name}{verdict}: ", ""),
+        (", ".join(fact for fact in facts if fact), "bold"),
+    ))
+    if not report.kept:
+        console.print(_text(("  nothing was written: the result misses a gate", "red")))
+
+
+def _result(quality: QualityPart) -> str:
+    if quality.value is None:
+        return ""
+    unit = f" {quality.unit}" if quality.unit and quality.unit != "%" else quality.unit
+    return f"{quality.metric} {figure_text(quality.value, quality.metric)}{unit}"
+
+
+# -- quality -----------------------------------------------------------------------------------------------
+
+
+def _quality(report: Report, quality: QualityPart, console: Console) -> None:
+    console.print()
+    console.print(_text(("Quality", "bold"), (f"  against the float model, on {_samples(report, quality)}", "dim")))
+    table = _table("output", "SQNR dB", "cosine", "worst", "KL", "agree %", "max error")
+    labelled = any(output.top1 is not None for output in quality.outputs)
+    custom = any(output.custom is not None for output in quality.outputs)
+    for name, shown in (("top-1 % (float)", labelled), (quality.metric, custom)):
+        if shown:
+            table.add_column(name, justify="right", no_wrap=True)
+    for output in quality.outputs[:_OUTPUTS]:
+        cells: list[RenderableType] = [_name(output.name), *_figures(output)]
+        cells += [_top1(output)] if labelled else []
+        cells += [figure_text(output.custom)] if custom else []
+        table.add_row(*cells)
+    console.print(table)
+    if len(quality.outputs) > _OUTPUTS:
+        console.print(_text((f"  … and {len(quality.outputs) - _OUTPUTS} more outputs", "dim")))
+    _layers(quality, console)
+
+
+def _samples(report: Report, quality: QualityPart) -> str:
+    words = count_text(quality.samples, "sample")
+    data = report.evaluation
+    if data is None:
+        return words
+    return f"{words} held out from {data.source}" if data.held_out else f"{words} of {data.source}"
+
+
+def _figures(output: OutputPart) -> list[RenderableType]:
+    if output.exact is not None:
+        return [f"{percent(output.exact)} equal", "", "", "", "", ""]
+    likeness = [figure_text(output.cosine, "cosine"), figure_text(output.cosine_min, "worst")]
+    # Decisions of an output that is no classifier's mean little: they step back.
+    style = "" if output.kind == "classes" else "dim"
+    decisions = [_text((figure_text(value, name), style)) for name, value in _decisions(output)]
+    return [_decibels(output.sqnr), *likeness, *decisions, figure_text(output.max_abs_error)]
+
+
+def _decisions(output: OutputPart) -> tuple[tuple[str, float | None], ...]:
+    return (("kl", output.kl), ("agreement", output.agreement))
+
+
+def _top1(output: OutputPart) -> str:
+    if output.top1 is None or output.top1_float is None:
+        return "–"
+    return f"{output.top1:.2f} ({output.top1_float:.2f})"
+
+
+def _layers(quality: QualityPart, console: Console) -> None:
+    """The worst layers; silent where the worst of them is as good as the float model."""
+    layers = {layer.value: layer for layer in quality.layers}
+    worst = [layers[name] for name in quality.worst_layers if name in layers][:_LAYERS]
+    if not worst:
+        return
+    on = count_text(quality.layer_samples, "sample")
+    console.print(_text(("  worst of ", "dim"), (f"{len(layers)} layers", "dim"), (f", on {on}", "dim")))
+    table = _table("layer", "operator", "SQNR dB", indent=4, header=False)
+    for layer in worst:
+        table.add_row(_name(layer.node, 4), _name(layer.op_type, 0), _decibels(layer.sqnr))
+    console.print(table)
+
+
+# -- coverage ----------------------------------------------------------------------------------------------
+
+
+def _coverage(coverage: CoveragePart, console: Console) -> None:
+    total = coverage.integer_nodes + coverage.float_nodes
+    work = f"{percent(coverage.share_macs)} of the multiply-accumulates, " if coverage.share_macs is not None else ""
+    console.print()
+    console.print(_text(("Integer", "bold"), (f"  {work}{coverage.integer_nodes} of {total} nodes", "dim")))
+    table = _table("operator", "integer", "float", "work %")
+    everything = sum(item.integer_macs + item.float_macs for item in coverage.by_operator)
+    # What stayed float is what the reader looks for: it comes first where the list is cut.
+    rows = sorted(coverage.by_operator, key=lambda item: item.float == 0)[:_OPERATORS]
+    for item in coverage.by_operator:
+        if item not in rows:
+            continue
+        work = f"{100 * (item.integer_macs + item.float_macs) / everything:.1f}" if everything else ""
+        left = _text((str(item.float), "yellow" if item.float else "dim"))
+        table.add_row(_name(item.op_type), str(item.integer), left, work if work != "0.0" else "")
+    console.print(table)
+    if len(rows) < len(coverage.by_operator):
+        console.print(_text((f"  … and {len(coverage.by_operator) - len(rows)} more operators on integers", "dim")))
+    _reasons(coverage, console)
+
+
+def _reasons(coverage: CoveragePart, console: Console) -> None:
+    groups = Counter((item.op_type, item.reason) for item in coverage.fallbacks).most_common()
+    for (op_type, reason), count in groups[:_REASONS]:
+        console.print(_text(("  float: ", "yellow"), (f"{count} × {op_type}: {reason}", "")))
+    if len(groups) > _REASONS:
+        console.print(_text((f"  … and {len(groups) - _REASONS} more reasons (--report has all)", "dim")))
+
+
+# -- size, speed, notices ----------------------------------------------------------------------------------
+
+
+def _cost(report: Report, console: Console) -> None:
+    console.print()
+    size = report.size
+    console.print(_text(
+        ("Size", "bold"), (f"     {bytes_text(size.float_bytes)} → {bytes_text(size.compiled_bytes)}", ""),
+    ))
+    latency = report.timing.latency
+    if latency is not None:
+        threads = count_text(latency.threads, "thread")
+        between = f"{latency.speedup.low:.2f} to {latency.speedup.high:.2f}"
+        console.print(_text(
+            ("Latency", "bold"),
+            (f"  {milliseconds(latency.float.median)} → {milliseconds(latency.quantized.median)}", ""),
+            (f"  {speed_text(latency.speedup.value)} ({between}), here, {threads}", "dim"),
+        ))
+    if report.timing.seconds:
+        console.print(_text(("Time", "bold"), (f"     {report.timing.seconds:.1f} s", "")))
+
+
+def _notices(report: Report, console: Console) -> None:
+    lines: list[tuple[str, str, str]] = []
+    lines += [("not measured: ", "dim", f"{item.what}: {item.why}") for item in report.unmeasured]
+    lines += [("warning: ", "bold yellow", text) for text in report.all_warnings]
+    lines += [("gate missed: ", "bold red", text) for text in report.gates.misses]
+    if lines:
+        console.print()
+    for head, style, text in lines:
+        console.print(_text((head, style), (text, "")))
+
+
+# -- helpers -----------------------------------------------------------------------------------------------
+
+
+def _text(*parts: tuple[str, str]) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(*parts)
+
+
+def _name(name: str, indent: int = 2) -> Text:
+    """A name from the model: never taken for markup, whatever is in it."""
+    return _text((" " * indent + name, ""))
+
+
+def _decibels(value: float | None) -> RenderableType:
+    if value is None:
+        return "–"
+    style = next(style for level, style in _LEVELS if value >= level)
+    return _text((figure_text(value, "sqnr"), style))
+
+
+def _table(first: str, *others: str, indent: int = 2, header: bool = True) -> Table:
+    """A borderless table: names on the left, which may be cut, figures on the right, which may not."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=header, header_style="dim", pad_edge=False)
+    # The indentation is part of the first column, so that nothing is lost where the terminal is narrow.
+    table.add_column(" " * indent + first, overflow="ellipsis", no_wrap=True, max_width=44)
+    for name in others:
+        table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
+    return table

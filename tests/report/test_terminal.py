@@ -1,0 +1,97 @@
+"""What a reader sees: complete, short, and no wider than the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from qcompiler.report.measured import IntervalPart, OperatorPart
+from qcompiler.report.model import Report
+from qcompiler.report.terminal import terminal
+from qcompiler.report.words import bytes_text, count_text, figure_text, milliseconds, percent, speed_text
+
+
+def shown(report: Report, width: int = 100, *, colour: bool = False) -> str:
+    stream = io.StringIO()
+    system = "standard" if colour else None
+    terminal(report, Console(file=stream, width=width, force_terminal=colour, color_system=system))
+    return stream.getvalue()
+
+
+def test_everything_that_matters_is_there(full_report: Report) -> None:
+    text = shown(full_report)
+    for words in (
+        "sqnr 27.5 dB", "3.06 × smaller", "2.50 × faster", "16 samples held out from digits_calibration.npz",
+        "logits", "features", "98.40 (98.80)", "/b7/conv", "worst of 8 layers, on 8 samples",
+        "30 of 32 nodes", "99.5 % of the multiply-accumulates", "2 × Softmax: it makes a graph output",
+        "156 kB → 51 kB", "1.25 ms → 0.5 ms", "2.25 to 2.75", "warning: ranges were fitted", "top1: no labels",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_it_fits_a_screen(full_report: Report) -> None:
+    operators = tuple(OperatorPart(f"Op{i}", 3, 0, 0, 0) for i in range(30))
+    assert full_report.coverage is not None
+    crowded = replace(full_report, coverage=replace(full_report.coverage, by_operator=operators))
+    assert len(shown(crowded).splitlines()) <= 45
+    assert "22 more operators" in shown(crowded)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal(full_report: Report, width: int) -> None:
+    assert max(map(len, shown(full_report, width).splitlines())) <= width
+
+
+def test_colours_only_on_a_terminal(full_report: Report) -> None:
+    assert "\x1b[" not in shown(full_report)
+    assert "\x1b[" in shown(full_report, colour=True)
+
+
+def test_markup_in_names_is_not_interpreted(full_report: Report) -> None:
+    assert full_report.quality is not None
+    output = replace(full_report.quality.outputs[0], name="[red]evil[/red]")
+    named = replace(full_report, quality=replace(full_report.quality, outputs=(output,)))
+    assert "[red]evil[/red]" in shown(named)
+
+
+def test_a_slower_model_is_said_aloud(full_report: Report) -> None:
+    assert full_report.timing.latency is not None
+    slow = replace(
+        full_report.timing.latency, speedup=IntervalPart(0.5, 0.45, 0.55), slower=True, warning="slower here; node x"
+    )
+    text = shown(replace(full_report, timing=replace(full_report.timing, latency=slow)))
+    assert "2.00 × slower" in text
+    assert "warning: slower here; node x" in text
+
+
+def test_a_missed_gate_is_said_aloud(full_report: Report) -> None:
+    missed = replace(full_report, kept=False, gates=replace(full_report.gates, misses=("output y: SQNR 1.00 dB",)))
+    text = shown(missed)
+    assert text.startswith("✗")
+    assert "gate missed: output y: SQNR 1.00 dB" in text
+    assert "nothing was written" in text
+
+
+def test_a_bare_report_prints(bare_report: Report) -> None:
+    text = shown(bare_report)
+    assert not re.search(r"None|nan", text)
+    assert "10 B → 10 B" in text
+
+
+def test_words() -> None:
+    assert [bytes_text(n) for n in (0, 999, 1000, 999_600, 25_600_000, 2 * 10**12)] == [
+        "0 B", "999 B", "1 kB", "1 MB", "25.6 MB", "2e+03 GB",
+    ]  # fmt: skip
+    assert [percent(x) for x in (100.0, 99.99, 50.0, 12.34, 0.01, 0.0)] == [
+        "100 %", "> 99.9 %", "50 %", "12.3 %", "< 0.1 %", "0 %",
+    ]  # fmt: skip
+    assert [figure_text(x, "sqnr") for x in (200.0, 31.26, -200.0, None)] == ["equal", "31.3", "useless", "–"]
+    assert figure_text(0.999999, "cosine") == "> 0.9999"
+    assert figure_text(1.0, "cosine") == "1.0000"
+    assert [speed_text(x) for x in (3.2, 1.0, 0.5)] == ["3.20 × faster", "as fast", "2.00 × slower"]
+    assert [milliseconds(x) for x in (0.05, 12.345)] == ["50 µs", "12.3 ms"]
+    assert [count_text(n, "sample") for n in (1, 2)] == ["1 sample", "2 samples"]
