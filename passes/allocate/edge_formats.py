@@ -39,9 +39,16 @@ def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatReques
     if result is not None:
         return result.format
     accepted = rule.activation_formats(index)
-    if rule.wide == "always" or (rule.wide == "upstream" and _feeds_wide(node, nodes)):
+    if rule.wide == "always" or (rule.wide == "stream" and _on_wide_stream(node, nodes)):
         return _widest(accepted)
     return _of_bits(accepted, request.activation_bits)
+
+
+def _on_wide_stream(node: ir.Node, nodes: IntegerNodes) -> bool:
+    """Whether a node joins tensors that are kept wide before it or behind it."""
+    producers = [value.producer() for i in nodes.activation_inputs(node) if (value := node.inputs[i]) is not None]
+    reads_wide = any(item is not None and nodes.integer(item) and nodes.rule(item).wide == "always" for item in producers)
+    return reads_wide or _feeds_wide(node, nodes)
 
 
 def _feeds_wide(node: ir.Node, nodes: IntegerNodes) -> bool:

@@ -72,7 +72,7 @@ class Wide(enum.StrEnum):
     """Where an operator reads the widest activation it accepts, because 8 bits lose too much."""
 
     NEVER = "never"
-    UPSTREAM = "upstream"  # where its own result is kept wide: residual streams that end in a normalization
+    STREAM = "stream"  # where what it reads or who reads it is wide: residual streams around a normalization
     ALWAYS = "always"
 
 
