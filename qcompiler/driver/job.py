@@ -70,6 +70,8 @@ class Job:
             "calibration": _data_text(self.calibration, self.source),
             "evaluation": self._evaluation_text(),
             "pipeline": self._pipeline_text(),
+            "calibration-method": self._method_text(),
+            "bias-correction": "yes" if any(item.name == "correct-bias" for item in self.pipeline.passes) else "no",
             "metric": self.metric.name,
             "verify": options.verify,
             "output": str(self.output),
@@ -83,6 +85,10 @@ class Job:
         if chosen is None:
             return "default"
         return str(chosen) if isinstance(chosen, str | Path) else spec.to_text(self.pipeline.passes)
+
+    def _method_text(self) -> str:
+        methods = [str(getattr(item, "method", "")) for item in self.pipeline.passes if item.name == "calibrate"]
+        return ", ".join(methods) or "none"
 
     def _evaluation_text(self) -> str:
         return "held out from calibration" if self.evaluation is None else _data_text(self.evaluation, self.source)
