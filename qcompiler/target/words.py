@@ -140,7 +140,7 @@ def _wide(rule: OperatorRule) -> list[str]:
     widest = max(rule.activations, key=lambda form: form.bits)
     if rule.wide is Wide.NEVER:
         return []
-    when = " where its own result is kept so" if rule.wide is Wide.UPSTREAM else ""
+    when = " where what it reads or who reads it is wide" if rule.wide is Wide.STREAM else ""
     return [f"it reads {widest.bits} bits by preference{when}: 8 lose too much here"]
 
 
