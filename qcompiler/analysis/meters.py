@@ -16,6 +16,9 @@ from qcompiler.errors import UsageError, VerificationError
 
 __all__ = ["OutputMeter", "OutputQuality"]
 
+_STUCK_SQNR = 20.0
+"""dB: an output that is the same for every sample and further from the float model's than this is worthless."""
+
 CLASSES, VECTOR, EXACT = "classes", "vector", "exact"
 
 
@@ -106,7 +109,9 @@ class OutputMeter:
     reference_zero: bool = True
     candidate_zero: bool = True
     constant: bool = True
+    candidate_constant: bool = True
     first: NDArray[Any] | None = None
+    candidate_first: NDArray[Any] | None = None
     mislabelled: str = ""
 
     def update(self, reference: NDArray[Any], candidate: NDArray[Any], labels: NDArray[Any] | None = None) -> None:
@@ -141,10 +146,11 @@ class OutputMeter:
         self.not_finite += int((usable & ~np.isfinite(candidate)).any())
         self.reference_zero &= not reference[usable].any()
         self.candidate_zero &= not candidate.any()
-        if self.first is None:
-            self.first = reference
+        if self.first is None or self.candidate_first is None:
+            self.first, self.candidate_first = reference, candidate
             return
         same = self.first.shape == reference.shape
+        self.candidate_constant &= same and np.array_equal(self.candidate_first, candidate)
         self.constant &= same and bool(np.allclose(self.first, reference, rtol=1e-6, atol=0, equal_nan=True))
 
     def _decide(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
@@ -199,8 +205,14 @@ class OutputMeter:
         checks: list[tuple[bool, str]] = [
             (self.not_finite > 0, f"NaN or infinity in {self.not_finite} of {len(self.cosines)} samples"),
             (self.candidate_zero and not self.reference_zero, "all zeros, where the float model's is not"),
+            (self._stuck(), "the same for every sample, where the float model's is not"),
         ]
         return tuple(text for wrong, text in checks if wrong)
+
+    def _stuck(self) -> bool:
+        """Whether the candidate ignores its input. A right answer that hardly varies is no fault: hence the ratio."""
+        varies = len(self.cosines) > 1 and not self.constant
+        return varies and self.candidate_constant and not self.candidate_zero and self.power.sqnr() < _STUCK_SQNR
 
     def _notes(self) -> tuple[str, ...]:
         several = len(self.cosines) > 1
