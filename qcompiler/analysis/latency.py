@@ -49,10 +49,14 @@ class Latency:
             return None
         sure = "" if self.speedup.high < 1.0 else " (within the noise of the measurement)"
         text = (
-            f"the quantized model is slower than the float model here: {self.quantized.median:.3g} ms against "
-            f"{self.float.median:.3g} ms{sure}"
+            f"the quantized model is slower than the float model here: {_time(self.quantized.median)} against "
+            f"{_time(self.float.median)}{sure}"
         )
         return f"{text}; {'; '.join(self.slow)}" if self.slow else text
+
+
+def _time(milliseconds: float) -> str:
+    return f"{1000 * milliseconds:.3g} µs" if milliseconds < 0.1 else f"{milliseconds:.3g} ms"
 
 
 def measure_latency(
@@ -99,9 +103,9 @@ def slow_nodes(path: str | Path) -> tuple[str, ...]:
     pairs = [name or op_type for op_type, name in nodes if op_type in ("QuantizeLinear", "DequantizeLinear")]
     texts: list[str] = []
     if compute:
-        texts.append(f"in float run {len(compute)} nodes: {_some(compute)}")
+        texts.append(f"nodes computing in float ({len(compute)}): {_some(compute)}")
     if pairs:
-        texts.append(f"{len(pairs)} conversions are left: {_some(pairs)}")
+        texts.append(f"conversions left ({len(pairs)}): {_some(pairs)}")
     return tuple(texts)
 
 

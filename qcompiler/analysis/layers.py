@@ -3,6 +3,10 @@
 The float model's tensor ``v`` is compared with what the consumers of ``v`` read in the quantized model: the output of
 its DequantizeLinear, or ``v`` itself where it stayed float. Errors accumulate along the graph, so the figure of a
 layer says how far the computation has drifted *up to there*.
+
+Softmax does not see what lies far below the largest entry of its row, and quantization may cut it off: a mask of −1e9
+may well become −50. So tensors that go into a Softmax, masks included, are compared after both were cut off at 40
+below the largest entry of the float model's row (a probability of 4e-18).
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ __all__ = ["LayerQuality", "match_layers", "measure_layers"]
 _CHUNK_BYTES = 80 << 20
 """Tensors are fetched in groups of about this size, so that memory does not grow with the depth of the model."""
 
+_INVISIBLE = np.float32(40)
 _ENOUGH_BYTES = 96 << 20
 _MOST_SAMPLES = 8
 _UNKNOWN_BYTES = 1 << 20
@@ -140,6 +145,7 @@ def measure_layers(
     notes = [f"{len(pairs) - len(usable)} tensors exist in one model only"] if len(usable) < len(pairs) else []
     groups = list(_groups(usable))
     powers = {str(value.name): Power() for value, _ in usable}
+    axes = {str(value.name): axis for value, _ in usable if (axis := _softmax_axis(value)) is not None}
     say = progress or (lambda *_: None)
     with tempfile.SpooledTemporaryFile(max_size=_CHUNK_BYTES) as spool:
         ours = _fetch(reference, dataset, [[a for a, _ in group] for group in groups], threads)
@@ -149,7 +155,7 @@ def measure_layers(
         for done, tensors in enumerate(theirs_too):
             say("layers", done, used * len(groups))
             for a, b in groups[done % len(groups)]:
-                _update(powers[a], np.load(spool, allow_pickle=False), tensors[b])
+                _update(powers[a], np.load(spool, allow_pickle=False), tensors[b], axes.get(a))
     misshapen = [name for name, power in powers.items() if power.shapes_differ]
     if misshapen:
         notes.append(f"{len(misshapen)} tensors have another shape in the candidate: {_some(misshapen)}")
@@ -187,11 +193,34 @@ def _fetch(
             yield runner.run(ready, list(dict.fromkeys(group)))
 
 
-def _update(power: Power, wanted: NDArray[Any], found: NDArray[Any]) -> None:
+def _softmax_axis(value: ir.Value, depth: int = 6) -> int | None:
+    """The axis of the Softmax that is all a tensor goes into, directly or through additions and moves of the last axis.
+
+    ``depth`` bounds the search; attention needs three steps (mask, Unsqueeze, Add, Softmax).
+    """
+    readers = list(value.consumers())
+    if not readers or depth == 0 or value.is_graph_output():
+        return None
+    found: set[int | None] = set()
+    for node in readers:
+        if node.op_type == "Softmax":
+            axis = node.attributes.get("axis")
+            found.add(-1 if axis is None else axis.as_int())
+        elif node.op_type in ("Add", "Unsqueeze", "Identity", "Cast", "QuantizeLinear", "DequantizeLinear"):
+            found.add(_softmax_axis(node.outputs[0], depth - 1))
+        else:
+            return None
+    return found.pop() if len(found) == 1 else None
+
+
+def _update(power: Power, wanted: NDArray[Any], found: NDArray[Any], axis: int | None) -> None:
     if wanted.shape != found.shape:
         power.shapes_differ = True
-    else:
-        power.update(wanted, found)
+        return
+    if axis is not None and -wanted.ndim <= axis < wanted.ndim and wanted.size:
+        floor = wanted.max(axis=axis, keepdims=True) - _INVISIBLE
+        wanted, found = np.maximum(wanted, floor), np.maximum(found, floor)
+    power.update(wanted, found)
 
 
 def _groups(pairs: Sequence[tuple[ir.Value, str]]) -> Iterator[list[tuple[str, str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from qcompiler.report.model import Report
@@ -40,7 +41,7 @@ def _headline(report: Report, console: Console) -> None:
         facts.append(speed_text(report.timing.latency.speedup.value))
     verdict = "" if report.passed else " (gates missed)"
     console.print(_text(
-        (f"{mark} {report.compiled.name}", style),
+        (f"{mark} {PurePath(report.compiled.name).name}", style),
         (f" for {report.target.name}{verdict}: ", ""),
         (", ".join(fact for fact in facts if fact), "bold"),
     ))
@@ -83,7 +84,8 @@ def _samples(report: Report, quality: QualityPart) -> str:
     data = report.evaluation
     if data is None:
         return words
-    return f"{words} held out from {data.source}" if data.held_out else f"{words} of {data.source}"
+    source = PurePath(data.source).name or data.source
+    return f"{words} held out from {source}" if data.held_out else f"{words} of {source}"
 
 
 def _figures(output: OutputPart) -> list[RenderableType]:
@@ -130,24 +132,26 @@ def _coverage(coverage: CoveragePart, console: Console) -> None:
     console.print(_text(("Integer", "bold"), (f"  {work}{coverage.integer_nodes} of {total} nodes", "dim")))
     table = _table("operator", "integer", "float", "work %")
     everything = sum(item.integer_macs + item.float_macs for item in coverage.by_operator)
-    # What stayed float is what the reader looks for: it comes first where the list is cut.
-    rows = sorted(coverage.by_operator, key=lambda item: item.float == 0)[:_OPERATORS]
-    for item in coverage.by_operator:
-        if item not in rows:
-            continue
-        work = f"{100 * (item.integer_macs + item.float_macs) / everything:.1f}" if everything else ""
+    # Where the list is cut, operators with work and operators that stayed float are what the reader looks for.
+    rows = sorted(coverage.by_operator, key=lambda item: (item.integer_macs + item.float_macs == 0, item.float == 0))
+    for item in rows[:_OPERATORS]:
+        share = (item.integer_macs + item.float_macs) / everything if everything else 0.0
         left = _text((str(item.float), "yellow" if item.float else "dim"))
-        table.add_row(_name(item.op_type), str(item.integer), left, work if work != "0.0" else "")
+        table.add_row(_name(item.op_type), str(item.integer), left, _share(share))
     console.print(table)
-    if len(rows) < len(coverage.by_operator):
-        console.print(_text((f"  … and {len(coverage.by_operator) - len(rows)} more operators on integers", "dim")))
+    if len(rows) > _OPERATORS:
+        console.print(_text((f"  … and {len(rows) - _OPERATORS} more operators", "dim")))
     _reasons(coverage, console)
+
+
+def _share(share: float) -> str:
+    return percent(100 * share).removesuffix(" %") if share else ""
 
 
 def _reasons(coverage: CoveragePart, console: Console) -> None:
     groups = Counter((item.op_type, item.reason) for item in coverage.fallbacks).most_common()
-    for (op_type, reason), count in groups[:_REASONS]:
-        console.print(_text(("  float: ", "yellow"), (f"{count} × {op_type}: {reason}", "")))
+    lines = [("  float: ", "yellow", f"{count} × {op_type}: {reason}") for (op_type, reason), count in groups]
+    console.print(_list(lines[:_REASONS]))
     if len(groups) > _REASONS:
         console.print(_text((f"  … and {len(groups) - _REASONS} more reasons (--report has all)", "dim")))
 
@@ -168,21 +172,23 @@ def _cost(report: Report, console: Console) -> None:
         console.print(_text(
             ("Latency", "bold"),
             (f"  {milliseconds(latency.float.median)} → {milliseconds(latency.quantized.median)}", ""),
-            (f"  {speed_text(latency.speedup.value)} ({between}), here, {threads}", "dim"),
+            (f"  {latency.speedup.value:.2f} × the speed ({between}), here, {threads}", "dim"),
         ))
     if report.timing.seconds:
         console.print(_text(("Time", "bold"), (f"     {report.timing.seconds:.1f} s", "")))
 
 
 def _notices(report: Report, console: Console) -> None:
-    lines: list[tuple[str, str, str]] = []
-    lines += [("not measured: ", "dim", f"{item.what}: {item.why}") for item in report.unmeasured]
-    lines += [("warning: ", "bold yellow", text) for text in report.all_warnings]
-    lines += [("gate missed: ", "bold red", text) for text in report.gates.misses]
-    if lines:
+    groups = (
+        ("not measured: ", "dim", [f"{item.what}: {item.why}" for item in report.unmeasured]),
+        ("warning: ", "bold yellow", list(report.all_warnings)),
+        ("gate missed: ", "bold red", list(report.gates.misses)),
+    )
+    if any(texts for _, _, texts in groups):
         console.print()
-    for head, style, text in lines:
-        console.print(_text((head, style), (text, "")))
+    for head, style, texts in groups:
+        if texts:
+            console.print(_list([(head, style, text) for text in texts]))
 
 
 # -- helpers -----------------------------------------------------------------------------------------------
@@ -192,6 +198,18 @@ def _text(*parts: tuple[str, str]) -> Text:
     from rich.text import Text
 
     return Text.assemble(*parts)
+
+
+def _list(lines: list[tuple[str, str, str]]) -> Table:
+    """Paragraphs with a styled head; what does not fit a line goes on below its own text."""
+    from rich.table import Table
+
+    grid = Table.grid()
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for head, style, text in lines:
+        grid.add_row(_text((head, style)), _text((text, "")))
+    return grid
 
 
 def _name(name: str, indent: int = 2) -> Text:

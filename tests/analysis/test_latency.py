@@ -86,7 +86,7 @@ def test_a_slower_result_warns_and_names_the_nodes(two: list[Path]) -> None:
     assert warning is not None
     assert "slower than the float model" in warning
     assert "product" in warning
-    assert "conversions are left" in warning
+    assert "conversions left (2)" in warning
     faster = measure_latency(two[1], two[0], budget=0.2)
     assert faster.warning() is None
     assert faster.speedup.low > 1

@@ -174,6 +174,24 @@ def test_layers_find_where_the_error_starts(parse: Parse) -> None:
     assert quality.layer_samples == 3
 
 
+def test_a_mask_that_is_cut_off_is_no_error(parse: Parse) -> None:
+    text = HEAD + """
+    m (float[1,4] x) => (float[1,4] y) <float[1,4] mask = {0, 0, -1e9, 0}, float none = {1}> {
+      [bias] b = Mul(mask, none)
+      [scores] s = Add(x, b)
+      [softmax] p = Softmax(s)
+      [out] y = Mul(p, none)
+    }
+    """
+    reference, candidate = parse(text), parse(text.replace("-1e9", "-60"))
+    pairs = match_layers(reference, candidate, everything=True)
+    quality = compare(reference, candidate, dataset(), per_layer=pairs)
+    assert [layer.node for layer in quality.layers] == ["bias", "scores", "softmax", "out"]
+    assert all(layer.sqnr > 140 for layer in quality.layers)
+    wrong = compare(reference, parse(text.replace("-1e9", "-3")), dataset(), per_layer=pairs)
+    assert wrong.worst_layers(1)[0].sqnr < 40
+
+
 def test_layers_in_one_model_only_are_noted(parse: Parse) -> None:
     quality = measure(parse, LINEAR, LINEAR, per_layer={"y": "y", "nowhere": "y"})
     assert [layer.value for layer in quality.layers] == ["y"]

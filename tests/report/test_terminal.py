@@ -41,6 +41,13 @@ def test_it_fits_a_screen(full_report: Report) -> None:
     assert "22 more operators" in shown(crowded)
 
 
+def test_operators_with_work_are_never_cut(full_report: Report) -> None:
+    assert full_report.coverage is not None
+    operators = (*(OperatorPart(f"Op{i}", 0, 3, 0, 0) for i in range(30)), OperatorPart("MatMul", 3, 0, 1000, 0))
+    crowded = replace(full_report, coverage=replace(full_report.coverage, by_operator=operators))
+    assert "MatMul" in shown(crowded)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_no_line_is_wider_than_the_terminal(full_report: Report, width: int) -> None:
     assert max(map(len, shown(full_report, width).splitlines())) <= width
