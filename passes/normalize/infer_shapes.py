@@ -24,8 +24,17 @@ class InferShapes(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class. One edit per value that was learned about."""
         values = [value for node in model.graph.all_nodes() for value in node.outputs]
+        if not any(map(_unknown, values)):
+            return
         before = [(value.type, value.shape) for value in values]
         shapes.infer(model)
         for value, (kind, shape) in zip(values, before, strict=True):
             if value.type is not kind or value.shape is not shape:
                 ctx.edit.touch()
+
+
+def _unknown(value: ir.Value) -> bool:
+    """Whether there is something to learn about the value; a symbol such as ``N`` counts as known."""
+    if value.type is None or value.shape is None:
+        return bool(value.name)
+    return any(not isinstance(size, int) and size.value is None for size in value.shape)

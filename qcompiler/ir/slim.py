@@ -11,8 +11,12 @@ from qcompiler.errors import ModelError
 
 __all__ = ["initializer_head", "structure_proto", "without_initializers"]
 
+_SHAPES: Final = (ir.DataType.INT64, ir.DataType.INT32)
 _SMALL: Final = 1024
-"""Initializers up to this many bytes keep their data: shape inference reads shapes, axes, pads and the like."""
+"""Integers up to this many bytes keep their data: shape inference reads shapes, axes, pads and the like."""
+
+_FEW: Final = 64
+"""Others up to this many bytes keep theirs: the scales of Resize, the steps of Range."""
 
 
 def without_initializers(model: ir.Model) -> onnx.ModelProto:
@@ -44,34 +48,41 @@ def initializer_head(value: ir.Value) -> onnx.TensorProto:
     Raises:
         ModelError: It has no content.
     """
-    tensor = value.const_value
-    if tensor is None:
+    if value.const_value is None:
         raise ModelError(f"initializer '{value.name}' has no content")
+    proto = onnx.TensorProto()
+    _fill(proto, value, value.const_value)
+    return proto
+
+
+def _fill(proto: onnx.TensorProto, value: ir.Value, tensor: ir.TensorProtocol) -> None:
     if tensor.dtype == ir.DataType.STRING:
-        proto = ir.to_proto(tensor)
+        proto.CopyFrom(ir.to_proto(tensor))
         proto.name = str(value.name)
-        return proto
-    dims = [size for size in tensor.shape if isinstance(size, int)]
-    proto = onnx.TensorProto(name=str(value.name), data_type=int(tensor.dtype), dims=dims)
+        return
+    proto.name = str(value.name)
+    proto.data_type = int(tensor.dtype)
+    proto.dims.extend(size for size in tensor.shape if isinstance(size, int))
     if tensor.doc_string:
         proto.doc_string = tensor.doc_string
     for key in sorted(tensor.metadata_props):
         proto.metadata_props.add(key=key, value=tensor.metadata_props[key])
-    return proto
 
 
 def structure_proto(model: ir.Model) -> onnx.ModelProto:
-    """The model with every initializer declared: small ones with their data, large ones with type and shape only."""
+    """The model with every initializer declared: possible shapes with their data, weights without."""
     proto = without_initializers(model)
     for value in model.graph.initializers.values():
-        if value.const_value is None:
+        tensor = value.const_value
+        if tensor is None:
             continue
-        head = initializer_head(value)
-        if value.const_value.dtype != ir.DataType.STRING:
-            if value.const_value.nbytes <= _SMALL:
-                head.raw_data = value.const_value.tobytes()
-            else:
-                head.data_location = onnx.TensorProto.EXTERNAL
-                head.external_data.add(key="location", value="weights")
-        proto.graph.initializer.append(head)
+        head = proto.graph.initializer.add()
+        _fill(head, value, tensor)
+        if tensor.dtype == ir.DataType.STRING:
+            continue
+        if tensor.nbytes <= (_SMALL if tensor.dtype in _SHAPES else _FEW):
+            head.raw_data = tensor.tobytes()
+        else:
+            head.data_location = onnx.TensorProto.EXTERNAL
+            head.external_data.add(key="location", value="weights")
     return proto
