@@ -46,9 +46,12 @@ def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatReques
 
 def _on_wide_stream(node: ir.Node, nodes: IntegerNodes) -> bool:
     """Whether a node joins tensors that are kept wide before it or behind it."""
-    producers = [value.producer() for i in nodes.activation_inputs(node) if (value := node.inputs[i]) is not None]
-    reads_wide = any(item is not None and nodes.integer(item) and nodes.rule(item).wide == "always" for item in producers)
-    return reads_wide or _feeds_wide(node, nodes)
+    for index in nodes.activation_inputs(node):
+        value = node.inputs[index]
+        producer = None if value is None else value.producer()
+        if producer is not None and nodes.integer(producer) and nodes.rule(producer).wide == "always":
+            return True
+    return _feeds_wide(node, nodes)
 
 
 def _feeds_wide(node: ir.Node, nodes: IntegerNodes) -> bool:
@@ -78,7 +81,7 @@ def _assign_value(value: ir.Value, nodes: IntegerNodes, request: FormatRequest) 
     wishes = {edge: wanted(*edge, nodes, request) for edge in _integer_edges(value, nodes)}
     if not wishes and not nodes.integer(value.producer()):
         return
-    own = _value_format(value, list(wishes.values()), nodes, request)
+    own = _value_format(value, list(wishes.values()), nodes)
     if own is None:  # the kernel gives real numbers: only edges are quantized
         for (node, index), wish in wishes.items():
             state.set_edge_quant(node, index, TensorQuant(wish))
@@ -108,9 +111,7 @@ def _interior(value: ir.Value, nodes: IntegerNodes) -> bool:
     return any(user in nodes.owner for user in value.consumers())
 
 
-def _value_format(
-    value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes, request: FormatRequest
-) -> QFormat | None:
+def _value_format(value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes) -> QFormat | None:
     """The value's own format; ``None`` where its integer producer rather writes real numbers."""
     producer = value.producer()
     if producer is None or not nodes.integer(producer):
@@ -122,7 +123,7 @@ def _value_format(
     writable = rule.output_formats()
     if not wishes:
         # Codes that become real numbers again deserve all the precision that the kernel can write.
-        return _of_bits(writable, request.activation_bits) if rule.kind == "same-scale" else _widest(writable)
+        return _widest(writable)
     widest = _widest(wishes)
     if widest in writable:
         return widest

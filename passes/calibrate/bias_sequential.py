@@ -24,7 +24,7 @@ from qcompiler.quant.operators import output_channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
-    from qcompiler.calibration.row_weights import RowWeights
+    from qcompiler.calibration.row_weights import FeedWeights
 
 __all__ = ["mean_errors"]
 
@@ -35,6 +35,7 @@ def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Con
 
     rows = row_weights.find(dataset.inputs)
     samples = list(dataset)
+    row_weights_of = [rows.of_feed(sample) if rows is not None else None for sample in samples]
     simulation = materialized(model)
     by_name = {node.name: node for node in simulation.graph}
     reference, candidate = SegmentedRun.of(model, samples), SegmentedRun.of(simulation, samples)
@@ -45,27 +46,38 @@ def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Con
     for number, (layer, expected, got) in enumerate(steps):
         ctx.progress("correct biases", number + 1, len(layers))
         axis = output_channel_axis(layer.node, candidate.samples[0][got].ndim)
-        pairs = zip(samples, reference.samples, candidate.samples, strict=True)
-        differences = [(feed, a[expected].astype(np.float64) - b[got]) for feed, a, b in pairs]
-        error = _channel_means(differences, axis, rows)
-        shape = [-1 if i == axis else 1 for i in range(differences[0][1].ndim)]
+        mean = _ChannelMean(axis)
+        for weights, wanted, found in zip(row_weights_of, reference.samples, candidate.samples, strict=True):
+            mean.add(wanted[expected], found[got], weights)
+        error = mean.value()
         for sample in candidate.samples:
+            shape = [-1 if i == axis else 1 for i in range(sample[got].ndim)]
             sample[got] = (sample[got] + error.reshape(shape)).astype(np.float32)
         errors.append(error)
     return errors
 
 
-def _channel_means(
-    tensors: list[tuple[dict[str, NDArray[Any]], NDArray[np.float64]]], axis: int, rows: RowWeights | None
-) -> NDArray[np.float64]:
-    """Mean per channel over samples and positions; padding rows weigh nothing."""
-    total: NDArray[np.float64] | float = 0.0
-    weight: NDArray[np.float64] | float = 0.0
-    for feed, tensor in tensors:
-        found = rows.of_feed(feed) if rows is not None else None
-        counted = found.of("", tensor.shape) if found is not None else None
-        others = tuple(i for i in range(tensor.ndim) if i != axis)
-        weights = np.broadcast_to(1.0 if counted is None else counted, tensor.shape)
-        total = total + (tensor * weights).sum(axis=others)
-        weight = weight + weights.sum(axis=others, dtype=np.float64)
-    return np.asarray(total / np.maximum(weight, 1e-12))
+class _ChannelMean:
+    """Mean per channel of differences, over samples and positions; padding rows weigh nothing."""
+
+    def __init__(self, axis: int) -> None:
+        self._axis = axis
+        self._total: NDArray[np.float64] | float = 0.0
+        self._weight: NDArray[np.float64] | float = 0.0
+
+    def add(self, wanted: NDArray[Any], found: NDArray[Any], rows: FeedWeights | None) -> None:
+        """Count ``wanted - found`` of one sample."""
+        counted = rows.of("", wanted.shape) if rows is not None else None
+        others = tuple(i for i in range(wanted.ndim) if i != self._axis)
+        difference = np.subtract(wanted, found, dtype=np.float32)
+        if counted is None:
+            self._total = self._total + difference.sum(axis=others, dtype=np.float64)
+            self._weight = self._weight + difference.size / difference.shape[self._axis]
+            return
+        weights = np.broadcast_to(counted, difference.shape)
+        self._total = self._total + (difference * weights).sum(axis=others, dtype=np.float64)
+        self._weight = self._weight + weights.sum(axis=others, dtype=np.float64)
+
+    def value(self) -> NDArray[np.float64]:
+        """The mean; 0 where nothing was counted."""
+        return np.asarray(self._total / np.maximum(self._weight, 1e-12))

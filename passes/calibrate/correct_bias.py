@@ -8,8 +8,9 @@ the float model's there, the biases are put back.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
 
 __all__ = ["CorrectBias"]
+
+MEMORY: Final = 192 << 20
+"""Bytes of live tensors that the sequential method may hold: fewer samples where they are large."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class CorrectBias(Pass):
     ) -> list[NDArray[np.float64]]:
         if self.method == "analytic":
             return bias_analytic.mean_errors(model, layers, dataset, ctx)
-        step = max(1, len(dataset) // self.samples)
-        few = dataset.subset(range(0, len(dataset), step)[: self.samples])
+        count = max(1, min(self.samples, len(dataset), MEMORY // max(1, _live_bytes(layers))))
+        few = dataset.subset(range(0, len(dataset), len(dataset) // count)[:count])
         return bias_sequential.mean_errors(model, layers, few, ctx)
 
 
@@ -92,6 +96,16 @@ def _correctable(model: ir.Model, ctx: Context) -> list[Layer]:
         else:
             layers.append(layer)
     return layers
+
+
+def _live_bytes(layers: list[Layer]) -> int:
+    """About what one sample holds at the widest cut, in both models; layers of unknown size count as nothing."""
+    sizes = [0]
+    for layer in layers:
+        for value in (*layer.node.inputs[:1], *layer.bias_node.outputs):
+            known = [] if value is None or value.shape is None else [d for d in value.shape if isinstance(d, int)]
+            sizes.append(math.prod(known) * 4)
+    return 4 * max(sizes)
 
 
 def _divide(dataset: Dataset) -> tuple[Dataset, Dataset | None]:
