@@ -80,6 +80,16 @@ class Masks:
             self._flags[value] = self._find_flag(value, depth)
         return self._flags[value]
 
+    def harmless(self, value: ir.Value | None, depth: int) -> bool:
+        """Whether a tensor beside a mask's number may be part of the mask: a constant or a flag.
+
+        A floating-point input as it is fed may just as well be the scores.
+        """
+        source = patterns.skip_back(value, MOVES)
+        if source in self._inputs and source is not None and source.dtype is not None:
+            return not source.dtype.is_floating_point()
+        return constants.is_constant(value) or self.flag(value, depth) is not None
+
     def _find_flag(self, value: ir.Value, depth: int) -> float | None:
         if value in self._inputs:
             return 1.0
@@ -146,12 +156,8 @@ def _summed(masks: Masks, node: ir.Node, depth: int) -> float | None:
     """A sum of masks, or of a mask and what is small by construction: a flag or a constant."""
     found = [masks.constant(value, depth) for value in node.inputs]
     known = [item for item in found if item is not None]
-    small = (
-        constants.is_constant(value) or masks.flag(value, depth) is not None
-        for value, item in zip(node.inputs, found, strict=True)
-        if item is None
-    )
-    return _strongest(known) if known and all(small) else None
+    others = [value for value, item in zip(node.inputs, found, strict=True) if item is None]
+    return _strongest(known) if known and all(masks.harmless(value, depth) for value in others) else None
 
 
 def _chosen(masks: Masks, node: ir.Node, depth: int) -> float | None:
@@ -159,8 +165,7 @@ def _chosen(masks: Masks, node: ir.Node, depth: int) -> float | None:
     found = [masks.constant(value, depth) for value in node.inputs[1:]]
     known = [item for item in found if item is not None]
     others = [value for value, item in zip(node.inputs[1:], found, strict=True) if item is None]
-    harmless = all(constants.is_constant(value) or masks.flag(value, depth) is not None for value in others)
-    return _strongest(known) if known and harmless else None
+    return _strongest(known) if known and all(masks.harmless(value, depth) for value in others) else None
 
 
 def _limited(masks: Masks, node: ir.Node, depth: int) -> float | None:

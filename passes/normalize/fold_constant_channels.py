@@ -59,11 +59,13 @@ class FoldConstantChannels(Pass):
         known = Intervals(model.graph, low=self.input_low, high=self.input_high, unknown={"MatMul"})
         outputs: dict[str, int] = {}
         inputs: dict[str, int] = {}
+        visited: set[ir.Node] = set()
         for node in model.graph:
             if patterns.has_type(node, *_LAYERS):
                 _note(inputs, node, _absorb(node, known, ctx))
-                _note(outputs, node, _settle(node, known, ctx))
-            known.visit(node)
+                _note(outputs, node, _settle(node, known, visited, ctx))
+            if node not in visited:
+                known.visit(node)
         if outputs or inputs:
             _report(outputs, inputs, self._assumption(), ctx)
 
@@ -151,15 +153,26 @@ def _why_not_shift(node: ir.Node) -> str:
 # -- constant output channels ------------------------------------------------------------------------------------
 
 
-def _settle(node: ir.Node, known: Intervals, ctx: Context) -> int:
-    """Reduce constant output channels to their bias; returns how many changed."""
-    known.visit(node)
+def _settle(node: ir.Node, known: Intervals, visited: set[ir.Node], ctx: Context) -> int:
+    """Reduce constant output channels to their bias; returns how many changed.
+
+    The layer and its activation are added to ``visited`` unless what is known about them has to be found anew.
+    """
     output = node.outputs[0]
     activation = patterns.only_consumer(output, *_ACTIVATIONS)
-    if activation is not None and activation.inputs[0] is output:
-        known.visit(activation)
-    else:
+    if activation is not None and activation.inputs[0] is not output:
         activation = None
+    pair = [node] if activation is None else [node, activation]
+    for each in pair:
+        known.visit(each)
+    changed = _settle_pair(node, activation, known, ctx)
+    if not changed:
+        visited.update(pair)
+    return changed
+
+
+def _settle_pair(node: ir.Node, activation: ir.Node | None, known: Intervals, ctx: Context) -> int:
+    output = node.outputs[0]
     result = output if activation is None else activation.outputs[0]
     indices, values = known.constant_channels(result)
     if not indices.size or known.of(output).axis != 1:

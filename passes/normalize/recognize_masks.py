@@ -26,8 +26,9 @@ class RecognizeMasks(Pass):
 
     Found are Add and Sub with a mask operand, and Where that writes a large negative number over scores; directly
     before Softmax or LogSoftmax or with moves, scales and further sums in between; one mask may reach many of them.
-    ``constant`` is the number as it appears in the marked tensor: a scale behind the mask scales it too. Only
-    annotations: no node changes. Which numbers count as a mask says ``_match_masks``.
+    ``constant`` is the number as it appears in the marked tensor: a scale behind the mask scales it too. An operand
+    that is subtracted holds a large positive number and is not marked itself. Only annotations: no node changes.
+    Which numbers count as a mask says ``_match_masks``.
     """
 
     name: ClassVar[str] = "recognize-masks"
@@ -121,7 +122,7 @@ def _mark(step: _Step, mask: ir.Value, number: float, masks: Masks) -> None:
         _strengthen(value, MaskInfo(number * step.factor / factor, "sum"))
     source: ir.Value | None = mask
     while source is not None and (constant := masks.constant(source)) is not None:
-        if constants.scalar(source) is None:  # a number by itself is not a tensor that is quantized
+        if constant < 0 and constants.scalar(source) is None:  # a number by itself is not a tensor to quantize
             regions.set_mask(source, MaskInfo(constant, "operand"))
         node = patterns.producer(source, *MOVES)
         source = None if node is None else node.inputs[0]

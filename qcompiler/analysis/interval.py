@@ -92,6 +92,10 @@ def settled(interval: Interval, value: ir.Value) -> Interval:
         limit = float(2 ** min(dtype.bitwidth - 1, 53))
     else:
         limit = _LIMITS.get(dtype, (0.0, np.inf))[1]
+    largest = np.abs(interval.low).max(initial=0.0), np.abs(interval.high).max(initial=0.0)
+    real = dtype is None or not dtype.is_integer()
+    if real and largest[0] <= limit and largest[1] <= limit:  # not so where there is a NaN
+        return interval
     wild = (interval.low > limit) | (interval.high < -limit) | np.isnan(interval.low) | np.isnan(interval.high)
     if dtype is not None and dtype.is_integer() and not dtype.is_signed():
         wild |= interval.low < 0

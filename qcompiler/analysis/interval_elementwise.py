@@ -99,9 +99,10 @@ def join(known: Intervals, node: ir.Node, values: list[ir.Value | None]) -> Inte
     """The smallest interval that holds every one of ``values``."""
     items = [known.of(value) for value in values]
     first = items[0]
-    if all(item.axis == first.axis and item.low.size == first.low.size for item in items) and len(
-        {patterns.rank(value) for value in (*values, node.outputs[0])}
-    ) == 1:
+    if (
+        all(item.axis == first.axis and item.low.size == first.low.size for item in items)
+        and len({patterns.rank(value) for value in (*values, node.outputs[0])}) == 1
+    ):
         low, high = np.stack([item.low for item in items]), np.stack([item.high for item in items])
         return Interval(low.min(0), high.max(0), first.axis)
     hulls = [item.hull for item in items]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "averaged", "lowered"]
 
+_MANY = 1 << 20
+"""Elements assumed in a mean over dimensions that are not known: decides how much rounding is granted."""
+
 
 def _same(known: Intervals, node: ir.Node) -> Interval:
     """A maximum is one of the elements; padding never wins."""
@@ -52,8 +55,9 @@ def _average_pool(known: Intervals, node: ir.Node) -> Interval:
 
 def _global_average_pool(known: Intervals, node: ir.Node) -> Interval:
     shape = patterns.static_shape(node.inputs[0])
-    sizes = [size or 4096 for size in (shape or (1, 1, 4096, 4096))[2:]]  # an unknown side: a generous guess
-    return averaged(known.of(node.inputs[0]), node.outputs[0], math.prod(sizes), with_zero=False)
+    sizes = (shape or (None, None, None))[2:]
+    count = math.prod(size for size in sizes if size is not None) if None not in sizes else _MANY
+    return averaged(known.of(node.inputs[0]), node.outputs[0], count, with_zero=False)
 
 
 def _axes(node: ir.Node, rank: int | None) -> list[int] | None:
@@ -92,9 +96,7 @@ def _reduce_same(known: Intervals, node: ir.Node) -> Interval:
 
 def _reduce_mean(known: Intervals, node: ir.Node) -> Interval:
     data, count = _reduced(known, node)
-    return unbounded() if count is None and not data.bounded else averaged(
-        data, node.outputs[0], count or 1 << 20, with_zero=False
-    )
+    return averaged(data, node.outputs[0], count or _MANY, with_zero=False)
 
 
 def _reduce_sum(known: Intervals, node: ir.Node) -> Interval:
