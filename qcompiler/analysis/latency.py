@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from qcompiler.analysis.census import FLOAT_COMPUTE, optimized_nodes
 from qcompiler.analysis.interleave import Interval, Timing, interleave, ratio, timing
 from qcompiler.analysis.sessions import Runs, StockRunner, fit
+from qcompiler.analysis.size import stored_bytes
 from qcompiler.ir.execute import Feed, Runner
+from qcompiler.ir.memory import trim
 
-__all__ = ["BUDGET", "Latency", "measure_latency", "random_feed", "slow_nodes"]
+__all__ = ["BUDGET", "LARGEST", "Latency", "measure_latency", "random_feed", "slow_nodes", "too_large"]
 
 BUDGET: Final = 1.5
 """Seconds spent on running both models."""
+
+LARGEST: Final = 512 << 20
+"""Bytes of both models together up to which a compile times them."""
 
 @dataclass(frozen=True, slots=True)
 class Latency:
@@ -59,6 +64,14 @@ def _time(milliseconds: float) -> str:
     return f"{1000 * milliseconds:.3g} µs" if milliseconds < 0.1 else f"{milliseconds:.3g} ms"
 
 
+def too_large(*paths: str | Path) -> str | None:
+    """Why models are not timed during a compile: both would lie in memory as a whole; ``None`` when they may."""
+    total = sum(stored_bytes(path) for path in paths)
+    if total <= LARGEST:
+        return None
+    return f"both models have {total / 1e9:.1f} GB, which would have to be in memory at once; use 'qcompiler bench'"
+
+
 def measure_latency(
     float_model: ir.Model | str | Path,
     quantized_path: str | Path,
@@ -79,6 +92,7 @@ def measure_latency(
     Raises:
         ModelError: A model cannot be loaded or run.
     """
+    trim()
     runners = [_runner(model, threads) for model in (float_model, quantized_path)]
     sample = dict(feed) if feed is not None else random_feed(float_model)
     calls = [_call(runner, fit(sample, runner)) for runner in runners]

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from qcompiler.analysis.power import Power
 from qcompiler.analysis.sessions import fit
+from qcompiler.ir import io
 from qcompiler.ir.execute import Feed, Runner
+from qcompiler.ir.memory import trim
 from qcompiler.quant.operators import LINEAR
 
 if TYPE_CHECKING:
@@ -85,6 +87,8 @@ def match_layers(reference: ir.Model, candidate: ir.Model, *, everything: bool =
             read = _as_read(other)
             if everything or read is not other or _is_end(node, other):
                 found[str(value.name)] = str(read.name)
+    io.release(reference)
+    io.release(candidate)
     return found
 
 
@@ -147,7 +151,7 @@ def measure_layers(
     powers = {str(value.name): Power() for value, _ in usable}
     axes = {str(value.name): axis for value, _ in usable if (axis := _softmax_axis(value)) is not None}
     say = progress or (lambda *_: None)
-    with tempfile.SpooledTemporaryFile(max_size=_CHUNK_BYTES) as spool:
+    with tempfile.TemporaryFile() as spool:  # on disk: it is as large as all tensors
         ours = _fetch(reference, dataset, [[a for a, _ in group] for group in groups], threads)
         used = _record(ours, spool, len(groups), min(samples or _MOST_SAMPLES, len(dataset)), samples is None)
         spool.seek(0)
@@ -177,6 +181,7 @@ def _record(fetched: Generator[Feed, None, None], spool: IO[bytes], groups: int,
         if done % groups == 0 and (done // groups == most or (by_size and size * 2 > _ENOUGH_BYTES)):
             break
     fetched.close()  # the session and its memory
+    trim()
     return done // groups if groups else 0
 
 
@@ -186,7 +191,8 @@ def _fetch(
     """Run every feed once per group of tensors. The session lives no longer than the iteration."""
     if not groups:
         return
-    runner = Runner(model, list(dict.fromkeys(chain(*groups))), threads=threads, optimize=False)
+    runner = Runner(model, list(dict.fromkeys(chain(*groups))), threads=threads, optimize=False, pack=False)
+    io.release(model)
     for feed in feeds:
         ready = fit(feed, runner)
         for group in groups:

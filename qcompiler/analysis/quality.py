@@ -2,7 +2,8 @@
 
 Samples are streamed, one feed at a time. The float model runs first and its outputs wait in a temporary file (in
 memory up to 64 MB), so only one session is alive at any moment. A candidate given as a path is run as its user will
-run it: what was written is what is measured.
+run it: what was written is what is measured. Only files beyond ``PART_BYTES`` run piece by piece instead, without
+optimization across pieces.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from qcompiler.analysis.layers import LayerQuality, measure_layers
 from qcompiler.analysis.meters import OutputMeter, OutputQuality
 from qcompiler.analysis.metrics import BUILTIN, Metric, agreement, cosine, kl, sqnr, top1
 from qcompiler.analysis.sessions import Runs, StockRunner, fit
+from qcompiler.analysis.size import stored_bytes
 from qcompiler.errors import DataError, UsageError, VerificationError, nearest
-from qcompiler.ir.execute import Feed, Runner
+from qcompiler.ir import io
+from qcompiler.ir.execute import PART_BYTES, Feed, Runner
+from qcompiler.ir.memory import trim
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -152,6 +156,7 @@ def compare(
     used = 0
     if per_layer:
         models = _loaded(reference), _loaded(candidate)
+        trim()
         layers, used, more = measure_layers(
             *models, dataset, per_layer, samples=layer_samples, threads=threads, progress=progress
         )
@@ -167,13 +172,14 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def _loaded(model: Model) -> ir.Model:
-    from qcompiler.ir import io
-
     return model if isinstance(model, ir.Model) else io.load(model)
 
 
 def _runner(model: Model, threads: int) -> Runs:
-    return Runner(model, threads=threads) if isinstance(model, ir.Model) else StockRunner(model, threads=threads)
+    """A stored model runs as its user will run it, unless it is so large that it must be run piece by piece."""
+    if isinstance(model, ir.Model) or stored_bytes(model) > PART_BYTES:
+        return Runner(model, threads=threads)
+    return StockRunner(model, threads=threads)
 
 
 def _outputs(
@@ -185,20 +191,23 @@ def _outputs(
     progress: Callable[[str, int, int], None],
 ) -> tuple[list[OutputQuality], list[str]]:
     """Run the float model, then the candidate, and compare their outputs sample by sample."""
-    vectors = vector_outputs(_loaded(reference))
+    graph = _loaded(reference)
+    vectors = vector_outputs(graph)
+    io.release(graph)
+    trim()
     plugin = chosen if chosen.name not in {item.name for item in (*BUILTIN, _TOP1)} else None
     count = len(dataset)
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
         names = _record(_runner(reference, threads), dataset, spool, lambda done: progress("float", done, count))
         spool.seek(0)
+        trim()
         runner = _runner(candidate, threads)
         pairs = _pairs(names, runner.outputs)
         meters = {name: OutputMeter(name, name in vectors, plugin) for name in names}
         skipped: set[str] = set()
         labels = dataset.labels
-        for index, feed in enumerate(dataset):
+        for index, (_, found) in enumerate(runner.stream(fit(feed, runner) for feed in dataset)):
             progress("quantized", index, count)
-            found = runner.run(fit(feed, runner))
             label = None if labels is None else np.asarray(labels[index])
             for name in names:
                 wanted = _read(spool)
@@ -212,9 +221,8 @@ def _outputs(
 
 def _record(runner: Runs, dataset: Iterable[Feed], spool: IO[bytes], progress: Callable[[int], None]) -> list[str]:
     """Write the outputs of every sample to ``spool``; return their names in order."""
-    for index, feed in enumerate(dataset):
+    for index, (_, found) in enumerate(runner.stream(fit(feed, runner) for feed in dataset)):
         progress(index)
-        found = runner.run(fit(feed, runner))
         for name in runner.outputs:
             _write(spool, found[name])
     return list(runner.outputs)

@@ -6,7 +6,7 @@ Runtime. Verification and benchmarks must not: what users get includes what thei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,9 @@ class Runs(Protocol):
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Outputs by name."""
+
+    def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Feed]]:
+        """Feeds with their outputs, in order."""
 
 
 class StockRunner:
@@ -69,6 +72,10 @@ class StockRunner:
         except Exception as error:  # ONNX Runtime raises many unrelated types
             raise ModelError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+    def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Feed]]:
+        """Run many feeds; each comes back with its outputs, in order."""
+        return ((feed, self.run(feed)) for feed in feeds)
 
 
 def fit(feed: Mapping[str, NDArray[Any]], runner: Runs) -> Feed:

@@ -184,8 +184,10 @@ def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Latency | None, 
     here, reason = runs_here(job.target)
     if not here:
         return None, reason
-    from qcompiler.analysis.latency import measure_latency
+    from qcompiler.analysis.latency import measure_latency, too_large
 
+    if (reason := too_large(job.source.path, staged)) is not None:
+        return None, reason
     feed: dict[str, Any] = next(iter(samples.evaluation))
     return measure_latency(job.source.path, staged, feed, budget=_LATENCY_BUDGET), ""
 

@@ -49,6 +49,7 @@ class Runner:
         optimize: Whether ONNX Runtime may optimize the graph.
         layout: Whether it may reorder weights and tensors into its blocked layout. With many intermediate outputs,
             each of which must be put back in order, that gains no time and holds the weights twice.
+        pack: Whether it may copy weights into the order its kernels like; not worth it for a few runs.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class Runner:
         threads: int = 0,
         optimize: bool = True,
         layout: bool = True,
+        pack: bool = True,
     ) -> None:
-        options = functools.partial(session_options, threads=threads, optimize=optimize, layout=layout)
+        options = functools.partial(session_options, threads=threads, optimize=optimize, layout=layout, pack=pack)
         if not isinstance(model, ir.Model) and _weight_bytes(Path(model)) > PART_BYTES:
             from qcompiler.ir import io
 

@@ -60,7 +60,7 @@ def model_part(path: str | Path, name: str | None = None) -> ModelPart:
 
     model = io.load(path)
     files = tuple(_file_part(item) for item in io.files(model))
-    return ModelPart(
+    part = ModelPart(
         name=name or Path(path).name,
         files=files,
         bytes=sum(item.bytes for item in files),
@@ -68,6 +68,8 @@ def model_part(path: str | Path, name: str | None = None) -> ModelPart:
         ir_version=int(model.ir_version),
         nodes=len(model.graph),
     )
+    io.release(model)
+    return part
 
 
 def _file_part(path: Path) -> FilePart:

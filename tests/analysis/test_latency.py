@@ -12,7 +12,7 @@ import pytest
 
 from qcompiler.analysis.bench import bench
 from qcompiler.analysis.interleave import Interval, Timing, interleave, ratio, timing
-from qcompiler.analysis.latency import Latency, measure_latency, random_feed, slow_nodes
+from qcompiler.analysis.latency import Latency, measure_latency, random_feed, slow_nodes, too_large
 from qcompiler.errors import UsageError
 
 Parse = Callable[[str], ir.Model]
@@ -114,6 +114,14 @@ def test_bench_compares_with_the_first(two: list[Path]) -> None:
     assert (second.float_nodes, second.conversions) == (1, 2)
     assert first.bytes == two[0].stat().st_size
     assert slow_nodes(two[0]) == ()
+
+
+def test_models_that_are_too_large_are_not_timed(two: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert too_large(*two) is None
+    monkeypatch.setattr("qcompiler.analysis.latency.LARGEST", 100)
+    reason = too_large(*two)
+    assert reason is not None
+    assert "qcompiler bench" in reason
 
 
 def test_bench_of_nothing_is_refused() -> None:
