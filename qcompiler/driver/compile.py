@@ -186,8 +186,8 @@ def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Latency | None, 
         return None, reason
     from qcompiler.analysis.latency import measure_latency, too_large
 
-    if (reason := too_large(job.source.path, staged)) is not None:
-        return None, reason
+    if (excuse := too_large(job.source.path, staged)) is not None:
+        return None, excuse
     feed: dict[str, Any] = next(iter(samples.evaluation))
     return measure_latency(job.source.path, staged, feed, budget=_LATENCY_BUDGET), ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -101,6 +102,19 @@ def test_top1_checks_the_number_of_labels() -> None:
     assert top1(ONE_HOT, [1, 2]) == 50.0
     with pytest.raises(ValueError, match="3 labels for 2 rows"):
         top1(ONE_HOT, [1, 2, 3])
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_kl_is_the_one_that_the_model_zoo_judges_by(zoo: ModuleType, classes: int, probabilities: bool) -> None:
+    rng = np.random.default_rng(classes)
+    wanted = rng.normal(size=(20, classes)) * 3
+    found = wanted + rng.normal(size=wanted.shape) * 0.1
+    if probabilities:
+        wanted, found = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (wanted, found))
+        levels = 255 if classes == 10 else 65535  # few enough that rows still add up to 1, with exact zeros
+        found = np.round(found * levels) / levels
+    assert kl(wanted, found) == pytest.approx(zoo._kl(wanted, found), rel=1e-9)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -68,6 +68,14 @@ def test_the_candidate_is_read_from_its_file(parse: Parse, tmp_path: Path) -> No
     assert quality.value == 200.0
 
 
+def test_large_files_run_piece_by_piece(parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "candidate.onnx"
+    onnx.save(ir.to_proto(parse(LINEAR)), path)
+    for module in ("qcompiler.analysis.quality", "qcompiler.ir.execute"):
+        monkeypatch.setattr(f"{module}.PART_BYTES", 1)
+    assert compare(path, path, dataset()).value == 200.0
+
+
 def test_an_all_zero_candidate_is_flagged(parse: Parse) -> None:
     zero = LINEAR.replace("y = MatMul(x, w)", "z = MatMul(x, w)\ny = Sub(z, z)")
     quality = measure(parse, LINEAR, zero)
