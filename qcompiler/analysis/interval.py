@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["Bounds", "Float64", "Interval", "epsilon", "product", "rounded", "settled", "unbounded"]
+__all__ = ["Bounds", "Float64", "Interval", "epsilon", "product", "rounded", "settled", "unbounded", "underflow"]
 
 _LIMITS: dict[ir.DataType, tuple[float, float]] = {
     ir.DataType.FLOAT: (2.0**-23, float(np.finfo(np.float32).max)),
@@ -23,6 +23,14 @@ _LIMITS: dict[ir.DataType, tuple[float, float]] = {
     ir.DataType.BFLOAT16: (2.0**-7, 3.38e38),
 }
 """Element type → (twice the unit roundoff, largest finite number)."""
+
+_UNDERFLOW: dict[ir.DataType, float] = {
+    ir.DataType.FLOAT: 2.0**-126,
+    ir.DataType.DOUBLE: 2.0**-1022,
+    ir.DataType.FLOAT16: 2.0**-24,
+    ir.DataType.BFLOAT16: 2.0**-126,
+}
+"""What one result may lose near zero, where rounding is absolute: subnormal numbers may be flushed."""
 
 _WORST = (2.0**-7, 65504.0)
 """For an unknown element type: the coarsest rounding and the smallest range of those above."""
@@ -83,6 +91,12 @@ def epsilon(value: ir.Value | None) -> float:
     return _LIMITS.get(dtype, (0.0, 0.0))[0]
 
 
+def underflow(value: ir.Value | None) -> float:
+    """What one non-zero result of the value's element type may lose near zero; the coarsest where it is unknown."""
+    dtype = None if value is None else value.dtype
+    return _UNDERFLOW[ir.DataType.FLOAT16] if dtype is None else _UNDERFLOW.get(dtype, 0.0)
+
+
 def settled(interval: Interval, value: ir.Value) -> Interval:
     """The interval as the value can hold it: a channel that might overflow its type is unbounded."""
     dtype = value.dtype
@@ -106,11 +120,13 @@ def settled(interval: Interval, value: ir.Value) -> Interval:
 
 def rounded(low: Float64, high: Float64, value: ir.Value, roundings: int = 1) -> Bounds:
     """Widen bounds of a result by ``roundings`` roundings relative to itself; a single number is rounded instead."""
-    eps = epsilon(value) * roundings
-    wide_low, wide_high = low - eps * np.abs(low), high + eps * np.abs(high)
+    eps, least = epsilon(value) * roundings, underflow(value) * roundings
+    wide_low = low - eps * np.abs(low) - np.where(low == 0, 0.0, least)
+    wide_high = high + eps * np.abs(high) + np.where(high == 0, 0.0, least)
     if roundings != 1 or value.dtype != ir.DataType.FLOAT:
         return wide_low, wide_high
-    point = (low == high) & (np.abs(low) < _LIMITS[ir.DataType.FLOAT][1])
+    size = np.abs(low)
+    point = (low == high) & (size < _LIMITS[ir.DataType.FLOAT][1]) & ((size == 0) | (size > 2 * least))
     nearest = np.where(point, low, 0.0).astype(np.float32).astype(np.float64)
     return np.where(point, nearest, wide_low), np.where(point, nearest, wide_high)
 

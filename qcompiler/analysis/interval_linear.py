@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.analysis.interval import Bounds, Float64, Interval, epsilon, unbounded
+from qcompiler.analysis.interval import Bounds, Float64, Interval, epsilon, unbounded, underflow
 from qcompiler.ir import constants, patterns
 
 __all__ = ["batch_normalization", "conv", "conv_transpose", "linear_bounds", "matmul_constant", "tap_bounds"]
@@ -78,7 +78,7 @@ def _signed(part: Float64) -> Float64:
     return part
 
 
-def linear_bounds(taps: Taps, windows: Float64, bias: Bounds, roundings: int, eps: float) -> Bounds:
+def linear_bounds(taps: Taps, windows: Float64, bias: Bounds, roundings: int, value: ir.Value) -> Bounds:
     """Bounds of the sums over windows of taps plus a bias.
 
     Args:
@@ -86,12 +86,12 @@ def linear_bounds(taps: Taps, windows: Float64, bias: Bounds, roundings: int, ep
         windows: ``[taps, W]`` of zeros and ones: which taps read data together.
         bias: Bounds of the bias, ``[M]`` each.
         roundings: Products in one sum.
-        eps: Twice the unit roundoff.
+        value: The result, for its element type.
     """
     low, high, low_terms, high_terms = (_times(part, windows) for part in taps)
-    unit = eps * (roundings + 2)
-    slack_low = np.where(low_terms > 0, unit * (low_terms + np.abs(bias[0])[:, None]), 0.0)
-    slack_high = np.where(high_terms > 0, unit * (high_terms + np.abs(bias[1])[:, None]), 0.0)
+    unit, least = epsilon(value) * (roundings + 2), underflow(value) * (roundings + 2)
+    slack_low = np.where(low_terms > 0, unit * (low_terms + np.abs(bias[0])[:, None]) + least, 0.0)
+    slack_high = np.where(high_terms > 0, unit * (high_terms + np.abs(bias[1])[:, None]) + least, 0.0)
     with np.errstate(invalid="ignore"):
         low, high = (low - slack_low).min(1) + bias[0], (high + slack_high).max(1) + bias[1]
     return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
@@ -124,7 +124,7 @@ def conv(node: ir.Node, data: Interval, bias: Interval | None) -> Interval:
     taps = tap_bounds(weight.reshape(outputs, weight.shape[1], -1), low, high, groups)
     windows = _windows(node, kernel)
     products = int(np.prod(weight.shape[1:]))
-    bounds = linear_bounds(taps, windows, _bias(bias, outputs), products, epsilon(node.outputs[0]))
+    bounds = linear_bounds(taps, windows, _bias(bias, outputs), products, node.outputs[0])
     return Interval(*bounds, axis=1)
 
 
@@ -149,7 +149,7 @@ def conv_transpose(node: ir.Node, data: Interval, bias: Interval | None) -> Inte
         for size, stride, dilation in zip(kernel, strides, dilations, strict=True)
     ]
     products = depth * int(np.prod(kernel))
-    bounds = linear_bounds(taps, _outer(residues), _bias(bias, len(rows)), products, epsilon(node.outputs[0]))
+    bounds = linear_bounds(taps, _outer(residues), _bias(bias, len(rows)), products, node.outputs[0])
     return Interval(*bounds, axis=1)
 
 
@@ -172,7 +172,7 @@ def matmul_constant(
     if alpha != 1.0:
         ends = [part * abs(alpha) for part in taps] if alpha > 0 else [taps[i] * alpha for i in (1, 0, 3, 2)]
         taps = (ends[0], ends[1], np.abs(ends[2]), np.abs(ends[3]))
-    bounds = linear_bounds(taps, np.ones((1, 1)), _bias(bias, outputs, axis), depth + 1, epsilon(value))
+    bounds = linear_bounds(taps, np.ones((1, 1)), _bias(bias, outputs, axis), depth + 1, value)
     return Interval(*bounds, axis=axis)
 
 
