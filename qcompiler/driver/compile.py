@@ -103,11 +103,13 @@ def execute(job: Job, progress: Progress) -> Outcome:
         compiled = _run_pipeline(job, model, samples, progress)
         _write(job, model, staged)
         del model  # its weights need not be in memory while the result is measured
-        _check_legality(job, staged)
-        quality = _measure(job, staged, samples, progress)
+        graphs = io.load(job.source.path), io.load(staged)
+        _check_legality(job, graphs[1])
+        quality = _measure(job, staged, samples, graphs, progress)
         latency, reason = _latency(job, staged, samples)
         misses = _misses(job, quality, compiled.decisions)
-        parts = model_part(job.source.path, job.source.text), model_part(staged, str(job.output))
+        original = model_part(job.source.path, job.source.text, graphs[0])
+        parts = original, model_part(staged, str(job.output), graphs[1])
         published = not misses or job.options.keep
         if published:
             publish(staged, job.output)
@@ -150,11 +152,11 @@ def _write(job: Job, model: ir.Model, staged: Path) -> None:
         raise
 
 
-def _check_legality(job: Job, staged: Path) -> None:
+def _check_legality(job: Job, written: ir.Model) -> None:
     """What was written, not what was meant, must be legal on the target."""
     from qcompiler.target.legality import check_model
 
-    violations = check_model(staged, job.target)
+    violations = check_model(written, job.target)
     if violations:
         shown = "; ".join(str(item) for item in violations[:3])
         more = f" and {len(violations) - 3} more" if len(violations) > 3 else ""
@@ -164,12 +166,17 @@ def _check_legality(job: Job, staged: Path) -> None:
         )
 
 
-def _measure(job: Job, staged: Path, samples: Samples, progress: Progress) -> Quality:
+def _measure(
+    job: Job, staged: Path, samples: Samples, graphs: tuple[ir.Model, ir.Model], progress: Progress
+) -> Quality:
+    """Compare what was written with the float model; ``graphs`` are both, as loaded."""
     from qcompiler.analysis.layers import match_layers
     from qcompiler.analysis.quality import compare
     from qcompiler.ir import io
 
-    pairs = match_layers(io.load(job.source.path), io.load(staged))
+    pairs = match_layers(*graphs)
+    for graph in graphs:
+        io.release(graph)
     return compare(
         job.source.path, staged, samples.evaluation, per_layer=pairs, metric=job.metric, progress=progress
     )

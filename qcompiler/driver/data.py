@@ -60,13 +60,22 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
     warnings = _random_warning(job)
     if job.evaluation is None:
         calibration, held_out = data.split(every)
+        _check_labels(job, held_out)
         note = f"the last {len(held_out)} of {len(every)} calibration samples were held out to judge by"
         return Samples(calibration, held_out, True, warnings, (note,))
     evaluation = data.load(job.evaluation, inputs, preprocessing=options.preprocessing, limit=options.limit)
+    _check_labels(job, evaluation)
     if job.calibration is None:
         return Samples(None, evaluation, False, warnings)
     evaluation, notes = _unseen(job, every, evaluation)
     return Samples(every, evaluation, False, warnings, notes)
+
+
+def _check_labels(job: Job, evaluation: Dataset) -> None:
+    """Refuse before any work what could not be measured after it."""
+    if job.metric.name == "top1" and evaluation.labels is None:
+        hint = "add an array 'labels' to the evaluation data"
+        raise DataError("metric top1 needs labels", where=evaluation.source, hint=hint)
 
 
 def _random_warning(job: Job) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ from qcompiler.report.measured import (
 from qcompiler.report.parts import DataPart, FilePart, ModelPart, NotePart, PassPart, SkipPart
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from qcompiler.analysis.coverage import Coverage
     from qcompiler.analysis.latency import Latency
     from qcompiler.analysis.quality import Quality
@@ -46,19 +48,20 @@ _CHUNK_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
-def model_part(path: str | Path, name: str | None = None) -> ModelPart:
+def model_part(path: str | Path, name: str | None = None, model: ir.Model | None = None) -> ModelPart:
     """Describe a model file.
 
     Args:
         path: The file.
         name: What the user called it; by default the file's name.
+        model: The model as loaded from there, where the caller has it at hand.
 
     Raises:
         ModelError: The file is no model.
     """
     from qcompiler.ir import io
 
-    model = io.load(path)
+    model = io.load(path) if model is None else model
     files = tuple(_file_part(item) for item in io.files(model))
     part = ModelPart(
         name=name or Path(path).name,
