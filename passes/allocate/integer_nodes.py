@@ -2,8 +2,8 @@
 
 Every node with a rule and no reason against it starts as integer; nodes that the profile wants only *between*
 integer neighbours, and nodes that merely move values, leave the set while a neighbour is float, until nothing
-changes. So a CNN's residual Add between integer convolutions stays, and a transformer's residual stream, whose
-reader is a float LayerNormalization, leaves as a whole.
+changes. So a CNN's residual Add, whose convolutions write codes anyway, stays, and a transformer's residual stream,
+fed by matrix products that give real numbers at no cost, leaves as a whole.
 """
 
 from __future__ import annotations
@@ -117,7 +117,10 @@ def _fuse_followers(graph: ir.Graph, nodes: IntegerNodes) -> None:
 
 
 def _follower(node: ir.Node, fuse: tuple[str, ...], nodes: IntegerNodes) -> ir.Node | None:
-    """The sole reader of ``node`` when its kernel absorbs it: a listed activation, or the Add of a constant vector."""
+    """The sole reader of ``node`` when its kernel absorbs it: a listed activation (of Min, constant bounds).
+
+    An Add is absorbed where it adds a constant vector.
+    """
     users = list(node.outputs[0].uses())
     if len(users) != 1 or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
@@ -126,6 +129,8 @@ def _follower(node: ir.Node, fuse: tuple[str, ...], nodes: IntegerNodes) -> ir.N
         return None
     if user.op_type == "Add":
         return user if _is_vector(user.inputs[1 - index]) else None
+    if user.op_type == "Min":
+        return user if len(user.inputs) == 2 and is_constant(user.inputs[1 - index]) else None
     return user if index == 0 else None
 
 
@@ -148,16 +153,21 @@ def _release_fused(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
 
 
 def _reads_codes_anyway(node: ir.Node, nodes: IntegerNodes) -> bool:
-    """Whether the node before writes codes in any case: then they are moved as codes.
+    """Whether everything the node reads is codes whatever becomes of the node.
 
-    (A float Reshape right behind an int8 DequantizeLinear also keeps ONNX Runtime 1.31 from loading the model.)
+    Kernels with an optional output give real numbers for nothing: they do not count, and neither do nodes that
+    merely move what such a kernel gives.
     """
-    producers = [
-        value.producer()
-        for i in nodes.activation_inputs(node)
-        if (value := node.inputs[i]) is not None and not is_constant(value)
-    ]
-    return all(producer is not None and nodes.rule(producer).output == "quantized" for producer in producers)
+    for index in nodes.activation_inputs(node):
+        value = node.inputs[index]
+        if value is None or is_constant(value):
+            continue
+        producer = value.producer()
+        if producer is None or not nodes.integer(producer) or nodes.rule(producer).output != "quantized":
+            return False
+        if nodes.rule(producer).kind == "same-scale" and not _reads_codes_anyway(producer, nodes):
+            return False
+    return True
 
 
 def _absorbed(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
@@ -182,12 +192,13 @@ def _why_leave(node: ir.Node, nodes: IntegerNodes) -> str | None:
         if value is not None and not is_constant(value) and not nodes.integer(value.producer()):
             return "its input is float"
     users = [user for output in results(node, nodes) for user in output.uses()]
-    integer_users = [use for use in users if nodes.integer(use.node) and nodes.role(use.node, use.idx) == "activation"]
+    wanted = any(nodes.integer(use.node) and nodes.role(use.node, use.idx) == "activation" for use in users)
     if rule.kind == "same-scale":
-        return None if integer_users or _reads_codes_anyway(node, nodes) else "no integer node reads it"
-    if len(integer_users) < len(users) or any(output.is_graph_output() for output in results(node, nodes)):
-        return "a reader of its result is float"
-    return None
+        # (A float Reshape right behind an int8 DequantizeLinear also keeps ONNX Runtime 1.31 from loading the model.)
+        return None if wanted or _reads_codes_anyway(node, nodes) else "no integer node reads it"
+    if not wanted:
+        return "no integer node reads it"
+    return None if _reads_codes_anyway(node, nodes) else "its input comes in real numbers at no cost"
 
 
 def results(node: ir.Node, nodes: IntegerNodes) -> list[ir.Value]:
