@@ -64,7 +64,8 @@ def absorb_after(node: ir.Node, affine: Affine, edit: Edit) -> ir.Node:
     if is_op(node, "MatMul"):
         node = _as_gemm(node, edit)
     _change_weight(node, _scaling(node, affine.scale, channels), edit)
-    _set_bias(node, shift, edit)
+    if bias is not None or affine.shift.any():
+        _set_bias(node, shift, edit)
     return node
 
 

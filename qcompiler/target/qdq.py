@@ -151,6 +151,8 @@ def _absorbable(value: ir.Value, rule: OperatorRule) -> ir.Node | None:
         other = node.inputs[1 - index]
         codes = codes_read(other) if other is not None else None
         return node if is_constant(codes.value if codes is not None else other) else None
+    if node.op_type == "Min":  # an upper bound per channel
+        return node if len(node.inputs) == 2 and is_constant(node.inputs[1 - index]) else None
     return node if index == 0 else None
 
 
