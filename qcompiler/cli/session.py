@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_and_show"]
 
+_FILE_WIDTH = 110
+"""Columns of the summary where it goes to a file or a log."""
+
 
 def compile_and_show(options: CompileOptions, *, quiet: bool, as_json: bool) -> None:
     """Compile and show the report.
@@ -62,4 +65,5 @@ def _show(report: Report, *, quiet: bool, as_json: bool) -> None:
 
     from qcompiler.report.terminal import terminal
 
-    terminal(report, Console())
+    console = Console()
+    terminal(report, console if console.is_terminal else Console(width=_FILE_WIDTH))
