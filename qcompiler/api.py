@@ -60,7 +60,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     metric: str = "sqnr",
     calibration_method: str | None = None,
     bias_correction: bool = True,
-    jobs: int = 1,
+    jobs: int = 0,
     verify: str = "facts",
     latency: bool = True,
     dump_dir: str | Path | None = None,

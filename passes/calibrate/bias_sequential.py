@@ -38,7 +38,8 @@ def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Con
     row_weights_of = [rows.of_feed(sample) if rows is not None else None for sample in samples]
     simulation = materialized(model)
     by_name = {node.name: node for node in simulation.graph}
-    reference, candidate = SegmentedRun.of(model, samples), SegmentedRun.of(simulation, samples)
+    reference = SegmentedRun.of(model, samples, threads=ctx.jobs)
+    candidate = SegmentedRun.of(simulation, samples, threads=ctx.jobs)
     real = [str(layer.bias_node.outputs[0].name) for layer in layers]
     quantized = [str(by_name[layer.bias_node.name].outputs[0].name) for layer in layers]
     errors = []

@@ -61,7 +61,7 @@ class CorrectBias(Pass):
             )
         fitted, judging = _divide(ctx.calibration) if self.guard else (ctx.calibration, None)
         # The reference keeps the biases of now: later edits replace tensors, they never write into them.
-        judge = None if judging is None else _Judge(Runner(model), judging, ctx)
+        judge = None if judging is None else _Judge(Runner(model, threads=ctx.jobs), judging, ctx)
         before = judge.error(model) if judge is not None else 0.0
         saved = [(layer, layer.bias, None if layer.bias is None else layer.bias.const_value) for layer in layers]
         for layer, error in zip(layers, self._errors(model, layers, fitted, ctx), strict=True):
@@ -147,7 +147,7 @@ class _Judge:
 
     def error(self, model: ir.Model) -> float:
         """Mean over outputs of ``sum (a - b)^2 / sum a^2``, ``b`` from the quantized simulation of ``model``."""
-        candidate = Runner(materialized(model))
+        candidate = Runner(materialized(model), threads=self.ctx.jobs)
         noise: dict[str, float] = {}
         power: dict[str, float] = {}
         runs = zip(self.reference.stream(self.dataset), candidate.stream(self.dataset), strict=True)

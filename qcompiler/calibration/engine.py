@@ -33,7 +33,7 @@ def collect(
     *,
     ctx: Context | None = None,
     row_weights: RowWeights | None = None,
-    threads: int = 0,
+    threads: int | None = None,
 ) -> None:
     """Feed every sample and update the observers.
 
@@ -43,7 +43,7 @@ def collect(
         observers: One collector per tensor name; graph inputs and outputs may be observed too.
         ctx: Progress and cache folder.
         row_weights: Which rows are padding; they weigh 0.
-        threads: Threads of one run; 0 lets the runtime choose.
+        threads: Threads of one run; 0 lets the runtime choose; by default what ``ctx`` allows.
 
     Raises:
         DataError: A tensor holds NaN or infinity; names tensor and sample.
@@ -57,6 +57,8 @@ def collect(
     if entry is not None and entry.read(observers):
         return
     total = len(dataset)
+    if threads is None:
+        threads = ctx.jobs if ctx is not None else 0
     for number, (feed, tensors) in enumerate(stream(model, dataset, list(observers), threads=threads)):
         rows = row_weights.of_feed(feed) if row_weights is not None else None
         for name, observer in observers.items():

@@ -54,7 +54,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random calibration.")
 @click.option("--cache-dir", type=_FOLDER, help="Calibration cache. [default: the user's cache folder]")
 @click.option("--cache/--no-cache", default=True, help="Keep and reuse calibration results.")
-@click.option("-j", "--jobs", type=int, default=1, show_default=True, help="Threads the work may use.")
+@click.option("-j", "--jobs", type=int, default=0, help="Threads that a run of the model may use. [default: all]")
 @click.option("--plugin", "plugins", multiple=True, type=_FILE, help="Python file with passes or metrics (repeatable).")
 @click.option("--config", type=_FILE, is_eager=True, expose_value=False, callback=read_config,
               help="Options from a TOML file; the command line wins.")

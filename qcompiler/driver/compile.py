@@ -6,7 +6,9 @@ it with the float model on samples that nothing was fitted on, judge, and only t
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,12 +98,12 @@ def execute(job: Job, progress: Progress) -> Outcome:
     from qcompiler.report.build import model_part
 
     start = time.perf_counter()
-    with staging(job.output) as staged:
+    with staging(job.output) as staged, _public_names(job, staged):
         model = io.load(job.source.path)
         files = io.files(model)
         samples = load_samples(job, model)
         compiled = _run_pipeline(job, model, samples, progress)
-        _write(job, model, staged)
+        io.save(model, staged)
         del model  # its weights need not be in memory while the result is measured
         graphs = io.load(job.source.path), io.load(staged)
         _check_legality(job, graphs[1])
@@ -142,13 +144,14 @@ def _run_pipeline(job: Job, model: ir.Model, samples: Samples, progress: Progres
     return _Compiled(decisions, tuple(records), bisect)
 
 
-def _write(job: Job, model: ir.Model, staged: Path) -> None:
-    from qcompiler.ir import io
-
+@contextlib.contextmanager
+def _public_names(job: Job, staged: Path) -> Iterator[None]:
+    """Let errors speak of the output: the private folder is nobody's business, and gone by the time one reads."""
     try:
-        io.save(model, staged)
+        yield
     except QCompilerError as error:
-        error.where = str(job.output)  # the private folder is nobody's business
+        if error.where is not None:
+            error.where = error.where.replace(str(staged), str(job.output))
         raise
 
 
@@ -178,8 +181,9 @@ def _measure(
     for graph in graphs:
         io.release(graph)
     return compare(
-        job.source.path, staged, samples.evaluation, per_layer=pairs, metric=job.metric, progress=progress
-    )
+        job.source.path, staged, samples.evaluation, per_layer=pairs, metric=job.metric, threads=job.options.jobs,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Latency | None, str]:

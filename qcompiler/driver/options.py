@@ -61,7 +61,7 @@ class CompileOptions:
         metric: The figure that is reported first and that ``bisect`` follows.
         calibration_method: Observer of activations; ``None`` keeps the pipeline's choice.
         bias_correction: Whether ``correct-bias`` runs.
-        jobs: Threads that the work may use.
+        jobs: Threads that a run of the model may use; 0 takes all processors.
         verify: What is checked after each pass: ``off``, ``facts`` or ``numerics``.
         latency: Whether the latency of both models is measured (where the target is this machine).
         dump_dir: Folder for the model after each pass that changed it.
@@ -94,7 +94,7 @@ class CompileOptions:
     metric: str = "sqnr"
     calibration_method: str | None = None
     bias_correction: bool = True
-    jobs: int = 1
+    jobs: int = 0
     verify: str = "facts"
     latency: bool = True
     dump_dir: str | Path | None = None
@@ -119,7 +119,7 @@ class CompileOptions:
         _known("verify", self.verify, VERIFY_LEVELS)
         if self.calibration_method is not None:
             _known("calibration-method", self.calibration_method, CALIBRATION_METHODS)
-        _at_least("jobs", self.jobs, 1)
+        _at_least("jobs", self.jobs, 0)
         _at_least("limit", self.limit, 1)
         _at_least("seed", self.seed, 0)
         _percent("min-agreement", self.min_agreement)

@@ -11,6 +11,7 @@ carried over; a piece becomes a small model with a session of its own. Two uses:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -178,12 +179,13 @@ class SegmentedRun:
     samples: list[_Arrays]
 
     @classmethod
-    def of(cls, model: ir.Model, samples: Sequence[Mapping[str, NDArray[Any]]]) -> SegmentedRun:
-        """Prepare a run of ``model``; its nodes must be in topological order."""
+    def of(cls, model: ir.Model, samples: Sequence[Mapping[str, NDArray[Any]]], threads: int = 0) -> SegmentedRun:
+        """Prepare a run of ``model`` with so many threads (0: all); its nodes must be in topological order."""
         from qcompiler.ir.execute import light_proto, session_options
 
         proto, weights = light_proto(model)
-        return cls(PartRunner(proto, weights, session_options), [dict(sample) for sample in samples])
+        options = functools.partial(session_options, threads=threads)
+        return cls(PartRunner(proto, weights, options), [dict(sample) for sample in samples])
 
     def advance(self, stops: Sequence[str]) -> Iterator[str]:
         """Run up to each value of ``stops`` (graph order) in turn and yield it; ``samples`` may then be changed."""

@@ -87,7 +87,7 @@ class Context:
         calibration: Calibration samples; ``None`` when there are none.
         exclude: Node selectors given by the user (names, operator types, ``re:`` expressions).
         cache_dir: Where calibration results may be kept; ``None`` disables the cache.
-        jobs: Worker processes or threads allowed.
+        jobs: Threads that a run of the model may use; 0 lets the runtime choose.
         progress: Called as ``progress(stage, done, total)``.
         records: One record per pass that has run; the last is the running one.
         baseline_path: Path of the float model on disk, where known.
@@ -99,7 +99,7 @@ class Context:
     calibration: Dataset | None = None
     exclude: tuple[str, ...] = ()
     cache_dir: Path | None = None
-    jobs: int = 1
+    jobs: int = 0
     progress: Callable[[str, int, int], None] = _silent
     records: list[PassRecord] = field(default_factory=list)
     baseline_path: Path | None = None

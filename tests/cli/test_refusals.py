@@ -21,7 +21,7 @@ CASES = [
     (["--metric", "sqrn"], ["sqrn", "did you mean 'sqnr'"]),
     (["--observer", "percentil"], ["percentil", "did you mean 'percentile'"]),
     (["--verify", "numeric"], ["numeric", "did you mean 'numerics'"]),
-    (["--jobs", "0"], ["--jobs 0"]),
+    (["--jobs", "-1"], ["--jobs -1"]),
     (["--jobs", "many"], ["--jobs", "many"]),
     (["--limit", "-3"], ["--limit -3"]),
     (["--min-agreement", "101"], ["percentage"]),

@@ -12,7 +12,7 @@ from qcompiler.errors import UsageError
         ("verify", "fact", "did you mean 'facts'"),
         ("verify", "banana", "one of off, facts, numerics"),
         ("calibration_method", "minimax", "did you mean 'minmax'"),
-        ("jobs", 0, "--jobs 0 is less than 1"),
+        ("jobs", -1, "--jobs -1 is less than 0"),
         ("limit", 0, "--limit 0"),
         ("seed", -1, "--seed -1"),
         ("min_agreement", 101.0, "percentage"),
