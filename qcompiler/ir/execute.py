@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
 from qcompiler.ir.parts import PartRunner, cut, first_line, open_session, weight_cuts
+from qcompiler.ir.uses import is_used
 
 __all__ = ["PART_BYTES", "Feed", "Runner", "light_proto", "session_options", "to_light_proto"]
 
@@ -178,8 +179,12 @@ def light_proto(
 ) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
     """Like ``to_light_proto``, but the weights are not read: a lazy tensor stays lazy."""
     large: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    names = None if outputs is None else list(outputs)
+    wanted = set(names or ())
     for value in model.graph.initializers.values():
         tensor = value.const_value
+        if value.is_graph_output() or value.name in wanted:
+            continue  # a constant result stays in the protobuf
         if tensor is not None and tensor.nbytes > _INLINE_BYTES and tensor.dtype.name.lower() in _ORT_NAMES:
             large.append((value, tensor))
     try:
@@ -192,9 +197,15 @@ def light_proto(
     finally:
         for value, tensor in large:
             value.const_value = tensor
-    if outputs is not None:
-        _set_outputs(proto, model, list(outputs))
-    return proto, {str(value.name): tensor for value, tensor in large}
+    if names is not None:
+        _set_outputs(proto, model, names)
+    # ONNX Runtime drops an initializer that nothing reads before it could be bound.
+    idle = {str(value.name) for value, _ in large if not is_used(value)}
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name not in idle]
+    if idle:
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend(kept)
+    return proto, {str(value.name): tensor for value, tensor in large if value.name not in idle}
 
 
 _ORT_NAMES = frozenset(

@@ -194,10 +194,16 @@ class SegmentedRun:
         last_use = {name: index for index, node in enumerate(graph.node) for name in reads(node)}
         for part, stop in zip(cut(graph, [position[stop] for stop in stops], set(stops)), stops, strict=True):
             self.runner.run(part, self.samples)
+            self._drop([name for name in stops if name != stop], last_use, part)
             yield stop
-            if last_use.get(stop, -1) < part.nodes.stop:
+            self._drop([stop], last_use, part)
+
+    def _drop(self, names: Sequence[str], last_use: Mapping[str, int], part: Part) -> None:
+        """Forget stops that nothing behind ``part`` reads."""
+        for name in names:
+            if last_use.get(name, -1) < part.nodes.stop:
                 for sample in self.samples:
-                    del sample[stop]
+                    sample.pop(name, None)
 
 
 def reads(node: onnx.NodeProto) -> set[str]:
