@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from qcompiler.quant.operators import is_constant
+from qcompiler.ir.constants import is_constant
+from qcompiler.ir.patterns import has_type
+from qcompiler.ir.uses import only_use
 from qcompiler.quant.state import NodeDecision
-from qcompiler.target.legality import rule_for, why_not
+from qcompiler.target.legality import operator_name, rule_for, why_not
 from qcompiler.target.schema import OperatorRule, Target
 
 __all__ = ["IntegerNodes", "decide", "results"]
@@ -67,7 +70,7 @@ def decide(graph: ir.Graph, target: Target, excluded: dict[ir.Node, str]) -> Int
     nodes = IntegerNodes(target)
     for node in graph:
         nodes.decisions[node] = _first_decision(node, nodes, excluded)
-    _fuse_followers(graph, nodes)
+    _fuse_followers(graph, nodes, excluded)
     queue = deque(node for node in graph if nodes.integer(node))
     while queue:
         node = queue.popleft()
@@ -76,18 +79,18 @@ def decide(graph: ir.Graph, target: Target, excluded: dict[ir.Node, str]) -> Int
         nodes.decisions[node] = NodeDecision(False, reason)
         for follower in _release_fused(node, nodes):
             queue.append(follower)
-        queue.extend(value.producer() for value in node.inputs if value is not None and value.producer() is not None)  # type: ignore[misc]
-        queue.extend(user for output in node.outputs for user in output.consumers())
+        queue.extend(_neighbours(node, nodes))
     return nodes
 
 
 def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, str]) -> NodeDecision:
     rule = rule_for(nodes.target, node)
-    if rule is None:
-        return NodeDecision(False, f"{nodes.target.name} has no integer {node.op_type}")
-    nodes.rules[node] = rule
+    if rule is not None:
+        nodes.rules[node] = rule
     if node in excluded:
         return NodeDecision(False, f"excluded by '{excluded[node]}'")
+    if rule is None:
+        return NodeDecision(False, f"{nodes.target.name} has no integer {operator_name(node)}")
     if (reason := why_not(nodes.target, node)) is not None:
         return NodeDecision(False, reason)
     data = [node.inputs[i] for i in nodes.activation_inputs(node)]
@@ -95,37 +98,48 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
         return NodeDecision(False, "it carries no float32 data")
     if any((info := value.meta.get("qcompiler.mask")) and not math.isfinite(info.constant) for value in data if value):
         return NodeDecision(False, "an infinite mask has no integer code")
-    if rule.place == "between" and all(is_constant(value) for value in data[1:]) and len(data) > 1:
+    if rule.place == "between" and len(data) > 1 and sum(not is_constant(value) for value in data) <= 1:
         return NodeDecision(False, "its other operand is a constant: adding it in float is cheaper and exact")
     if node.op_type in _PROBABILITIES and node.outputs[0].is_graph_output():
         return NodeDecision(False, "it makes a graph output: 8-bit probabilities would tie")
     return NodeDecision(True)
 
 
-def _fuse_followers(graph: ir.Graph, nodes: IntegerNodes) -> None:
+def _neighbours(node: ir.Node, nodes: IntegerNodes) -> Iterator[ir.Node]:
+    """The nodes whose decision may hang on that of ``node``; for what another node absorbed, that node."""
+    for value in node.inputs:
+        if value is not None and (producer := value.producer()) is not None:
+            yield nodes.owner.get(producer, producer)
+    for output in node.outputs:
+        yield from output.consumers()
+
+
+def _fuse_followers(graph: ir.Graph, nodes: IntegerNodes, excluded: Container[ir.Node]) -> None:
     """Find biases and activations that the node before them absorbs; they share its decision, no scale lies between."""
     for node in graph:
         if not nodes.integer(node) or node in nodes.owner:
             continue
         last: ir.Node | None = node
         while last is not None:
-            follower = _follower(last, nodes.rules[node].fuse, nodes)
+            follower = _follower(last, nodes.rules[node].fuse)
+            if follower in excluded or follower in nodes.owner:
+                break
             if follower is not None:
                 nodes.owner[follower] = node
                 nodes.decisions[follower] = NodeDecision(True, f"fused into {node.name}")
             last = follower
 
 
-def _follower(node: ir.Node, fuse: tuple[str, ...], nodes: IntegerNodes) -> ir.Node | None:
+def _follower(node: ir.Node, fuse: tuple[str, ...]) -> ir.Node | None:
     """The sole reader of ``node`` when its kernel absorbs it: a listed activation (of Min, constant bounds).
 
-    An Add is absorbed where it adds a constant vector.
+    An Add is absorbed where it adds a constant vector. What stands in the body of an If or a Loop is not absorbed.
     """
-    users = list(node.outputs[0].uses())
-    if len(users) != 1 or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+    use = only_use(node.outputs[0])
+    if use is None or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
-    user, index = users[0].node, users[0].idx
-    if user.op_type not in fuse or user in nodes.owner or _excluded(nodes, user):
+    user, index = use
+    if not has_type(user, *fuse) or user.graph is not node.graph:
         return None
     if user.op_type == "Add":
         return user if _is_vector(user.inputs[1 - index]) else None
@@ -136,10 +150,6 @@ def _follower(node: ir.Node, fuse: tuple[str, ...], nodes: IntegerNodes) -> ir.N
 
 def _is_vector(value: ir.Value | None) -> bool:
     return is_constant(value) and value is not None and value.shape is not None and len(value.shape) <= 1
-
-
-def _excluded(nodes: IntegerNodes, node: ir.Node) -> bool:
-    return nodes.decisions[node].reason.startswith("excluded")
 
 
 def _release_fused(node: ir.Node, nodes: IntegerNodes) -> list[ir.Node]:
