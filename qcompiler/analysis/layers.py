@@ -155,6 +155,8 @@ def measure_layers(
         ours = _fetch(reference, dataset, [[a for a, _ in group] for group in groups], threads)
         used = _record(ours, spool, len(groups), min(samples or _MOST_SAMPLES, len(dataset)), samples is None)
         spool.seek(0)
+        io.release(reference)
+        trim()
         theirs_too = _fetch(candidate, islice(dataset, used), [[b for _, b in group] for group in groups], threads)
         for done, tensors in enumerate(theirs_too):
             say("layers", done, used * len(groups))

@@ -175,10 +175,13 @@ def _loaded(model: Model) -> ir.Model:
     return model if isinstance(model, ir.Model) else io.load(model)
 
 
-def _runner(model: Model, threads: int) -> Runs:
-    """A stored model runs as its user will run it, unless it is so large that it must be run piece by piece."""
+def _runner(model: Model, loaded: ir.Model | None, threads: int) -> Runs:
+    """A stored model runs as its user will run it, unless it is so large that it must be run piece by piece.
+
+    ``loaded`` is the model as loaded from its path, for a caller who releases its pages afterwards.
+    """
     if isinstance(model, ir.Model) or stored_bytes(model) > PART_BYTES:
-        return Runner(model, threads=threads)
+        return Runner(model if loaded is None else loaded, threads=threads)
     return StockRunner(model, threads=threads)
 
 
@@ -198,10 +201,13 @@ def _outputs(
     plugin = chosen if chosen.name not in {item.name for item in (*BUILTIN, _TOP1)} else None
     count = len(dataset)
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-        names = _record(_runner(reference, threads), dataset, spool, lambda done: progress("float", done, count))
+        names = _record(
+            _runner(reference, graph, threads), dataset, spool, lambda done: progress("float", done, count)
+        )
         spool.seek(0)
+        io.release(graph)
         trim()
-        runner = _runner(candidate, threads)
+        runner = _runner(candidate, None, threads)
         pairs = _pairs(names, runner.outputs)
         meters = {name: OutputMeter(name, name in vectors, plugin) for name in names}
         skipped: set[str] = set()
@@ -215,6 +221,8 @@ def _outputs(
                     skipped.add(name)
                 else:
                     meters[name].update(wanted, found[pairs[name]], label)
+    del runner
+    trim()
     notes = [f"output {name} is no tensor and is not compared" for name in names if name in skipped]
     return [meters[name].result() for name in names if name not in skipped], notes
 

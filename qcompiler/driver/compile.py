@@ -95,6 +95,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         QCompilerError: Something cannot be done; nothing is left behind.
     """
     from qcompiler.ir import io
+    from qcompiler.ir.memory import trim
     from qcompiler.report.build import model_part
 
     start = time.perf_counter()
@@ -104,12 +105,16 @@ def execute(job: Job, progress: Progress) -> Outcome:
         samples = load_samples(job, model)
         compiled = _run_pipeline(job, model, samples, progress)
         io.save(model, staged)
-        del model  # its weights need not be in memory while the result is measured
+        io.release(model)  # its weights need not be in memory while the result is measured
+        del model
+        trim()
         graphs = io.load(job.source.path), io.load(staged)
         _check_legality(job, graphs[1])
         quality = _measure(job, staged, samples, graphs, progress)
         latency, reason = _latency(job, staged, samples)
         misses = _misses(job, quality, compiled.decisions)
+        for graph in graphs:
+            io.release(graph)
         original = model_part(job.source.path, job.source.text, graphs[0])
         parts = original, model_part(staged, str(job.output), graphs[1])
         published = not misses or job.options.keep
@@ -176,10 +181,12 @@ def _measure(
     from qcompiler.analysis.layers import match_layers
     from qcompiler.analysis.quality import compare
     from qcompiler.ir import io
+    from qcompiler.ir.memory import trim
 
     pairs = match_layers(*graphs)
     for graph in graphs:
         io.release(graph)
+    trim()
     return compare(
         job.source.path, staged, samples.evaluation, per_layer=pairs, metric=job.metric, threads=job.options.jobs,
         progress=progress,
