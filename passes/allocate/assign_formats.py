@@ -13,12 +13,12 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from qcompiler.errors import PassError, UsageError
-from qcompiler.passes.allocate.edge_formats import assign_activations, tie_scales
+from qcompiler.passes.allocate.edge_formats import Use, assign_tensors, tie_scales
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, decide
 from qcompiler.passes.allocate.selectors import select
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
-from qcompiler.quant.state import TensorQuant
+from qcompiler.quant.format import QFormat
 from qcompiler.target.formats import FormatRequest, resolve_format, weight_format
 
 __all__ = ["AssignFormats"]
@@ -40,8 +40,7 @@ class AssignFormats(Pass):
         state.clear(graph)
         request = resolve_format(ctx.target, ctx.format or ctx.target.default_format)
         nodes = decide(graph, ctx.target, select(graph, ctx.exclude))
-        _assign_weights(graph, nodes, request, ctx)
-        assign_activations(graph, nodes, request)
+        assign_tensors(graph, nodes, request, _weight_formats(graph, nodes, request, ctx))
         tie_scales(graph, nodes)
         for node, decision in nodes.decisions.items():
             state.set_node_decision(node, decision)
@@ -51,7 +50,11 @@ class AssignFormats(Pass):
             _refuse(nodes, ctx.target.name)
 
 
-def _assign_weights(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, ctx: Context) -> None:
+def _weight_formats(
+    graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, ctx: Context
+) -> dict[ir.Value, dict[Use, QFormat]]:
+    """The format in which each integer node keeps its weight."""
+    found: dict[ir.Value, dict[Use, QFormat]] = {}
     for node in graph:
         if not nodes.integer(node) or node in nodes.owner:
             continue
@@ -61,12 +64,8 @@ def _assign_weights(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest
             choice = weight_format(nodes.rules[node], request)
             if choice.reason:
                 ctx.note(f"{node.name}: {choice.reason}")
-            quant = TensorQuant(choice.on(node))
-            known = state.value_quant(value)
-            if known is None:
-                state.set_value_quant(value, quant)
-            elif known != quant:
-                state.set_edge_quant(node, index, quant)
+            found.setdefault(value, {})[node, index] = choice.on(node)
+    return found
 
 
 def _refuse(nodes: IntegerNodes, target: str) -> None:

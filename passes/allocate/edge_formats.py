@@ -3,16 +3,19 @@
 Readers come first: the graph is walked backwards, so that when a node is reached the format of its result is known.
 A reader wants the activation format asked for, or the widest it takes where the profile marks it ``wide``. The value
 gets the widest format wanted that its producer can write; a reader that wants less carries its own on the edge
-(a requantization). Nodes that keep the scale of their input (pass-through, Concat) tie values together.
+(a requantization), and one that is no integer node reads real numbers. Nodes that keep the scale of their input
+(pass-through, Concat, Split) tie values together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import networkx as nx
 import onnx_ir as ir
 
+from qcompiler.ir.uses import is_used, use_count
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
 from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
@@ -20,24 +23,35 @@ from qcompiler.quant.state import FLOAT, TensorQuant
 from qcompiler.target.formats import FormatRequest
 from qcompiler.target.schema import OperatorRule
 
-__all__ = ["assign_activations", "tie_scales", "wanted"]
+__all__ = ["Use", "Weights", "assign_tensors", "tie_scales", "wanted"]
+
+Use: TypeAlias = tuple[ir.Node, int]
+"""A reader and which of its inputs it reads a value at."""
+
+Weights: TypeAlias = Mapping[ir.Value, Mapping[Use, QFormat]]
+"""Formats of constants in weight role, by reader."""
 
 
-def assign_activations(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest) -> None:
+def assign_tensors(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, weights: Weights) -> None:
     """Write formats on every value and edge that integer nodes read or write."""
     for node in reversed(list(graph)):
-        for value in node.outputs:
-            _assign_value(value, nodes, request)
+        used = [value for value in node.outputs if is_used(value)]
+        if nodes.integer(node) and nodes.rule(node).kind == "same-scale":
+            _assign(used, nodes, request, {})  # parts of the same codes
+        else:
+            for value in used:
+                _assign([value], nodes, request, {})
     for value in (*graph.inputs, *graph.initializers.values()):
-        _assign_value(value, nodes, request)
+        _assign([value], nodes, request, weights.get(value, {}))
 
 
 def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatRequest) -> QFormat:
     """The activation format that an integer node wants to read at one input."""
     rule = nodes.rules[node]
-    result = state.value_quant(node.outputs[0]) if rule.kind == "same-scale" else None
-    if result is not None:
-        return result.format
+    if rule.kind == "same-scale":
+        for value in results(node, nodes):
+            if (result := state.value_quant(value)) is not None:
+                return result.format
     accepted = rule.activation_formats(index)
     if rule.wide == "always" or (rule.wide == "stream" and _on_wide_stream(node, nodes)):
         return _widest(accepted)
@@ -74,41 +88,58 @@ def _widest(forms: Iterable[QFormat]) -> QFormat:
     return max(forms, key=lambda form: form.bits)
 
 
-def _assign_value(value: ir.Value, nodes: IntegerNodes, request: FormatRequest) -> None:
-    """Decide on one value, all of whose readers' results are decided."""
-    if value.dtype != ir.DataType.FLOAT or _interior(value, nodes):
-        return
-    wishes = {edge: wanted(*edge, nodes, request) for edge in _integer_edges(value, nodes)}
-    if not wishes and not nodes.integer(value.producer()):
-        return
-    own = _value_format(value, list(wishes.values()), nodes)
-    if own is None:  # the kernel gives real numbers: only edges are quantized
-        for (node, index), wish in wishes.items():
-            state.set_edge_quant(node, index, TensorQuant(wish))
-        return
-    state.set_value_quant(value, TensorQuant(own))
+def _assign(
+    values: Sequence[ir.Value], nodes: IntegerNodes, request: FormatRequest, weights: Mapping[Use, QFormat]
+) -> None:
+    """Decide on values that share one format, all of whose readers' results are decided."""
+    wishes = {
+        value: dict(weights) | {edge: wanted(*edge, nodes, request) for edge in _integer_edges(value, nodes)}
+        for value in values
+        if not _left_alone(value, nodes)
+    }
+    together = [wish for found in wishes.values() for wish in found.values()]
+    for value, found in wishes.items():
+        if not found and not nodes.integer(value.producer()):
+            continue
+        own = _value_format(value, together, nodes)
+        if own is None:  # the kernel gives real numbers: only edges are quantized
+            for edge, wish in found.items():
+                state.set_edge_quant(*edge, TensorQuant(wish))
+            continue
+        state.set_value_quant(value, TensorQuant(own))
+        _assign_edges(value, own, found, nodes)
+
+
+def _assign_edges(value: ir.Value, own: QFormat, wishes: Mapping[Use, QFormat], nodes: IntegerNodes) -> None:
+    """Say which readers of a quantized value take something else: real numbers, or another format."""
     for use in value.uses():
-        wanted_here = wishes.get((use.node, use.idx))
-        if wanted_here is None:
-            state.set_edge_quant(use.node, use.idx, FLOAT)
-        elif wanted_here != own and not _accepts_narrower(nodes.rules[use.node], use.idx, own, wanted_here):
-            state.set_edge_quant(use.node, use.idx, TensorQuant(wanted_here))
+        edge = (use.node, use.idx)
+        wish = wishes.get(edge)
+        if wish is None:
+            state.set_edge_quant(*edge, FLOAT)
+        elif wish != own and not _accepts_narrower(nodes.rules[use.node], use.idx, own, wish):
+            state.set_edge_quant(*edge, TensorQuant(wish))
 
 
 def _accepts_narrower(rule: OperatorRule, index: int, form: QFormat, wish: QFormat) -> bool:
-    """Whether a reader that would like ``wish`` takes the narrower ``form``: requantizing upwards gains nothing."""
-    return form.bits < wish.bits and form in rule.activation_formats(index)
+    """Whether a reader that would like ``wish`` takes the narrower ``form``: requantizing upwards gains nothing.
+
+    Where codes are merely moved, what is read must be what is written.
+    """
+    return form.bits < wish.bits and rule.kind != "same-scale" and form in rule.activation_formats(index)
 
 
-def _integer_edges(value: ir.Value, nodes: IntegerNodes) -> Iterator[tuple[ir.Node, int]]:
+def _integer_edges(value: ir.Value, nodes: IntegerNodes) -> Iterator[Use]:
     for use in value.uses():
         if nodes.integer(use.node) and use.node not in nodes.owner and nodes.role(use.node, use.idx) == "activation":
             yield use.node, use.idx
 
 
-def _interior(value: ir.Value, nodes: IntegerNodes) -> bool:
-    """Whether the value lies between a node and what it absorbs."""
-    return any(user in nodes.owner for user in value.consumers())
+def _left_alone(value: ir.Value, nodes: IntegerNodes) -> bool:
+    """Whether no scale belongs on the value: it is not float, or lies between a node and what that absorbs."""
+    if value.dtype != ir.DataType.FLOAT:
+        return True
+    return value.producer() is not None and any(user in nodes.owner for user in value.consumers())
 
 
 def _value_format(value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes) -> QFormat | None:
@@ -117,7 +148,7 @@ def _value_format(value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes) -
     if producer is None or not nodes.integer(producer):
         return _widest(wishes)
     rule = nodes.rule(producer)
-    everything_reads_codes = len(wishes) == len(list(value.uses())) and not value.is_graph_output()
+    everything_reads_codes = len(wishes) == use_count(value) and not value.is_graph_output()
     if rule.output != "quantized" and not everything_reads_codes:
         return None
     writable = rule.output_formats()
@@ -135,16 +166,10 @@ def tie_scales(graph: ir.Graph, nodes: IntegerNodes) -> None:
     """Name the groups of values and edges that must share one scale."""
     ties: nx.Graph[object] = nx.Graph()
     for node in graph:
-        if not nodes.integer(node) or node in nodes.owner:
+        if not nodes.integer(node) or node in nodes.owner or nodes.rules[node].kind != "same-scale":
             continue
-        rule = nodes.rules[node]
-        if rule.kind != "same-scale":
-            continue
-        keys = [_key(node, index) for index in nodes.activation_inputs(node)]
-        outputs = [value for value in node.outputs if state.value_quant(value) is not None]
-        ties.add_edges_from((first, second) for first, second in zip(keys, [*keys[1:], *outputs], strict=False))
-        if keys:
-            ties.add_edges_from((keys[-1], value) for value in outputs)
+        outputs = [value for value in results(node, nodes) if state.value_quant(value) is not None]
+        nx.add_path(ties, [*(_key(node, index) for index in nodes.activation_inputs(node)), *outputs])
     for group in nx.connected_components(ties):
         _write_tie(group)
 

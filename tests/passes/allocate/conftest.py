@@ -20,8 +20,8 @@ Weights = Mapping[str, tuple[int, ...]]
 
 
 def _make(body: str, inputs: str, outputs: str, weights: Weights) -> ir.Model:
-    domains = '"" : 21, "com.example" : 1'
-    proto = onnx.parser.parse_model(f"<ir_version: 10, opset_import: [{domains}]> g ({inputs}) => ({outputs}) {{ {body} }}")
+    header = '<ir_version: 10, opset_import: ["" : 21, "com.example" : 1]>'
+    proto = onnx.parser.parse_model(f"{header} g ({inputs}) => ({outputs}) {{ {body} }}")
     random = np.random.default_rng(0)
     for name, shape in weights.items():
         array = random.normal(size=shape).astype(np.float32)
