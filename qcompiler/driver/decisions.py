@@ -31,6 +31,11 @@ class DecisionWatch(Observer):
         self.plan: dict[str, Any] = {}
         self.coverage: Coverage | None = None
 
+    @property
+    def floating(self) -> frozenset[str]:
+        """Names of the nodes that stay float."""
+        return frozenset(name for name, entry in self.plan.get("nodes", {}).items() if not entry["integer"])
+
     def before(self, pass_: Pass, model: ir.Model, ctx: Context) -> None:
         """Take everything down when decisions are about to become nodes."""
         if Fact.QDQ in pass_.provides:

@@ -6,7 +6,7 @@ A node left in real numbers is legal unless the profile refuses fallbacks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -23,6 +23,7 @@ __all__ = ["Violation", "check_graph", "check_node"]
 
 _CONVERTERS = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
 _HEADER = "(model)"
+_FLOAT_WEIGHT = "its weight is float between quantized activations: ONNX Runtime would quantize it per tensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +37,33 @@ class Violation:
         return f"{self.node}: {self.reason}"
 
 
-def check_graph(model: ir.Model, target: Target) -> list[Violation]:
-    """Every violation in the main graph, in graph order, those of the model as a whole first."""
+def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) -> list[Violation]:
+    """Every violation in the main graph, in graph order, those of the model as a whole first.
+
+    Args:
+        model: The model.
+        target: The profile.
+        floating: Names of nodes known to be meant for real numbers; codes on all sides do not make them integer.
+    """
     found = [Violation(_HEADER, reason) for reason in _header_reasons(model, target)]
     views = {
         id(node): qdq.view(node, rule)
         for node in model.graph
         if (rule := target.operators.get(_operator(node))) is not None
     }
-    absorbed = {id(item) for seen in views.values() if qdq.is_integer(seen) for item in seen.absorbed}
+    integer = {key: seen for key, seen in views.items() if qdq.is_integer(seen)}
+    absorbed = {id(item) for seen in integer.values() for item in seen.absorbed}
     for node in model.graph:
         if node.op_type in _CONVERTERS or id(node) in absorbed:
             continue
-        seen = views.get(id(node))
-        if seen is not None and qdq.is_integer(seen):
+        seen, meant = integer.get(id(node)), node.name not in floating
+        if seen is not None and meant:
             found.extend(Violation(_name(node), reason) for reason in check_node(seen, target))
-        elif target.fallback is Fallback.REFUSE and _works_on_floats(node):
-            found.append(Violation(_name(node), _fallback_reason(node, seen, target)))
+            continue
+        if seen is not None and seen.float_weight:
+            found.append(Violation(_name(node), _FLOAT_WEIGHT))
+        if target.fallback is Fallback.REFUSE and _works_on_floats(node):
+            found.append(Violation(_name(node), _fallback_reason(node, views.get(id(node)), target)))
     return found
 
 
@@ -64,7 +75,7 @@ def check_node(seen: View, target: Target) -> Iterator[str]:
     if reason is not None:
         yield reason
     if seen.float_weight:
-        yield "its weight is float between quantized activations: ONNX Runtime would quantize it per tensor"
+        yield _FLOAT_WEIGHT
     yield from _activation_reasons(seen)
     yield from _result_reasons(seen)
     if seen.weight is not None and (reason := weight_reason(seen.weight, seen.rule, seen.node)) is not None:

@@ -7,6 +7,7 @@ sentences that go to the report as they are.
 from __future__ import annotations
 
 import functools
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,13 @@ def _listed(values: tuple[AttributeValue, ...]) -> str:
     return " or ".join(str(value) for value in values)
 
 
-def check_model(model: ir.Model | str | Path, target: Target) -> list[Violation]:
+def check_model(model: ir.Model | str | Path, target: Target, floating: Container[str] = ()) -> list[Violation]:
     """Check a model that holds Q/DQ nodes against a profile.
 
     Args:
         model: The model or the path of a file.
         target: The profile.
+        floating: Names of nodes known to be meant for real numbers; codes on all sides do not make them integer.
 
     Returns:
         Every violation; empty when the model is legal.
@@ -131,7 +133,7 @@ def check_model(model: ir.Model | str | Path, target: Target) -> list[Violation]
         ModelError: The file cannot be read.
     """
     if isinstance(model, ir.Model):
-        return check_graph(model, target)
+        return check_graph(model, target, floating)
     from qcompiler.ir import io
 
-    return check_graph(io.load(model), target)
+    return check_graph(io.load(model), target, floating)

@@ -276,6 +276,30 @@ def test_result_quantized_in_two_ways(builder: Callable[..., Any]) -> None:
     assert reasons(model, NPU) == ["its result is quantized in different ways by different readers"]
 
 
+def test_a_node_meant_to_be_float_is_not_judged_as_integer(builder: Callable[..., Any]) -> None:
+    build = builder()
+    resized = build.op("Relu", build.pair(build.input(1, 4, 8, 8), "i8"))
+    model = build.output(build.pair(resized, "i8", 0.2))
+    node = resized.producer()
+    assert [item.reason for item in check_model(model, NPU)] == [
+        "its inputs and outputs must share scale, zero point and type, and do not"
+    ]
+    assert check_model(model, NPU, {node.name}) == []
+    refusing = replace(NPU, fallback=Fallback.REFUSE)
+    assert [item.reason for item in check_model(model, refusing, {node.name})] == [
+        "it stays float, which edge-npu refuses: what surrounds it is float"
+    ]
+
+
+def test_a_float_weight_is_illegal_even_where_it_is_meant(builder: Callable[..., Any]) -> None:
+    build = builder()
+    weight = build.constant(np.ones((4, 4, 1, 1), np.float32))
+    product = build.op("Conv", build.pair(build.input(1, 4, 8, 8)), weight)
+    model = build.output(build.pair(product))
+    found = check_model(model, CPU, {product.producer().name})
+    assert ["its weight is float" in item.reason for item in found] == [True]
+
+
 def test_constraint_on_an_integer_node(conv: Callable[..., ir.Model]) -> None:
     only = replace(CPU.operators["Conv"].constraints, attributes={"group": (2,)})
     assert reasons(conv(group=1), changed(CPU, "Conv", constraints=only)) == [
