@@ -15,6 +15,7 @@ __all__ = ["materialized"]
 def materialized(model: ir.Model) -> ir.Model:
     """The model with its decisions turned into Q/DQ nodes; weights are shared with ``model``, which stays as it is."""
     copy = model.clone()
+    copy.meta.update(model.meta)  # which files its weights are mapped from
     ctx = Context(Edit(copy))
     place(copy, ctx.edit)
     Finalize().run(copy, ctx)  # some element types need a later operator set

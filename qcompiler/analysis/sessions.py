@@ -39,7 +39,7 @@ class StockRunner:
 
     Args:
         path: The model file.
-        threads: Intra-operator threads; 0 lets ONNX Runtime choose.
+        threads: Intra-operator threads; 0 takes all processors.
         optimized_path: Where ONNX Runtime writes the graph it really runs; ``None`` writes nothing.
 
     Raises:

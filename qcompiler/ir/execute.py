@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -23,7 +24,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
-from qcompiler.ir.parts import PartRunner, cut, first_line, open_session, weight_cuts
+from qcompiler.ir.parts import PartRunner, cut, first_line, open_session, weight_cuts, working_bytes
 from qcompiler.ir.uses import is_used
 
 __all__ = ["PART_BYTES", "Feed", "Runner", "light_proto", "session_options", "to_light_proto"]
@@ -46,7 +47,7 @@ class Runner:
     Args:
         model: An ``ir.Model`` or the path of a model file.
         outputs: Names of tensors to return; by default the graph's outputs. Any intermediate value will do.
-        threads: Intra-operator threads; 0 lets ONNX Runtime choose.
+        threads: Intra-operator threads; 0 takes all processors.
         optimize: Whether ONNX Runtime may optimize the graph.
         layout: Whether it may reorder weights and tensors into its blocked layout. With many intermediate outputs,
             each of which must be put back in order, that gains no time and holds the weights twice.
@@ -75,15 +76,19 @@ class Runner:
             self._describe(outputs)
 
     def _open(self, model: ir.Model, outputs: Sequence[str] | None, options: Callable[..., Any]) -> None:
+        from qcompiler.ir import io
+
         proto, weights = light_proto(model, outputs)
-        if sum(tensor.nbytes for tensor in weights.values()) <= PART_BYTES:
+        if sum(working_bytes(tensor) for tensor in weights.values()) <= PART_BYTES:
             # The session reads the arrays in place: keep them alive.
             self._arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in weights.items()}
             self._session = open_session(proto.SerializeToString(), self._arrays, options())
             self._describe(outputs)
             return
         self._session = None
-        self._parts = PartRunner(proto, weights, functools.partial(options, pack=False))
+        self._parts = PartRunner(
+            proto, weights, functools.partial(options, pack=False), functools.partial(io.release, model)
+        )
         self._declare(
             {v.name: (_type_text(v), _shape(v)) for v in proto.graph.input}, [v.name for v in proto.graph.output]
         )
@@ -145,7 +150,8 @@ def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = T
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
+    # Left to itself, ONNX Runtime pins threads to cores and spins: the same time for a tenth more work.
+    options.intra_op_num_threads = threads or _processors()
     options.use_deterministic_compute = True
     if not pack:  # a session that runs a few times only: packing weights would copy them
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -156,6 +162,11 @@ def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = T
         # Such runs alternate with work of our own, during which waiting threads must not burn the processor.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def to_light_proto(

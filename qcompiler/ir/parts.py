@@ -12,7 +12,7 @@ carried over; a piece becomes a small model with a session of its own. Two uses:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,7 +23,17 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError
 
-__all__ = ["Part", "PartRunner", "SegmentedRun", "cut", "first_line", "open_session", "reads", "weight_cuts"]
+__all__ = [
+    "Part",
+    "PartRunner",
+    "SegmentedRun",
+    "cut",
+    "first_line",
+    "open_session",
+    "reads",
+    "weight_cuts",
+    "working_bytes",
+]
 
 _Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -69,12 +79,17 @@ def cut(graph: onnx.GraphProto, ends: Sequence[int], wanted: set[str]) -> list[P
     return parts
 
 
+def working_bytes(tensor: ir.TensorProtocol) -> int:
+    """Bytes of a weight while it works: stored codes are dequantized to float32 where no kernel takes them."""
+    return max(tensor.nbytes, tensor.size * 4)
+
+
 def weight_cuts(graph: onnx.GraphProto, weights: Mapping[str, ir.TensorProtocol], limit: int) -> list[int]:
     """Ends of parts whose weights stay under ``limit`` bytes, except where one node alone needs more."""
     ends: list[int] = []
     held: dict[str, int] = {}
     for position, node in enumerate(graph.node):
-        new = {name: weights[name].nbytes for name in reads(node) if name in weights and name not in held}
+        new = {name: working_bytes(weights[name]) for name in reads(node) if name in weights and name not in held}
         if held and sum(held.values()) + sum(new.values()) > limit:
             ends.append(position - 1)
             held = {}
@@ -141,11 +156,13 @@ class PartRunner:
         proto: The model without large weights.
         weights: Those weights, read only when a part needs them.
         options: Makes session options.
+        release: Called behind each part: lets go of mapped weights.
     """
 
     proto: onnx.ModelProto
     weights: Mapping[str, ir.TensorProtocol]
     options: Any
+    release: Callable[[], None] = lambda: None
 
     def run(self, part: Part, samples: Sequence[_Arrays]) -> None:
         """Run one part over every sample; each sample then holds what is alive behind it."""
@@ -155,7 +172,10 @@ class PartRunner:
         arrays = {
             name: np.ascontiguousarray(self.weights[name].numpy()) for name in sorted(constants) if name in self.weights
         }
-        session = open_session(model.SerializeToString(), arrays, self.options())
+        options = self.options()
+        # An output array of a few bytes would keep a whole arena of the closed session alive.
+        options.enable_cpu_mem_arena = False
+        session = open_session(model.SerializeToString(), arrays, options)
         for sample in samples:
             try:
                 results = session.run(list(part.outputs), {name: sample[name] for name in part.inputs})
@@ -164,6 +184,8 @@ class PartRunner:
             for name in part.dead:
                 sample.pop(name, None)
             sample.update(zip(part.outputs, results, strict=True))
+        del session, arrays
+        self.release()
 
 
 @dataclass(slots=True)
