@@ -3,7 +3,7 @@
 One tensor is looked at at a time and nothing of it is kept, so memory peaks at the largest tensor. ``minmax`` covers
 every value; ``mse`` shrinks the range of each scale (tensor, channel or block) to where the squared error of all its
 values is least. The search evaluates the true error of every candidate and starts at the full range, so it is never
-worse.
+worse. Behind ``calibrate`` scales are widened where a bias would not fit 32 bits (``bias_room``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError, PassError
+from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.calibrate import Wish, wishes
 from qcompiler.passes.calibrate.clip_search import least_squares
 from qcompiler.passes.calibrate.scales import revive_dead, scales_for
@@ -63,6 +64,7 @@ class CalibrateWeights(Pass):
                     ranges[wish.quant.tie, form].append(Wish(value, wish.quant.with_params(found[form]), wish.edge))
         for tied in ranges.values():
             _share_widest(tied)
+        make_room(model.graph, ctx)
 
     def _params(self, value: ir.Value, form: QFormat, ctx: Context) -> QParams:
         groups, shape = in_groups(_floats(value), form, str(value.name))

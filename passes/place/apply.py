@@ -157,12 +157,23 @@ class Applier:
     # -- biases --------------------------------------------------------------------------------------------
 
     def bias_pair(self, edge: Edge, scale: NDArray[np.float32]) -> None:
-        """Store a bias as int32 codes at ``scale`` and let ``edge`` read their DequantizeLinear."""
+        """Store a bias as int32 codes at ``scale`` and let ``edge`` read their DequantizeLinear.
+
+        Raises:
+            PassError: The bias is no constant, or 32 bits do not hold it.
+        """
         value = edge.node.inputs[edge.index]
         tensor = None if value is None else value.const_value
         if value is None or tensor is None:
             raise PassError("the bias is not a constant", where=edge.node.name)
-        self._bias(edge, value, arithmetic.quantize_bias(tensor.numpy(), scale), scale)
+        bias = np.asarray(tensor.numpy()).reshape(-1)
+        if (np.abs(bias) > scale.astype(np.float64) * 2.0**31).any():
+            raise PassError(
+                "the bias does not fit 32 bits at the scale of the accumulator (activation × weight)",
+                where=edge.node.name,
+                hint="calibrate-weights makes room for biases when it runs behind calibrate; or --exclude the node",
+            )
+        self._bias(edge, value, arithmetic.quantize_bias(bias, scale), scale)
 
     def exact_bias(self, edge: Edge, bias: NDArray[np.float32], base: str) -> None:
         """Store a float bias without loss as ``int32 * 2^k`` per channel.
