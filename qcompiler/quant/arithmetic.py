@@ -28,8 +28,6 @@ from qcompiler.quant.params import QParams
 __all__ = ["dequantize", "expand", "quantize", "quantize_bias", "storage_dtype"]
 
 _STORAGE: dict[tuple[int, bool], Any] = {
-    (2, True): ml_dtypes.int2,
-    (2, False): ml_dtypes.uint2,
     (4, True): ml_dtypes.int4,
     (4, False): ml_dtypes.uint4,
     (8, True): np.int8,

@@ -69,8 +69,12 @@ class QFormat:
 
     @property
     def storage_bits(self) -> int:
-        """Bits of the ONNX type that holds one code: 2, 4, 8, 16 or 32."""
-        return next(width for width in (2, 4, 8, 16, 32) if width >= self.bits)
+        """Bits of the ONNX type that holds one code: 4, 8, 16 or 32.
+
+        ONNX has 2-bit types from opset 25 on, but ONNX Runtime 1.31 fuses such a weight into a kernel that then
+        refuses it, and earlier runtimes know no such type: codes of 1 and 2 bits are stored in 4.
+        """
+        return next(width for width in (4, 8, 16, 32) if width >= self.bits)
 
     @property
     def per_tensor(self) -> bool:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-TYPES = {"u8": np.uint8, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i4": ml_dtypes.int4, "i2": ml_dtypes.int2}
+TYPES = {"u8": np.uint8, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i4": ml_dtypes.int4, "i2": ml_dtypes.int4}
 
 
 class Builder:
