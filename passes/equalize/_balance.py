@@ -21,6 +21,9 @@ __all__ = ["Link", "balance", "output_channels", "peaks"]
 
 _SETTLED = 1e-4
 """Largest change of a factor in one sweep that counts as none."""
+_NEXT_TO_NOTHING = 2.0**-20
+"""Share of a layer's largest weight below which a channel counts as dead: no common scale could keep it, and its
+factor would pull that of all others with it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,13 +96,17 @@ def _step(
     """What the factors so far must be multiplied with to balance one pair; channels without weights keep theirs."""
     rows = first.max(axis=2, initial=0.0).ravel()
     columns = second.max(axis=1, initial=0.0).reshape(-1, spread).max(axis=1)
-    live = (rows > 0) & (columns > 0)
+    live = (rows > _floor(rows)) & (columns > _floor(columns))
     wanted = total.copy()
     if live.any():
         wanted[live] = np.sqrt(rows[live] / columns[live]) * total[live]
         wanted[live] /= np.exp(np.log(wanted[live]).mean())
         wanted[live] = np.maximum(wanted[live], 1 / growth)
     return wanted / total
+
+
+def _floor(sizes: NDArray[np.float64]) -> float:
+    return float(sizes.max(initial=0.0)) * _NEXT_TO_NOTHING
 
 
 def _scale(first: NDArray[np.float64], second: NDArray[np.float64], spread: int, factors: NDArray[np.float64]) -> None:

@@ -108,6 +108,17 @@ def test_dead_channels_stay(make: SimpleNamespace) -> None:
     assert not np.array_equal(make.content(model, "w1")[0], first[0])
 
 
+def test_nearly_dead_channels_do_not_decide_for_the_others(make: SimpleNamespace) -> None:
+    """They would pull the common factor down so far that every live channel vanished beside their biases."""
+    dead, vanishing = make.relu_chain(), make.relu_chain()
+    for model, factor in ((dead, 0.0), (vanishing, 1e-12)):
+        first = make.content(model, "w1").copy()
+        first[2] *= factor
+        model.graph.initializers["w1"].const_value = ir.Tensor(first)
+        make.run(model)
+    np.testing.assert_allclose(make.content(vanishing, "w2"), make.content(dead, "w2"), rtol=1e-6)
+
+
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_gemm_behind_a_flatten(make: SimpleNamespace, transposed: int) -> None:
     last = make.uneven(8 * 36, 5)
