@@ -34,14 +34,15 @@ class CalibrateWeights(Pass):
     """Find scales of weights and other constants.
 
     Attributes:
-        method: ``minmax`` covers every value; ``mse`` clips where that lowers the squared error.
+        method: ``minmax`` covers every value; ``mse`` clips where that lowers the squared error; ``auto`` does so below
+            8 bits, where a clipped outlier costs less than coarse steps for all others.
     """
 
     name: ClassVar[str] = "calibrate-weights"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
     provides: ClassVar[frozenset[Fact]] = frozenset({Fact.CALIBRATED})
 
-    method: Literal["minmax", "mse"] = "minmax"
+    method: Literal["auto", "minmax", "mse"] = "auto"
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Complete the decisions on initializers."""
@@ -75,7 +76,7 @@ class CalibrateWeights(Pass):
             raise ModelError("holds NaN or infinity", where=f"weight '{value.name}'", hint="the float model is broken")
         whole = form.along(None)
         params = scales_for(low, high, whole, ctx.target)
-        if self.method == "mse":
+        if self.method == "mse" or (self.method == "auto" and form.bits < 8):
             params = least_squares(groups, low, high, params, lambda a, b: scales_for(a, b, whole, ctx.target), whole)
         params = revive_dead(params, low, high)
         return QParams(params.scale.reshape(shape), params.zero_point.reshape(shape))

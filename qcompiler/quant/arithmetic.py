@@ -16,7 +16,8 @@ Scales per axis vary along one axis; scales per block also repeat ``block`` time
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
@@ -26,6 +27,9 @@ from qcompiler.quant.format import QFormat
 from qcompiler.quant.params import QParams
 
 __all__ = ["dequantize", "expand", "quantize", "quantize_bias", "storage_dtype"]
+
+SLAB: Final = 8 << 20
+"""Bytes of a tensor that are quantized at a time."""
 
 _STORAGE: dict[tuple[int, bool], Any] = {
     (4, True): ml_dtypes.int4,
@@ -77,13 +81,36 @@ def quantize(array: NDArray[Any], params: QParams, form: QFormat) -> NDArray[Any
     """
     real = np.asarray(array, np.float32)
     scale = expand(params.scale, real.shape, form)
-    zero = expand(params.zero_point, real.shape, form).astype(np.int64)
+    zero = expand(params.zero_point, real.shape, form)
+    stored: NDArray[Any] = np.empty(real.shape, storage_dtype(form))
+    for rows in _slabs(real.shape, real.itemsize):
+        stored[rows] = _codes(real[rows], _slab(scale, rows), _slab(zero, rows), form)
+    return stored
+
+
+def _codes(
+    real: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[np.int32], form: QFormat
+) -> NDArray[np.int32]:
     quotient = real / scale  # float32
     # A quotient beyond int64 is far outside every format: saturate before the conversion, which would wrap.
     bounded = np.clip(np.rint(quotient), -(2.0**40), 2.0**40).astype(np.int64)
-    codes = np.clip(bounded + zero, form.minimum, form.maximum)
-    stored: NDArray[Any] = codes.astype(np.int32).astype(storage_dtype(form))
-    return stored
+    return np.clip(bounded + zero, form.minimum, form.maximum).astype(np.int32)
+
+
+def _slabs(shape: tuple[int, ...], itemsize: int) -> list[tuple[slice, ...]]:
+    """Ranges of the first axis that hold about ``SLAB`` bytes each: intermediate results of a large tensor are many."""
+    if not shape:
+        return [()]
+    row = max(1, math.prod(shape[1:]) * itemsize)
+    step = max(1, SLAB // row)
+    return [(slice(start, start + step),) for start in range(0, shape[0], step)]
+
+
+def _slab(parameter: NDArray[Any], rows: tuple[slice, ...]) -> NDArray[Any]:
+    """The part of broadcastable parameters that belongs to some rows."""
+    varies = parameter.ndim > 0 and parameter.shape[0] > 1
+    part: NDArray[Any] = parameter[rows] if varies else parameter
+    return part
 
 
 def dequantize(codes: NDArray[Any], params: QParams, form: QFormat) -> NDArray[np.float32]:

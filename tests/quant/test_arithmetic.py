@@ -116,3 +116,19 @@ def test_zero_is_exact():
 def test_bias_saturates_instead_of_wrapping():
     codes = arithmetic.quantize_bias(np.array([1e9, -1e9, 0.5]), np.float32(1e-3))
     assert codes.tolist() == [2**31 - 1, -(2**31), 500]
+
+
+@pytest.mark.parametrize(
+    "text", ["i8", "i8/sym/axis=0", "i8/sym/axis=1", "i4/sym/axis=0/block=4", "i4/sym/axis=1/block=4"]
+)
+def test_slabs_change_nothing(text, monkeypatch):
+    form = QFormat.parse(text)
+    array = np.random.default_rng(0).normal(size=(37, 11, 3)).astype(np.float32)
+    shape = () if form.axis is None else (array.shape[form.axis],)
+    if form.block is not None:
+        shape = tuple(-(-n // form.block) if i == form.axis else n for i, n in enumerate(array.shape))
+    bound = np.random.default_rng(1).uniform(0.5, 3, shape)
+    params = params_from_range(-bound, bound, form)
+    whole = arithmetic.quantize(array, params, form)
+    monkeypatch.setattr(arithmetic, "SLAB", 700)
+    np.testing.assert_array_equal(arithmetic.quantize(array, params, form), whole)
