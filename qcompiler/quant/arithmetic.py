@@ -52,7 +52,7 @@ def expand(parameter: NDArray[Any], shape: tuple[int, ...], form: QFormat) -> ND
     """Broadcast scales or zero points of ``form`` against a tensor of ``shape``.
 
     Args:
-        parameter: Shape ``()`` per tensor, ``(shape[axis],)`` per axis, or ``shape`` with the axis divided by the block.
+        parameter: Shape ``()`` per tensor, ``(shape[axis],)`` per axis, or ``shape`` with that axis over the block.
         shape: Shape of the tensor.
         form: The format that says which of the three it is.
     """
@@ -94,7 +94,8 @@ def _codes(
     quotient = real / scale  # float32
     # A quotient beyond int64 is far outside every format: saturate before the conversion, which would wrap.
     bounded = np.clip(np.rint(quotient), -(2.0**40), 2.0**40).astype(np.int64)
-    return np.clip(bounded + zero, form.minimum, form.maximum).astype(np.int32)
+    codes: NDArray[np.int32] = np.clip(bounded + zero, form.minimum, form.maximum).astype(np.int32)
+    return codes
 
 
 def _slabs(shape: tuple[int, ...], itemsize: int) -> list[tuple[slice, ...]]:

@@ -118,9 +118,7 @@ def test_bias_saturates_instead_of_wrapping():
     assert codes.tolist() == [2**31 - 1, -(2**31), 500]
 
 
-@pytest.mark.parametrize(
-    "text", ["i8", "i8/sym/axis=0", "i8/sym/axis=1", "i4/sym/axis=0/block=4", "i4/sym/axis=1/block=4"]
-)
+@pytest.mark.parametrize("text", ["i8", "i8/sym/axis=0", "i8/axis=1", "i4/sym/axis=0/block=4", "i4/sym/axis=1/block=4"])
 def test_slabs_change_nothing(text, monkeypatch):
     form = QFormat.parse(text)
     array = np.random.default_rng(0).normal(size=(37, 11, 3)).astype(np.float32)
