@@ -86,7 +86,7 @@ class Masks:
         A floating-point input as it is fed may just as well be the scores.
         """
         source = patterns.skip_back(value, MOVES)
-        if source in self._inputs and source is not None and source.dtype is not None:
+        if source in self._inputs and source.dtype is not None:
             return not source.dtype.is_floating_point()
         return constants.is_constant(value) or self.flag(value, depth) is not None
 

@@ -36,7 +36,8 @@ class CanonicalizeMatmul(Pass):
       has an integer Gemm that takes the bias as int32; its integer MatMul takes none.
     * Gemm: ``alpha = beta = 1`` (folded into constants), ``transA = 0``; ``transB = 1`` where the weight is constant
       and its own, so that the weight is [outputs, inputs] and output channels are axis 0, as in Conv. A weight shared
-      with another layout keeps its own (read ``transB``). The bias is [outputs].
+      with another layout keeps its own (read ``transB``). The bias is [outputs]; a constant that differs from row to
+      row is added behind it.
     * MatMul of higher rank, or without a bias, stays MatMul: weight [inputs, outputs], channels are the last axis. The
       Add behind it has the bias as its second input, in the shape [outputs]. Nothing is reshaped into a Gemm: that
       costs two Reshapes and hides the layer from the kernels that fuse MatMul, scale and bias.
@@ -178,9 +179,22 @@ def _bias_row(node: ir.Node, ctx: Context) -> None:
     if shape == (columns,):
         return
     data = array(bias)
-    if data is None or (data.ndim == 2 and data.shape[0] != 1):
-        ctx.skip(node, "its bias differs from row to row")
+    if data is None:
+        return
+    if data.ndim == 2 and data.shape[0] != 1:
+        _add_behind(node, bias, ctx.edit)
         return
     value = own_constant(ctx.edit, node, 2)
     row = np.ascontiguousarray(np.broadcast_to(data.reshape(-1), (columns,)))
     ctx.edit.set_constant(value, row)
+
+
+def _add_behind(node: ir.Node, table: ir.Value, edit: Edit) -> None:
+    """A constant that differs from row to row is no bias of an integer kernel: an Add of its own adds it."""
+    name, output = str(node.name), node.outputs[0]
+    attributes = {key: attribute.value for key, attribute in node.attributes.items()}
+    product = edit.insert("Gemm", node.inputs[:2], before=node, attributes=attributes, name=f"{name}_product")
+    product.outputs[0].shape, product.outputs[0].type = output.shape, output.type
+    total = replace_node(edit, node, "Add", [product.outputs[0], table])
+    edit.rename(total, f"{name}_bias")
+    product.name = name  # the layer is known by the node that holds its weight

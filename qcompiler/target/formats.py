@@ -75,13 +75,11 @@ class WeightChoice:
         A block that does not divide its axis, or leaves one block, falls back to the channel axis.
         """
         channel, summed = channel_axis(node), block_axis(node)
-        if self.granularity is Granularity.TENSOR or channel is None:
-            return self.format
         if self.granularity is Granularity.BLOCK and self.block is not None and summed is not None:
             length = _length(node, summed)
             if length is not None and length > self.block and length % self.block == 0:
                 return self.format.along(summed, self.block)
-        return self.format.along(channel)
+        return self.format if self.granularity is Granularity.TENSOR else self.format.along(channel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ def _why_not_inputs(rule: OperatorRule, node: ir.Node) -> str | None:
             return "its weights are computed at run time"
         if role is Role.BIAS and not is_constant(value):
             return "its bias is computed at run time"
+        if role is Role.BIAS and value.shape is not None and any(size != 1 for size in value.shape[:-1]):
+            return "its bias differs from row to row"
     return None
 
 

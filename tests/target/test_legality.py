@@ -71,6 +71,13 @@ def test_why_not(builder: Callable[..., Any], op_type: str, keywords: dict[str, 
     assert reason in found
 
 
+def test_a_bias_is_one_row(builder: Callable[..., Any]) -> None:
+    for shape, reason in (((1, 4), None), ((2, 4), "its bias differs from row to row"), ((4,), None)):
+        build = builder()
+        weight, bias = build.constant(np.ones((4, 4), np.float32)), build.constant(np.ones(shape, np.float32))
+        assert why_not(CPU, build.op("Gemm", build.input(2, 4), weight, bias).producer()) == reason
+
+
 def test_attribute_left_out_counts_with_its_default(builder: Callable[..., Any]) -> None:
     only_two = replace(CPU.operators["Gemm"].constraints, attributes={"alpha": (2.0,)})
     node = float_node(builder, "Gemm", rank=2, weight=np.ones((4, 4), np.float32))
