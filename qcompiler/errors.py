@@ -32,6 +32,7 @@ __all__ = [
     "TargetError",
     "UsageError",
     "VerificationError",
+    "first_line",
     "nearest",
 ]
 
@@ -97,6 +98,12 @@ class GateError(QCompilerError):
 
     exit_code: ClassVar[int] = 3
     report: Report | None = None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, shortened; its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
-from qcompiler.ir.patterns import has_type
+from qcompiler.ir.operators import has_type, operator_name
 from qcompiler.ir.uses import only_use
 from qcompiler.quant.state import NodeDecision
-from qcompiler.target.legality import operator_name, rule_for, why_not
+from qcompiler.target.legality import rule_for, why_not
 from qcompiler.target.schema import OperatorRule, Target
 
 __all__ = ["IntegerNodes", "decide", "results"]

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from qcompiler.calibration import masks, observers, row_weights
 from qcompiler.calibration.observers import Observer, Range
 from qcompiler.errors import DataError, PassError
+from qcompiler.ir.constants import is_constant
 from qcompiler.passes.calibrate.scales import scales_for
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
@@ -88,7 +89,7 @@ class Calibrate(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Complete the decisions on activations."""
         groups = _groups(model.graph)
-        values = {str(wish.value.name): wish for group in groups for wish in group if not _constant(wish.value)}
+        values = {str(wish.value.name): wish for group in groups for wish in group if not is_constant(wish.value)}
         if not groups:
             return
         watchers = {name: self._observer(wish) for name, wish in values.items()}
@@ -132,10 +133,6 @@ def _listing(names: list[str]) -> str:
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _constant(value: ir.Value) -> bool:
-    return value.is_initializer() and not value.is_graph_input()
-
-
 def _groups(graph: ir.Graph) -> list[list[Wish]]:
     """Decisions to complete: tied ones together, constants only where tied to something computed."""
     tied: dict[str, list[Wish]] = defaultdict(list)
@@ -143,14 +140,14 @@ def _groups(graph: ir.Graph) -> list[list[Wish]]:
     for wish in wishes(graph):
         if wish.quant.tie is not None:
             tied[wish.quant.tie].append(wish)
-        elif wish.quant.params is None and not _constant(wish.value):
+        elif wish.quant.params is None and not is_constant(wish.value):
             single.append([wish])
     return single + [group for group in tied.values() if _open(group)]
 
 
 def _open(group: list[Wish]) -> bool:
     """Whether a tie group lacks parameters and holds something that only samples can tell about."""
-    return any(wish.quant.params is None for wish in group) and not all(_constant(wish.value) for wish in group)
+    return any(wish.quant.params is None for wish in group) and not all(is_constant(wish.value) for wish in group)
 
 
 def _observe(model: ir.Model, watchers: dict[str, Observer], ctx: Context) -> None:
@@ -190,7 +187,7 @@ def _complete(group: list[Wish], watchers: dict[str, Observer], ctx: Context) ->
 
 def _common_range(group: list[Wish], watchers: dict[str, Observer], form: QFormat) -> Range:
     """The range of all values of a group together."""
-    names = dict.fromkeys(str(wish.value.name) for wish in group if not _constant(wish.value))
+    names = dict.fromkeys(str(wish.value.name) for wish in group if not is_constant(wish.value))
     kinds = {type(watchers[name]) for name in names}
     ranges: list[Range] = []
     if len(names) > 1 and len(kinds) == 1 and masks.MaskedObserver not in kinds:
@@ -201,7 +198,7 @@ def _common_range(group: list[Wish], watchers: dict[str, Observer], form: QForma
         ranges.append(merged.range(form))
     else:
         ranges += [watchers[name].range(form) for name in names]
-    ranges += [_constant_range(wish.value, form) for wish in group if _constant(wish.value)]
+    ranges += [_constant_range(wish.value, form) for wish in group if is_constant(wish.value)]
     return np.minimum.reduce([low for low, _ in ranges]), np.maximum.reduce([high for _, high in ranges])
 
 

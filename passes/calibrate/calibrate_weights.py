@@ -18,6 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import ModelError, PassError
+from qcompiler.ir.constants import is_constant
 from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.calibrate import Wish, wishes
 from qcompiler.passes.calibrate.clip_search import least_squares
@@ -48,8 +49,7 @@ class CalibrateWeights(Pass):
         """Complete the decisions on initializers."""
         pending: dict[ir.Value, list[Wish]] = defaultdict(list)
         for wish in wishes(model.graph):
-            constant = wish.value.is_initializer() and not wish.value.is_graph_input()
-            if constant and wish.quant.params is None:
+            if is_constant(wish.value) and wish.quant.params is None:
                 pending[wish.value].append(wish)
         ranges: dict[tuple[str, QFormat], list[Wish]] = defaultdict(list)
         for index, (value, group) in enumerate(pending.items()):

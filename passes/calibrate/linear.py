@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import PassError
 from qcompiler.ir import constants
+from qcompiler.ir.constants import is_constant
+from qcompiler.ir.patterns import integer
 from qcompiler.quant import arithmetic, state
-from qcompiler.quant.operators import BIAS_INPUT, LINEAR, WEIGHT_INPUT, is_constant
+from qcompiler.quant.operators import BIAS_INPUT, LINEAR, WEIGHT_INPUT
 from qcompiler.quant.state import TensorQuant
 
 __all__ = ["Layer", "linear_layers", "response", "weight_error"]
@@ -90,8 +92,7 @@ def response(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32]) -> 
     if node.op_type == "MatMul":
         return _product(data, weight)
     if node.op_type == "Gemm":
-        transposed = node.attributes.get("transB")
-        return _product(data, weight.T if transposed is not None and transposed.as_int() else weight)
+        return _product(data, weight.T if integer(node, "transB", 0) else weight)
     return _convolution(node, data, weight)
 
 
@@ -102,9 +103,8 @@ def _product(data: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.floa
 
 def _convolution(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run the one node in ONNX Runtime."""
-    import onnxruntime
-
     from qcompiler.ir.execute import session_options
+    from qcompiler.ir.parts import open_session
 
     attributes = [ir.to_proto(attribute) for attribute in node.attributes.values()]
     proto = onnx.helper.make_node(node.op_type, ["x", "w"], ["y"])
@@ -119,8 +119,6 @@ def _convolution(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32])
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model.SerializeToString(), {}, session_options())
     result: NDArray[np.float32] = session.run(None, {"x": data, "w": weight})[0]
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -11,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from qcompiler.errors import PassError
+from qcompiler.ir.operators import schema
 from qcompiler.pipeline.base import Context, Pass, Preserves
 from qcompiler.version import version
 
@@ -88,22 +88,13 @@ def _needed(node: ir.Node, current: int) -> int:
     From 21 to 25 operators changed only by taking more element types, inputs and attributes. So where an older
     definition takes everything this node has, it will do.
     """
-    definition = _definition(node.op_type, current)
+    definition = schema(node.op_type, current)
     while definition is not None and definition.since_version > _OPSET:
-        older = _definition(node.op_type, definition.since_version - 1)
+        older = schema(node.op_type, definition.since_version - 1)
         if older is None or not _accepts(older, node):
             return int(definition.since_version)
         definition = older
     return _OPSET
-
-
-@functools.cache
-def _definition(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
-    """The operator as of this opset; ``None`` where it does not exist."""
-    try:
-        return onnx.defs.get_schema(op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _accepts(definition: onnx.defs.OpSchema, node: ir.Node) -> bool:

@@ -10,9 +10,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.ir.constants import array
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import rank
 from qcompiler.ir.statistics import set_statistics, statistics
 from qcompiler.ir.uses import is_used
-from qcompiler.passes.normalize._rewrite import is_op, rank
 
 __all__ = ["Affine", "batch_norm", "elementwise", "keep_statistics"]
 
@@ -72,10 +73,10 @@ def elementwise(node: ir.Node, data: ir.Value, channels: int) -> Affine | None:
         data: Its input whose axis 1 holds the channels.
         channels: How many there are.
     """
-    if not is_op(node, "Mul", "Div", "Add", "Sub") or node.inputs[0] is node.inputs[1]:
+    if not has_type(node, "Mul", "Div", "Add", "Sub") or node.inputs[0] is node.inputs[1]:
         return None
     on_left = node.inputs[0] is data
-    if not on_left and not is_op(node, "Mul", "Add"):
+    if not on_left and not has_type(node, "Mul", "Add"):
         return None
     constant = array(node.inputs[1 if on_left else 0])
     if constant is None or constant.dtype.kind != "f":

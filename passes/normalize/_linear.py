@@ -11,17 +11,10 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.constants import array, is_constant
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import rank
 from qcompiler.passes.normalize._affine import Affine
-from qcompiler.passes.normalize._rewrite import (
-    flag,
-    integers,
-    is_op,
-    own_constant,
-    rank,
-    replace_node,
-    static_shape,
-    transformed,
-)
+from qcompiler.passes.normalize._rewrite import flag, integers, own_constant, replace_node, static_shape, transformed
 
 __all__ = ["LINEAR", "absorb_after", "absorb_before", "channels_out", "why_not_before", "why_not_linear"]
 
@@ -37,9 +30,9 @@ def why_not_linear(node: ir.Node) -> str:
         return "its weight is not constant"
     if bias is not None and not is_constant(bias):
         return "its bias is not constant"
-    if is_op(node, "MatMul") and (rank(weight) != 2 or rank(node.inputs[0]) != 2):
+    if has_type(node, "MatMul") and (rank(weight) != 2 or rank(node.inputs[0]) != 2):
         return "its channels are not on axis 1"
-    if is_op(node, "Gemm"):
+    if has_type(node, "Gemm"):
         factors = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
         if factors != (1.0, 1.0) or flag(node, "transA"):
             return "it is not canonical"
@@ -51,9 +44,9 @@ def why_not_linear(node: ir.Node) -> str:
 def channels_out(node: ir.Node) -> int:
     """Number of output channels of a linear node with a constant weight."""
     shape = static_shape(node.inputs[1]) or ()
-    if is_op(node, "ConvTranspose"):
+    if has_type(node, "ConvTranspose"):
         return shape[1] * _groups(node)
-    return shape[0] if is_op(node, "Conv") or flag(node, "transB") else shape[1]
+    return shape[0] if has_type(node, "Conv") or flag(node, "transB") else shape[1]
 
 
 def absorb_after(node: ir.Node, affine: Affine, edit: Edit) -> ir.Node:
@@ -61,7 +54,7 @@ def absorb_after(node: ir.Node, affine: Affine, edit: Edit) -> ir.Node:
     channels = channels_out(node)
     bias = array(node.inputs[2]) if len(node.inputs) > 2 else None
     shift = affine.shift if bias is None else bias.astype(np.float64).reshape(-1) * affine.scale + affine.shift
-    if is_op(node, "MatMul"):
+    if has_type(node, "MatMul"):
         node = _as_gemm(node, edit)
     _change_weight(node, _scaling(node, affine.scale, channels), edit)
     if bias is not None or affine.shift.any():
@@ -71,7 +64,7 @@ def absorb_after(node: ir.Node, affine: Affine, edit: Edit) -> ir.Node:
 
 def _scaling(node: ir.Node, scale: NDArray[np.float64], channels: int) -> _Change:
     """Multiply each output channel of the weight."""
-    if is_op(node, "ConvTranspose"):  # [inputs, outputs / groups, …]; output channels run group by group
+    if has_type(node, "ConvTranspose"):  # [inputs, outputs / groups, …]; output channels run group by group
         groups = _groups(node)
         shape = static_shape(node.inputs[1]) or ()
 
@@ -80,20 +73,20 @@ def _scaling(node: ir.Node, scale: NDArray[np.float64], channels: int) -> _Chang
             return (split * scale.reshape(groups, 1, shape[1], 1)).reshape(shape)
 
         return grouped
-    if is_op(node, "Gemm") and not flag(node, "transB"):
+    if has_type(node, "Gemm") and not flag(node, "transB"):
         return lambda weight: weight * scale
     return lambda weight: weight * scale.reshape(channels, *[1] * (weight.ndim - 1))
 
 
 def why_not_before(node: ir.Node, index: int, affine: Affine) -> str:
     """Why an affine of the input cannot be absorbed by this consumer; empty where it can."""
-    if index != 0 or not is_op(node, *LINEAR):
+    if index != 0 or not has_type(node, *LINEAR):
         return f"{node.op_type} cannot absorb it"
     if reason := why_not_linear(node):
         return reason
     if not affine.shift.any():
         return ""
-    if is_op(node, "ConvTranspose"):
+    if has_type(node, "ConvTranspose"):
         return "a shift of its input acts differently at the border of a transposed convolution"
     automatic = node.attributes.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
     if automatic or any(integers(node, "pads")):
@@ -103,7 +96,7 @@ def why_not_before(node: ir.Node, index: int, affine: Affine) -> str:
 
 def absorb_before(node: ir.Node, affine: Affine, edit: Edit) -> None:
     """Let the node compute of ``x`` what it computed of ``affine(x)``."""
-    if is_op(node, "MatMul"):
+    if has_type(node, "MatMul"):
         node = _as_gemm(node, edit)
     weight, bias = array(node.inputs[1]), array(node.inputs[2]) if len(node.inputs) > 2 else None
     if weight is None:
@@ -117,14 +110,14 @@ def absorb_before(node: ir.Node, affine: Affine, edit: Edit) -> None:
 
 
 def _output_axis(node: ir.Node) -> int:
-    return 1 if is_op(node, "Gemm") and not flag(node, "transB") else 0
+    return 1 if has_type(node, "Gemm") and not flag(node, "transB") else 0
 
 
 def _per_input(node: ir.Node, factor: NDArray[np.float64]) -> _Change:
     """Multiply each input channel of the weight."""
-    if is_op(node, "ConvTranspose") or (is_op(node, "Gemm") and not flag(node, "transB")):
+    if has_type(node, "ConvTranspose") or (has_type(node, "Gemm") and not flag(node, "transB")):
         return lambda weight: weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    if is_op(node, "Gemm"):
+    if has_type(node, "Gemm"):
         return lambda weight: weight * factor
     groups = _groups(node)
 

@@ -7,16 +7,15 @@ incompatibly; ``_opset_adapters`` holds one function for each.
 
 from __future__ import annotations
 
-import functools
-
 import onnx
 import onnx_ir as ir
 
 from qcompiler.errors import ModelError
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.operators import schema
 from qcompiler.passes.normalize._opset_adapters import ADAPTERS, SHAPED
 
-__all__ = ["CANONICAL_OPSET", "HIGHEST_EMITTED", "LOWEST_ACCEPTED", "convert", "needs_shapes", "schema", "target_opset"]
+__all__ = ["CANONICAL_OPSET", "HIGHEST_EMITTED", "LOWEST_ACCEPTED", "convert", "needs_shapes", "target_opset"]
 
 LOWEST_ACCEPTED = 7
 HIGHEST_ACCEPTED = 26
@@ -42,15 +41,6 @@ _TYPES_OF_21 = frozenset(
     ]
 )
 """Element types that every operator took at opset 21 already if it takes them at all."""
-
-
-@functools.cache
-def schema(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
-    """The standard operator as of this opset, ``None`` where it did not exist."""
-    try:
-        return onnx.defs.get_schema(op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return None
 
 
 def source_opset(model: ir.Model) -> int:

@@ -16,8 +16,9 @@ import onnx_ir as ir
 from qcompiler.errors import ModelError
 from qcompiler.ir.constants import array
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.patterns import rank
 from qcompiler.ir.uses import is_used
-from qcompiler.passes.normalize._rewrite import hand_over, rank, replace_node
+from qcompiler.passes.normalize._rewrite import hand_over, replace_node
 
 __all__ = ["ADAPTERS", "SHAPED", "Adapter"]
 

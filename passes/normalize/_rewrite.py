@@ -17,20 +17,13 @@ __all__ = [
     "flag",
     "hand_over",
     "integers",
-    "is_op",
     "only_consumer",
     "own_constant",
-    "rank",
     "replace_node",
     "static_shape",
     "tensor_shape",
     "transformed",
 ]
-
-
-def is_op(node: ir.Node | None, *op_types: str) -> bool:
-    """Whether the node is one of these standard operators."""
-    return node is not None and node.domain == "" and node.op_type in op_types
 
 
 def flag(node: ir.Node, name: str) -> bool:
@@ -47,11 +40,6 @@ def integers(node: ir.Node, name: str) -> list[int]:
 def tensor_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     """The shape of a tensor as numbers."""
     return tuple(int(size) for size in tensor.shape.numpy())
-
-
-def rank(value: ir.Value | None) -> int | None:
-    """Number of dimensions where known."""
-    return None if value is None or value.shape is None else len(value.shape)
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:

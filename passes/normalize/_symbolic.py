@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import array, is_constant, scalar
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import flag, is_op
+from qcompiler.ir.operators import has_type
+from qcompiler.passes.normalize._rewrite import flag
 
 __all__ = ["ShapeArithmetic"]
 
@@ -61,7 +62,7 @@ class ShapeArithmetic:
 
     def simplify(self, node: ir.Node, edit: Edit) -> None:
         """Make use of what is known: constant Reshape targets, one copy of equal shape vectors."""
-        if is_op(node, "Reshape"):
+        if has_type(node, "Reshape"):
             self._simplify_reshape(node, edit)
         numbers = self._known.get(node.outputs[0])
         if numbers is None or None in numbers.items or node.outputs[0].is_graph_output():
@@ -160,7 +161,7 @@ def _to_vector(node: ir.Node, look: _Lookup) -> _Numbers | None:
     source, operand = look(node.inputs[0]), array(node.inputs[1])
     if source is None or operand is None or operand.size != 1:
         return None
-    if is_op(node, "Unsqueeze") and not source.is_scalar:
+    if has_type(node, "Unsqueeze") and not source.is_scalar:
         return None
     return _Numbers(source.items)
 

@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.ir.edit import AttributeValue, Edit
+from qcompiler.ir.patterns import rank
 from qcompiler.ir.uses import is_used
-from qcompiler.passes.normalize._rewrite import hand_over, rank, replace_node
+from qcompiler.passes.normalize._rewrite import hand_over, replace_node
 from qcompiler.pipeline.base import Context
 
 __all__ = ["unfuse"]

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import array
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import hand_over, is_op
+from qcompiler.ir.operators import has_type
+from qcompiler.passes.normalize._rewrite import hand_over
 from qcompiler.pipeline.base import Context
 
 __all__ = ["inputs_without_initializers", "lift_constants"]
@@ -32,9 +33,9 @@ def inputs_without_initializers(model: ir.Model, ctx: Context) -> None:
 def lift_constants(model: ir.Model, ctx: Context, limit: int) -> None:
     """Constant and ConstantOfShape nodes of the main graph → initializers; ``limit`` bytes at most for the latter."""
     for node in list(model.graph):
-        if is_op(node, "Constant"):
+        if has_type(node, "Constant"):
             tensor = _constant_tensor(node)
-        elif is_op(node, "ConstantOfShape"):
+        elif has_type(node, "ConstantOfShape"):
             tensor = _filled_tensor(node, ctx, limit)
         else:
             continue

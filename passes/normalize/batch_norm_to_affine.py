@@ -8,8 +8,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import rank
 from qcompiler.passes.normalize._affine import batch_norm, elementwise, keep_statistics
-from qcompiler.passes.normalize._rewrite import hand_over, is_op, only_consumer, rank, replace_node
+from qcompiler.passes.normalize._rewrite import hand_over, only_consumer, replace_node
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
 __all__ = ["BatchNormToAffine"]
@@ -29,7 +31,7 @@ class BatchNormToAffine(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for node in list(model.graph):
-            if node.graph is not None and is_op(node, "BatchNormalization"):
+            if node.graph is not None and has_type(node, "BatchNormalization"):
                 _rewrite(node, ctx)
 
 

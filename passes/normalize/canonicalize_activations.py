@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import scalar, tensor
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import hand_over, is_op, only_consumer, replace_node
+from qcompiler.ir.operators import has_type
+from qcompiler.passes.normalize._rewrite import hand_over, only_consumer, replace_node
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
 __all__ = ["CanonicalizeActivations"]
@@ -34,11 +35,11 @@ class CanonicalizeActivations(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for node in list(model.graph):
-            if node.graph is None or not is_op(node, *_CLAMPS):
+            if node.graph is None or not has_type(node, *_CLAMPS):
                 continue
             bounds = _bounds(node)
             if bounds is None:
-                if is_op(node, "Clip"):
+                if has_type(node, "Clip"):
                     ctx.skip(node, "its bounds are not constant numbers of a float type")
                 continue
             _rewrite(node, bounds, ctx.edit)
@@ -49,9 +50,9 @@ def _bounds(node: ir.Node) -> tuple[float, float] | None:
     output = node.outputs[0]
     if output.dtype is None or not output.dtype.is_floating_point():
         return None
-    if is_op(node, "Relu"):
+    if has_type(node, "Relu"):
         return 0.0, math.inf
-    if is_op(node, "Clip"):
+    if has_type(node, "Clip"):
         low, high = (_bound(node, 1, -math.inf), _bound(node, 2, math.inf))
         return None if low is None or high is None else (min(low, high), high)
     if len(node.inputs) != 2 or (operand := _number_operand(node)) is None:
@@ -82,14 +83,14 @@ def _number_operand(node: ir.Node) -> int | None:
 
 
 def _data(node: ir.Node) -> ir.Value | None:
-    index = _number_operand(node) if is_op(node, "Min", "Max") else None
+    index = _number_operand(node) if has_type(node, "Min", "Max") else None
     return node.inputs[0 if index is None else 1 - index]
 
 
 def _rewrite(node: ir.Node, bounds: tuple[float, float], edit: Edit) -> None:
     """Merge the clamps that follow, and write the result in its one form."""
     source, last = _data(node), node
-    while (follower := only_consumer(last.outputs[0])) is not None and is_op(follower, *_CLAMPS):
+    while (follower := only_consumer(last.outputs[0])) is not None and has_type(follower, *_CLAMPS):
         more = _bounds(follower)
         if more is None or _data(follower) is not last.outputs[0]:
             break
@@ -115,9 +116,9 @@ def _rewrite(node: ir.Node, bounds: tuple[float, float], edit: Edit) -> None:
 
 def _is_canonical(node: ir.Node, low: float, high: float) -> bool:
     """Whether the node is a Relu, or a Clip that is none and has scalar bounds."""
-    if is_op(node, "Relu"):
+    if has_type(node, "Relu"):
         return True
-    if not is_op(node, "Clip") or (low == 0 and high == math.inf):
+    if not has_type(node, "Clip") or (low == 0 and high == math.inf):
         return False
     bounds = [tensor(value) for value in node.inputs[1:] if value is not None]
     infinite = any(bound is not None and math.isinf(float(bound.numpy().reshape(()))) for bound in bounds)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.constants import array, is_constant
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import rank
 from qcompiler.ir.uses import use_count
 from qcompiler.passes.normalize._rewrite import (
     flag,
-    is_op,
     only_consumer,
     own_constant,
-    rank,
     replace_node,
     static_shape,
     tensor_shape,
@@ -50,10 +50,10 @@ class CanonicalizeMatmul(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for node in list(model.graph):
-            if is_op(node, "MatMul"):
+            if has_type(node, "MatMul"):
                 _matmul(node, ctx.edit)
         for node in list(model.graph):
-            if is_op(node, "Gemm"):
+            if has_type(node, "Gemm"):
                 _gemm(node, ctx)
 
 
@@ -64,7 +64,7 @@ def _matmul(node: ir.Node, edit: Edit) -> None:
     """Find the bias of one MatMul; merge it where a Gemm can hold it."""
     weight, data = node.inputs[1], node.inputs[0]
     add = only_consumer(node.outputs[0])
-    if weight is None or add is None or not is_op(add, "Add") or not is_constant(weight) or rank(weight) != 2:
+    if weight is None or add is None or not has_type(add, "Add") or not is_constant(weight) or rank(weight) != 2:
         return
     columns = static_shape(weight)
     index = 1 if add.inputs[0] is node.outputs[0] else 0

@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.operators import has_type
 from qcompiler.passes.normalize._affine import Affine, batch_norm, elementwise, keep_statistics
 from qcompiler.passes.normalize._linear import (
     LINEAR,
@@ -17,7 +18,7 @@ from qcompiler.passes.normalize._linear import (
     why_not_before,
     why_not_linear,
 )
-from qcompiler.passes.normalize._rewrite import consumers, hand_over, is_op, only_consumer
+from qcompiler.passes.normalize._rewrite import consumers, hand_over, only_consumer
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
 __all__ = ["FoldBatchNorm"]
@@ -43,10 +44,10 @@ class FoldBatchNorm(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for node in list(model.graph):
-            if is_op(node, *LINEAR):
+            if has_type(node, *LINEAR):
                 _fold_into(node, ctx)
         for node in list(model.graph):
-            if is_op(node, "BatchNormalization"):
+            if has_type(node, "BatchNormalization"):
                 _fold_forward(node, ctx)
 
 
@@ -71,7 +72,7 @@ def _fold_into(node: ir.Node, ctx: Context) -> None:
 
 
 def _affine_of(node: ir.Node, data: ir.Value, channels: int) -> Affine | None:
-    if is_op(node, "BatchNormalization") and node.inputs[0] is data:
+    if has_type(node, "BatchNormalization") and node.inputs[0] is data:
         affine, _ = batch_norm(node)  # a refusal is recorded when the node's own turn comes
         return affine if affine is not None and len(affine.scale) == channels else None
     return elementwise(node, data, channels)
@@ -117,7 +118,7 @@ def _why_not_backward(producer: ir.Node | None, source: ir.Value | None) -> str:
     """Why the layer before did not take it, in words."""
     if producer is None:
         return "it normalises an input of the model"
-    if not is_op(producer, *LINEAR):
+    if not has_type(producer, *LINEAR):
         return f"{producer.op_type} before it is not linear"
     if source is not None and only_consumer(source) is None:
         return f"the result of {producer.name} is used elsewhere too"

@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import array, scalar
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import consumers, integers, is_op, rank
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import rank
+from qcompiler.passes.normalize._rewrite import consumers, integers
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
 __all__ = ["FoldPad"]
@@ -33,10 +35,10 @@ class FoldPad(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for node in list(model.graph):
-            if is_op(node, *_WINDOWED):
+            if has_type(node, *_WINDOWED):
                 _make_explicit(node, ctx)
         for node in list(model.graph):
-            if is_op(node, "Pad"):
+            if has_type(node, "Pad"):
                 _fold(node, ctx)
 
 
@@ -155,15 +157,15 @@ def _spatial_pads(node: ir.Node) -> tuple[list[int] | None, str]:
 
 def _why_not(node: ir.Node, index: int, value: float | None, pads: list[int], source: ir.Value) -> str:
     """Why this consumer cannot take the padding; empty where it can."""
-    if index != 0 or not is_op(node, "Conv", "AveragePool", "MaxPool"):
+    if index != 0 or not has_type(node, "Conv", "AveragePool", "MaxPool"):
         return f"{node.op_type} has no padding of its own with this meaning"
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return "its own padding is automatic"
-    if is_op(node, "Conv"):
+    if has_type(node, "Conv"):
         return "" if value == 0 else f"a convolution pads with 0, not with {value}"
     if node.attributes.get_int("ceil_mode", 0):
         return "with ceil_mode the windows at the end would differ"
-    if is_op(node, "AveragePool"):
+    if has_type(node, "AveragePool"):
         if value != 0:
             return f"a pooling pads with 0, not with {value}"
         if any(integers(node, "pads")) and not _counts_padding(node):
@@ -199,9 +201,9 @@ def _counts_padding(node: ir.Node) -> bool:
 def _not_negative(value: ir.Value) -> bool:
     """Whether the operator before says so: a Relu and its like, or a Clip at 0 or above."""
     producer = value.producer()
-    if is_op(producer, *_NOT_NEGATIVE):
+    if has_type(producer, *_NOT_NEGATIVE):
         return True
-    if producer is None or not is_op(producer, "Clip") or len(producer.inputs) < 2:
+    if producer is None or not has_type(producer, "Clip") or len(producer.inputs) < 2:
         return False
     low = scalar(producer.inputs[1])
     return low is not None and low >= 0
@@ -212,5 +214,5 @@ def _merge(node: ir.Node, pads: list[int], edit: Edit) -> None:
     own = integers(node, "pads") or [0] * len(pads)
     total = [mine + more for mine, more in zip(own, pads, strict=True)]
     edit.set_attribute(node, "pads", total)
-    if is_op(node, "AveragePool") and not _counts_padding(node):
+    if has_type(node, "AveragePool") and not _counts_padding(node):
         edit.set_attribute(node, "count_include_pad", 1)

@@ -12,10 +12,10 @@ from qcompiler.errors import ModelError
 from qcompiler.ir import shapes
 from qcompiler.ir.constants import scalar
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.operators import has_type, operator_name, schema
 from qcompiler.ir.uses import is_used
 from qcompiler.passes.normalize import _opset, _precision, _unfuse
 from qcompiler.passes.normalize._quantized import refuse_quantized
-from qcompiler.passes.normalize._rewrite import is_op
 from qcompiler.passes.normalize._weights import inputs_without_initializers, lift_constants
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
@@ -98,14 +98,14 @@ def _sort(model: ir.Model) -> None:
 def _drop_no_ops(model: ir.Model, ctx: Context) -> None:
     """Remove Identity, and Dropout, which does nothing in inference."""
     for node in list(model.graph):
-        if is_op(node, "Dropout"):
+        if has_type(node, "Dropout"):
             if (reason := _dropout_needed(node)) is not None:
                 ctx.skip(node, reason)
                 continue
-        elif not is_op(node, "Identity"):
+        elif not has_type(node, "Identity"):
             continue
         source, result = node.inputs[0], node.outputs[0]
-        if source is None or (is_op(node, "Identity") and _must_bridge(source, result)):
+        if source is None or (has_type(node, "Identity") and _must_bridge(source, result)):
             continue
         ctx.edit.replace_uses(result, source)
         ctx.edit.remove(node)
@@ -144,9 +144,9 @@ def _record_foreign(model: ir.Model, ctx: Context) -> None:
     """Say what will stay as it is: unknown operators and bodies of control flow."""
     opset = model.opset_imports[""]
     unknown = Counter(
-        node.op_type if node.domain == "" else f"{node.domain}::{node.op_type}"
+        operator_name(node)
         for node in model.graph.all_nodes()
-        if node.domain != "" or _opset.schema(node.op_type, opset) is None
+        if node.domain != "" or schema(node.op_type, opset) is None
     )
     if unknown:
         listed = ", ".join(f"{count} × {kind}" for kind, count in sorted(unknown.items()))

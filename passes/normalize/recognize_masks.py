@@ -10,6 +10,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from qcompiler.ir import constants, patterns, regions
+from qcompiler.ir.operators import STANDARD_DOMAINS
 from qcompiler.ir.regions import MaskInfo
 from qcompiler.passes.normalize._match_masks import MOVES, Masks
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
@@ -89,7 +90,7 @@ def _search(softmax: ir.Node, masks: Masks) -> set[float]:
 
 def _masking(node: ir.Node, masks: Masks) -> tuple[ir.Value, float] | None:
     """The operand of a node that masks the others, and the number it puts there."""
-    if node.op_type not in ("Add", "Sub", "Where") or node.domain not in patterns.STANDARD_DOMAINS:
+    if node.op_type not in ("Add", "Sub", "Where") or node.domain not in STANDARD_DOMAINS:
         return None
     candidates = node.inputs[1:] if node.op_type in ("Sub", "Where") else node.inputs
     for value in candidates:

@@ -8,7 +8,8 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import is_op, replace_node
+from qcompiler.ir.operators import has_type
+from qcompiler.passes.normalize._rewrite import replace_node
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
 __all__ = ["SumToAdd"]
@@ -28,7 +29,7 @@ class SumToAdd(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for node in list(model.graph):
-            if is_op(node, "Sum"):
+            if has_type(node, "Sum"):
                 _rewrite(node, ctx.edit)
 
 

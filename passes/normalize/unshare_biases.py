@@ -8,8 +8,10 @@ from typing import ClassVar, TypeAlias
 import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import producer
 from qcompiler.ir.uses import use_count
-from qcompiler.passes.normalize._rewrite import consumers, is_op, own_constant
+from qcompiler.passes.normalize._rewrite import consumers, own_constant
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
 __all__ = ["UnshareBiases"]
@@ -58,18 +60,18 @@ def _unshare(value: ir.Value, ctx: Context) -> None:
 
 def _role(node: ir.Node, index: int) -> _Role | None:
     """How a node reads a constant: as a bias, or as a weight with its channels on an axis; ``None`` for all else."""
-    if is_op(node, *_WITH_BIAS) and index == 2:
+    if has_type(node, *_WITH_BIAS) and index == 2:
         return ("bias", 0)
-    if is_op(node, "Add") and any(value is not None and is_op(value.producer(), "MatMul") for value in node.inputs):
+    if has_type(node, "Add") and any(producer(value, "MatMul") for value in node.inputs):
         return ("bias", 0)
-    if index == 1 and is_op(node, "Conv"):
+    if index == 1 and has_type(node, "Conv"):
         return ("weight", 0)
-    if index == 1 and is_op(node, "ConvTranspose"):
+    if index == 1 and has_type(node, "ConvTranspose"):
         return ("weight", 1)
-    if index == 1 and is_op(node, "MatMul"):
+    if index == 1 and has_type(node, "MatMul"):
         return ("weight", -1)
-    if index == 1 and is_op(node, "Gemm"):
+    if index == 1 and has_type(node, "Gemm"):
         return ("weight", 0 if node.attributes.get_int("transB", 0) else -1)
-    if index == 0 and is_op(node, "Gather"):
+    if index == 0 and has_type(node, "Gather"):
         return ("table", 0)
     return None

@@ -9,11 +9,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import PassError
+from qcompiler.ir.constants import is_constant
 from qcompiler.ir.edit import AttributeValue, Edit
 from qcompiler.passes.place.plan import Edge, Pair, ValuePlan
 from qcompiler.quant import arithmetic
 from qcompiler.quant.format import QFormat
-from qcompiler.quant.operators import is_constant
 from qcompiler.quant.params import QParams
 
 __all__ = ["Applier", "saturates_like"]

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.ir.constants import is_constant
-from qcompiler.ir.patterns import has_type, integer
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import integer
 from qcompiler.quant import state
 from qcompiler.quant.operators import BIAS_INPUT, WEIGHT_INPUT
 from qcompiler.target.axes import channel_axis

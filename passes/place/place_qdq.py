@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from qcompiler.ir import constants
 from qcompiler.ir.edit import Edit
-from qcompiler.ir.patterns import has_type
+from qcompiler.ir.operators import has_type
 from qcompiler.ir.uses import only_use
 from qcompiler.passes.place.apply import Applier
 from qcompiler.passes.place.biases import bias_scale, float_bias, needs_shield

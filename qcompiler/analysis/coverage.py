@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from qcompiler.analysis.work import macs
-from qcompiler.quant.operators import LINEAR, is_constant
+from qcompiler.ir.constants import is_constant
+from qcompiler.quant.operators import LINEAR
 from qcompiler.quant.state import NodeDecision, node_decision
 
 __all__ = ["Coverage", "Fallback", "OperatorCoverage", "coverage"]

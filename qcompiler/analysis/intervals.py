@@ -27,6 +27,7 @@ from qcompiler.analysis import (
 )
 from qcompiler.analysis.interval import Float64, Interval, epsilon, settled, unbounded
 from qcompiler.ir import constants, patterns
+from qcompiler.ir.operators import STANDARD_DOMAINS
 
 __all__ = ["Interval", "Intervals", "Rule", "analyse"]
 
@@ -85,7 +86,7 @@ class Intervals:
 
     def visit(self, node: ir.Node) -> None:
         """Compute the outputs of ``node`` from what is known about its inputs; again, if it was visited before."""
-        rule = _RULES.get(node.op_type) if node.domain in patterns.STANDARD_DOMAINS else _FOREIGN.get(node.op_type)
+        rule = _RULES.get(node.op_type) if node.domain in STANDARD_DOMAINS else _FOREIGN.get(node.op_type)
         if rule is None or node.op_type in self._unknown:
             result: Interval | Sequence[Interval] = unbounded()
         else:

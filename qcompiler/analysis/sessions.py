@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, first_line
 from qcompiler.ir.execute import Feed, session_options
 
 __all__ = ["Runs", "StockRunner", "fit"]
@@ -55,7 +55,7 @@ class StockRunner:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises many unrelated types
-            raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}", where=str(path)) from error
+            raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}", where=str(path)) from error
         self.inputs: dict[str, tuple[str, list[int | str | None]]] = {
             item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()
         }
@@ -70,7 +70,7 @@ class StockRunner:
         try:
             results = self._session.run(None, dict(feed))
         except Exception as error:  # ONNX Runtime raises many unrelated types
-            raise ModelError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime failed while running the model: {first_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
 
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Feed]]:
@@ -88,8 +88,3 @@ def fit(feed: Mapping[str, NDArray[Any]], runner: Runs) -> Feed:
         floating = np.issubdtype(array.dtype, np.floating)
         result[name] = array.astype(wanted, copy=False) if wanted is not None and floating else array
     return result
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:500] if lines else type(error).__name__

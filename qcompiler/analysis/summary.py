@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from qcompiler.ir import io
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.operators import operator_name
 
 __all__ = ["ModelSummary", "Port", "QuantizedPart", "summarize"]
 
@@ -94,7 +95,7 @@ def summarize(path: str | Path) -> ModelSummary:
     model = io.load(path)
     graph = model.graph
     nodes = [node for inner in model.graphs() for node in inner]
-    operators = Counter(_operator(node) for node in nodes)
+    operators = Counter(operator_name(node) for node in nodes)
     weights = list(_weights(model))
     types: Counter[str] = Counter()
     for tensor in weights:
@@ -116,10 +117,6 @@ def summarize(path: str | Path) -> ModelSummary:
         functions=len(model.functions),
         quantized=_quantized(nodes, operators),
     )
-
-
-def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
 
 
 def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:

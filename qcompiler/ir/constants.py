@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.ir.operators import has_type
+
 __all__ = ["array", "is_constant", "scalar", "tensor"]
 
 
@@ -21,7 +23,7 @@ def tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     if value.is_initializer():
         return value.const_value
     producer = value.producer()
-    if producer is None or producer.op_type != "Constant" or producer.domain not in ("", "ai.onnx"):
+    if not has_type(producer, "Constant") or producer is None:
         return None
     return _of_constant_node(producer)
 

@@ -23,8 +23,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from qcompiler.errors import ModelError
-from qcompiler.ir.parts import PartRunner, cut, first_line, open_session, weight_cuts, working_bytes
+from qcompiler.errors import ModelError, first_line
+from qcompiler.ir.parts import PartRunner, cut, open_session, weight_cuts, working_bytes
 from qcompiler.ir.uses import is_used
 
 __all__ = ["PART_BYTES", "Feed", "Runner", "light_proto", "session_options", "to_light_proto"]

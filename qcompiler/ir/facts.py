@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.ir import constants
+from qcompiler.ir.operators import STANDARD_DOMAINS
 from qcompiler.ir.structure import producers
 from qcompiler.ir.uses import is_used
 from qcompiler.pipeline.base import Fact
@@ -22,7 +23,6 @@ from qcompiler.quant.state import TensorQuant
 __all__ = ["check"]
 
 _MOST: Final = 20
-_STANDARD: Final = ("", "ai.onnx")
 _QDQ: Final = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -48,7 +48,7 @@ def _inferable(node: ir.Node) -> bool:
     """Whether ONNX knows how to type the outputs of this node from what is known of its inputs."""
     import onnx
 
-    if node.domain not in _STANDARD or not onnx.defs.has(node.op_type):
+    if node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type):
         return False
     if any(value is not None and value.type is None for value in node.inputs):
         return False
@@ -78,7 +78,7 @@ def _canonical(model: ir.Model) -> Iterator[str]:
         if value.is_initializer():
             yield f"initializer '{value.name}' is also an input"
     for node in model.graph:
-        if node.domain in _STANDARD and (reason := _superfluous(node)):
+        if node.domain in STANDARD_DOMAINS and (reason := _superfluous(node)):
             yield f"{node.name} ({node.op_type}) {reason}"
     yield from _name_clashes(model.graph)
 
@@ -118,7 +118,7 @@ def _name_clashes(graph: ir.Graph) -> Iterator[str]:
 def _formats(model: ir.Model) -> Iterator[str]:
     """Every node is decided on; a node on integers has something quantized to read."""
     for node in model.graph:
-        if node.op_type in _QDQ and node.domain in _STANDARD:
+        if node.op_type in _QDQ and node.domain in STANDARD_DOMAINS:
             continue
         decision = state.node_decision(node)
         if decision is None:
@@ -143,7 +143,7 @@ def _qdq(model: ir.Model) -> Iterator[str]:
     """Decisions have become nodes: there are Q/DQ nodes, and all have usable constant scales."""
     found = False
     for node in model.graph:
-        if node.op_type not in _QDQ or node.domain not in _STANDARD:
+        if node.op_type not in _QDQ or node.domain not in STANDARD_DOMAINS:
             continue
         found = True
         scale = constants.array(node.inputs[1]) if len(node.inputs) > 1 else None

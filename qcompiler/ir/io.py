@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, first_line
 from qcompiler.ir import wire
 from qcompiler.ir.collector import collector_paused
 from qcompiler.ir.mapped import MappedFile, mapped_tensor
@@ -245,4 +245,4 @@ def _root_cause(error: BaseException) -> str:
     """The innermost message of a chain of errors, one line of it."""
     while (deeper := error.__cause__ or error.__context__) is not None:  # the library's wrapper may itself fail
         error = deeper
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return first_line(error)

@@ -21,14 +21,13 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, first_line
 
 __all__ = [
     "Part",
     "PartRunner",
     "SegmentedRun",
     "cut",
-    "first_line",
     "open_session",
     "reads",
     "weight_cuts",
@@ -236,9 +235,3 @@ def reads(node: onnx.NodeProto) -> set[str]:
             own = {name for inner in graph.node for name in inner.output}
             names.update(name for inner in graph.node for name in reads(inner) if name not in own)
     return names
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's text."""
-    text = str(error).strip()
-    return text.splitlines()[0][:500] if text else type(error).__name__

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from qcompiler.ir import constants
+from qcompiler.ir.operators import has_type
 
 __all__ = [
     "consumers",
@@ -27,14 +28,6 @@ __all__ = [
     "skip_back",
     "static_shape",
 ]
-
-STANDARD_DOMAINS = ("", "ai.onnx")
-
-
-def has_type(node: ir.Node | None, *op_types: str) -> bool:
-    """Whether ``node`` is one of these operators of the standard domain."""
-    return node is not None and node.op_type in op_types and node.domain in STANDARD_DOMAINS
-
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     """The standard node that made ``value``, if it is one of ``op_types`` (any, when none are given)."""

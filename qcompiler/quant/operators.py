@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["BIAS_INPUT", "LINEAR", "WEIGHT_INPUT", "int_attribute", "is_constant", "output_channel_axis"]
+__all__ = ["BIAS_INPUT", "LINEAR", "WEIGHT_INPUT", "output_channel_axis"]
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators with a weight operand."""
@@ -13,17 +13,6 @@ WEIGHT_INPUT = 1
 BIAS_INPUT = 2
 
 
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether the value is an initializer that a caller cannot override."""
-    return value is not None and value.is_initializer() and not value.is_graph_input()
-
-
 def output_channel_axis(node: ir.Node, rank: int) -> int:
     """The axis of the output along which channels lie: 1 for convolutions, the last for matrix products."""
     return 1 if node.op_type in ("Conv", "ConvTranspose") else rank - 1
-
-
-def int_attribute(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute or its default."""
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.operators import operator_name
 from qcompiler.quant.format import QFormat
 from qcompiler.target import qdq
 from qcompiler.target.parameters import bias_reasons, scale_reasons, zero_point_reason
@@ -49,7 +50,7 @@ def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) 
     views = {
         id(node): qdq.view(node, rule)
         for node in model.graph
-        if (rule := target.operators.get(_operator(node))) is not None
+        if (rule := target.operators.get(operator_name(node))) is not None
     }
     integer = {key: seen for key, seen in views.items() if qdq.is_integer(seen)}
     absorbed = {id(item) for seen in integer.values() for item in seen.absorbed}
@@ -153,13 +154,9 @@ def _fallback_reason(node: ir.Node, seen: View | None, target: Target) -> str:
     from qcompiler.target.legality import why_not
 
     if seen is None:
-        return f"it stays float, which {target.name} refuses: no integer {_operator(node)}"
+        return f"it stays float, which {target.name} refuses: no integer {operator_name(node)}"
     reason = why_not(target, node) or "what surrounds it is float"
     return f"it stays float, which {target.name} refuses: {reason}"
-
-
-def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
 
 
 def _name(node: ir.Node) -> str:

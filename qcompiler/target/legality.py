@@ -14,20 +14,16 @@ from typing import Any
 import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.operators import operator_name
 from qcompiler.target.checks import Violation, check_graph
 from qcompiler.target.schema import AttributeValue, Constraints, OperatorRule, Output, Role, Target
 
-__all__ = ["Violation", "check_model", "operator_name", "rule_for", "why_not", "why_not_constraints"]
+__all__ = ["Violation", "check_model", "rule_for", "why_not", "why_not_constraints"]
 
 
 def rule_for(target: Target, node: ir.Node) -> OperatorRule | None:
     """The rule of the node's operator; ``None`` where the target has no integer kernel for it."""
     return target.operators.get(operator_name(node))
-
-
-def operator_name(node: ir.Node) -> str:
-    """The operator as profiles write it: the type, with its domain in front outside the standard one."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
 
 
 def why_not(target: Target, node: ir.Node) -> str | None:

@@ -228,7 +228,7 @@ def test_unknown_operators_are_kept_and_recorded(parse: Callable, apply: Callabl
         { a = acme.Warp (x)  y = Relu (a) }""")
     context = apply(model, ImportModel())
     assert kinds(model) == {"Warp": 1, "Relu": 1}
-    assert any("acme::Warp" in note.text for note in context.records[0].notes)
+    assert any("acme:Warp" in note.text for note in context.records[0].notes)
 
 
 FUSED = {
