@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import onnx_ir as ir
 
@@ -18,6 +18,7 @@ __all__ = ["UnshareBiases"]
 
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 _Role: TypeAlias = tuple[str, int]
+_BIAS: Final[_Role] = ("bias", 0)
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,26 @@ class UnshareBiases(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         for value in list(model.graph.initializers.values()):
-            if is_constant(value) and use_count(value) > 1:
+            if is_constant(value) and (use_count(value) > 1 or value.is_graph_output()):
                 _unshare(value, ctx)
 
 
 def _unshare(value: ir.Value, ctx: Context) -> None:
-    """One initializer: the first role keeps it, each bias after the first and each other role gets a copy."""
+    """One initializer: the first role keeps it, each bias after the first and each other role gets a copy.
+
+    Where the graph gives it away or anything else reads it, no bias keeps it: biases are corrected later.
+    """
+    readers = [(node, index, _role(node, index)) for node, index in consumers(value)]
+    seen_by_others = value.is_graph_output() or any(role is None for _, _, role in readers)
     kept: _Role | None = None
     copies: dict[_Role, ir.Value] = {}
-    for node, index in consumers(value):
-        role = _role(node, index)
-        if role is None or node.graph is not value.graph:
+    for node, index, role in readers:
+        if role is None:
             continue
-        if kept is None:
-            kept = role
-        elif role == ("bias", 0):
+        if role == _BIAS and (seen_by_others or kept is not None):
             own_constant(ctx.edit, node, index)
+        elif kept is None:
+            kept = role
         elif role in copies:
             ctx.edit.set_input(node, index, copies[role])
         elif role != kept:
@@ -59,11 +64,17 @@ def _unshare(value: ir.Value, ctx: Context) -> None:
 
 
 def _role(node: ir.Node, index: int) -> _Role | None:
-    """How a node reads a constant: as a bias, or as a weight with its channels on an axis; ``None`` for all else."""
+    """How a node reads a constant: as a bias, or as a weight with its channels on an axis; ``None`` for all else.
+
+    What a body of If, Loop or Scan does with it is none of these.
+    """
+    value = node.inputs[index]
+    if value is None or node.graph is not value.graph:
+        return None
     if has_type(node, *_WITH_BIAS) and index == 2:
-        return ("bias", 0)
+        return _BIAS
     if has_type(node, "Add") and any(producer(value, "MatMul") for value in node.inputs):
-        return ("bias", 0)
+        return _BIAS
     if index == 1 and has_type(node, "Conv"):
         return ("weight", 0)
     if index == 1 and has_type(node, "ConvTranspose"):

@@ -121,3 +121,20 @@ def test_layers_get_their_own_bias_and_weights_split_by_role(parse: Callable, ap
     assert nodes["r"].inputs[1] is nodes["t"].inputs[1]
     assert len({nodes[name].inputs[1] for name in "pr"} | {nodes["x"].inputs[0]}) == 3
     equal(parse(text), model)
+
+
+def test_a_bias_that_others_see_is_copied(parse: Callable, apply: Callable, equal: Callable) -> None:
+    """A public weight, an operand elsewhere, a tensor of a body: none may change when the bias is corrected."""
+    public, operand, inner = "z = Identity (c)", "z = Mul (y, c)", "z = If (k) <then_branch = t () => (float[2, 3] p)"
+    inner += " { p = Add (x, c) }, else_branch = e () => (float[2, 3] q) { q = Neg (x) }>"
+    for size, other in (("3", public), ("2, 3", operand), ("2, 3", inner)):
+        text = f"""{HEADER} g (float[2, 3] x, bool[1] k) => (float[2, 3] y, float[{size}] z)
+            <float[3, 3] w = {{1, 2, 3, 4, 5, 6, 7, 8, 9}}, float[3] b = {{1, 2, 3}}>
+            {{ c = Identity (b)  y = Gemm (x, w, c)  {other} }}"""
+        model = parse(text)
+        apply(model, ImportModel(), UnshareBiases())
+        layer = next(node for node in model.graph if node.op_type == "Gemm")
+        bias = layer.inputs[2]
+        assert len(list(bias.uses())) == 1
+        assert not bias.is_graph_output()
+        equal(parse(text), model)
