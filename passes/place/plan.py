@@ -68,7 +68,8 @@ def plan_value(value: ir.Value) -> ValuePlan | None:
     for node, index in value.uses():
         decision = state.own_edge_quant(node, index)
         edge = Edge(node, index)
-        if decision is FLOAT or (decision is None and own is None):
+        inner = node.graph is not value.graph  # bodies of If, Loop and Scan stay float
+        if inner or decision is FLOAT or (decision is None and own is None):
             floating.append(edge)
         elif decision is None or decision == own:
             following.append(edge)
