@@ -11,21 +11,28 @@ import onnx_ir as ir
 
 from qcompiler.errors import PassError
 from qcompiler.ir.operators import schema
-from qcompiler.pipeline.base import Context, Pass, Preserves
+from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.version import version
 
 __all__ = ["Finalize"]
 
-_OPSET: Final = 21
+_OPSET: Final = 20
 _HIGHEST_OPSET: Final = 25
-_IR: Final = 10
+_IR: Final = 9
+_IR_FROM_OPSET_21: Final = 10
 _TYPES_FROM: Final = {
+    ir.DataType.INT4: (21, 10),
+    ir.DataType.UINT4: (21, 10),
     ir.DataType.INT2: (25, 13),
     ir.DataType.UINT2: (25, 13),
     ir.DataType.FLOAT4E2M1: (23, 11),
     ir.DataType.FLOAT8E8M0: (24, 12),
 }
-"""Lowest opset and IR version that know an element type; all others are known to opset 21 and IR 10."""
+"""Lowest opset and IR version that know an element type; all others are known to opset 20 and IR 9.
+
+Opset 20 is more than a courtesy to older runtimes: from 21 on ONNX Runtime refuses some models whose float nodes read
+signed 8-bit codes (see "Traps" in ``targets/README.md``).
+"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Finalize(Pass):
     """
 
     name: ClassVar[str] = "finalize"
+    invalidates: ClassVar[frozenset[Fact]] = frozenset({Fact.CANONICAL})  # opset 20 may do
     preserves: ClassVar[Preserves] = Preserves.EXACT
 
     def run(self, model: ir.Model, ctx: Context) -> None:
@@ -76,6 +84,8 @@ def _set_versions(model: ir.Model, ctx: Context) -> None:
         raise PassError(f"the result needs opset {opset}; runtimes are known to read up to {_HIGHEST_OPSET}")
     if model.functions:
         opset = max(opset, current)  # bodies import their own operator set; it must be the same
+    if opset > _OPSET:
+        ir_version = max(ir_version, _IR_FROM_OPSET_21)
     if (current, model.ir_version) != (opset, ir_version):
         model.graph.opset_imports[""] = opset
         model.ir_version = ir_version
@@ -83,15 +93,15 @@ def _set_versions(model: ir.Model, ctx: Context) -> None:
 
 
 def _needed(node: ir.Node, current: int) -> int:
-    """Lowest opset, from 21 on, in which the operator means what it means in ``current``.
+    """Lowest opset, from 20 on, in which the operator means what it means in ``current``.
 
-    From 21 to 25 operators changed only by taking more element types, inputs and attributes. So where an older
-    definition takes everything this node has, it will do.
+    From 20 to 25 operators changed only by taking more element types, inputs and attributes, or are marked deprecated
+    before the change. So where an older definition takes everything this node has, it will do.
     """
     definition = schema(node.op_type, current)
     while definition is not None and definition.since_version > _OPSET:
         older = schema(node.op_type, definition.since_version - 1)
-        if older is None or not _accepts(older, node):
+        if older is None or older.deprecated or not _accepts(older, node):
             return int(definition.since_version)
         definition = older
     return _OPSET
