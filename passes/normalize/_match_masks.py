@@ -2,19 +2,22 @@
 
 A mask is built from constants and from inputs of the model by operators that move, compare and scale: ``-1e4 (1 -
 mask)``, a triangle of ``-1e9``, ``Where(mask, 0, -inf)``, sums of several. ``Masks.constant`` finds the number such a
-tensor holds at masked places. Everything that weights were multiplied with is no mask.
+tensor holds at masked places. Everything that weights were multiplied with is no mask. Where a model takes the mask
+itself as an input, only samples can tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from qcompiler.ir import constants, patterns
 
-__all__ = ["MOVES", "Masks"]
+__all__ = ["MOVES", "Masks", "extreme"]
 
 MOVES = (
     "Cast",
@@ -46,10 +49,12 @@ class Masks:
 
     Args:
         inputs: Inputs of the graph, the places where masks come from.
+        fed: The number of large magnitude in what a floating-point input is fed; without it no such input is a mask.
     """
 
-    def __init__(self, inputs: list[ir.Value]) -> None:
+    def __init__(self, inputs: list[ir.Value], fed: Callable[[ir.Value], float | None] = lambda _: None) -> None:
         self._inputs = frozenset(inputs)
+        self._fed = fed
         self._extremes: dict[ir.Value, float | None] = {}
         self._flags: dict[ir.Value, float | None] = {}
 
@@ -63,7 +68,10 @@ class Masks:
 
     def _find(self, value: ir.Value, depth: int) -> float | None:
         if constants.is_constant(value):
-            return _extreme(value)
+            array = constants.array(value)
+            return None if array is None else extreme(array)
+        if value in self._inputs:
+            return self._fed(value) if value.dtype is not None and value.dtype.is_floating_point() else None
         node = patterns.producer(value)
         if node is None or not node.inputs:
             return None
@@ -119,10 +127,9 @@ class Masks:
         return -1.0 if constants.scalar(second) == 1 and self.flag(first, depth - 1) == 1 else None
 
 
-def _extreme(value: ir.Value | None) -> float | None:
-    """The large number in a constant, if it holds large numbers of one sign, apart from all its others."""
-    array = constants.array(value)
-    if array is None or array.size == 0 or array.dtype.kind not in "fi":
+def extreme(array: NDArray[Any]) -> float | None:
+    """The large number in an array, if it holds large numbers of one sign, apart from all its others."""
+    if array.size == 0 or array.dtype.kind not in "fi":
         return None
     data = array.astype(np.float64)
     magnitude = np.abs(data)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from qcompiler.ir import constants, patterns, regions
 from qcompiler.ir.operators import STANDARD_DOMAINS
 from qcompiler.ir.regions import MaskInfo
-from qcompiler.passes.normalize._match_masks import MOVES, Masks
+from qcompiler.passes.normalize._match_masks import MOVES, Masks, extreme
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
 
 __all__ = ["RecognizeMasks"]
 
@@ -29,7 +34,7 @@ class RecognizeMasks(Pass):
     before Softmax or LogSoftmax or with moves, scales and further sums in between; one mask may reach many of them.
     ``constant`` is the number as it appears in the marked tensor: a scale behind the mask scales it too. An operand
     that is subtracted holds a large positive number and is not marked itself. Only annotations: no node changes.
-    Which numbers count as a mask says ``_match_masks``.
+    Which numbers count as a mask says ``_match_masks``; what an input is fed, the calibration samples.
     """
 
     name: ClassVar[str] = "recognize-masks"
@@ -39,7 +44,7 @@ class RecognizeMasks(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
         regions.clear(model.graph, masks=True)
-        masks = Masks(list(model.graph.inputs))
+        masks = Masks(list(model.graph.inputs), functools.partial(_fed, ctx.calibration))
         counts: Counter[float] = Counter()
         for node in model.graph:
             if patterns.has_type(node, "Softmax", "LogSoftmax"):
@@ -49,6 +54,15 @@ class RecognizeMasks(Pass):
             ctx.note(f"{count} Softmax read scores under an additive mask of {number:g}")
             if math.isinf(number):
                 ctx.note("a mask of -inf has no 8-bit code: what carries it stays float or is clamped when calibrated")
+
+
+def _fed(samples: Dataset | None, value: ir.Value) -> float | None:
+    """The large number in the first sample of an input that has one."""
+    name = str(value.name)
+    if samples is None or name not in samples.columns:
+        return None
+    found = (extreme(np.asarray(row)) for row in samples.columns[name].rows(samples.order))
+    return next((number for number in found if number is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ its DequantizeLinear, or ``v`` itself where it stayed float. Errors accumulate a
 layer says how far the computation has drifted *up to there*.
 
 Softmax does not see what lies far below the largest entry of its row, and quantization may cut it off: a mask of −1e9
-may well become −50. So tensors that go into a Softmax, masks included, are compared after both were cut off at 40
-below the largest entry of the float model's row (a probability of 4e-18).
+may well become −50. So tensors that go into a Softmax, masks included, are compared after both were cut off at 16
+below the largest entry of the float model's row (a probability of 1e-7), which is where calibration lets masks end.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from qcompiler.analysis.power import Power
 from qcompiler.analysis.sessions import fit
+from qcompiler.calibration.masks import MARGIN
 from qcompiler.ir import io
 from qcompiler.ir.execute import Feed, Runner
 from qcompiler.ir.memory import trim
@@ -36,7 +37,7 @@ __all__ = ["LayerQuality", "match_layers", "measure_layers"]
 _CHUNK_BYTES = 80 << 20
 """Tensors are fetched in groups of about this size, so that memory does not grow with the depth of the model."""
 
-_INVISIBLE = np.float32(40)
+_INVISIBLE = np.float32(MARGIN)
 _ENOUGH_BYTES = 96 << 20
 _MOST_SAMPLES = 8
 _UNKNOWN_BYTES = 1 << 20

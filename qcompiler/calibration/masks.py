@@ -7,8 +7,9 @@ least ``m`` (or the row is masked whole), so a masked score that saturates at ``
 ``exp(−16) = 1.1e-7``. So masked elements are not counted, and the low end is moved down by 16.
 
 The operand itself, when it holds nothing but zeros and the constant, is exact in every format that reaches the
-constant, so its range is left alone; when it also carries real numbers (a position bias), its masked elements are
-left out in the same way.
+constant. Beyond −1e4 it saturates: that still masks, and with a scale of 1e9 / 255 beside one of 0.03 an integer Add
+that works in float32 (ONNX Runtime's QLinearAdd) loses the scores. When the operand also carries real numbers (a
+position bias), its masked elements are left out in the same way as those of the scores.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ __all__ = ["MARGIN", "MaskedObserver"]
 
 MARGIN = 16.0
 """Distance of masked scores below the least unmasked one: ``exp(-16) < 1e-6``."""
+
+_FAR = -1e4
+"""Enough for a mask before it is added to scores: the constant of BERT."""
 
 
 class MaskedObserver:
@@ -63,8 +67,7 @@ class MaskedObserver:
         if not self.operand:
             return low - MARGIN, high
         if self.masked and bool((low == 0) & (high == 0)):
-            floor = np.array(max(self.constant, float(np.finfo(np.float32).min) / 4))
-            return floor, high
+            return np.array(max(self.constant, _FAR)), high
         return low - (MARGIN if self.masked else 0.0), high
 
     def merge(self, other: MaskedObserver) -> None:

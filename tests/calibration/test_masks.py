@@ -60,6 +60,13 @@ def test_a_pure_mask_operand_keeps_its_exact_range() -> None:
     np.testing.assert_allclose(back, mask, rtol=1e-6)
 
 
+def test_a_mask_operand_saturates_where_it_is_far_enough() -> None:
+    observer = MaskedObserver(make("minmax"), -1e9, operand=True)
+    observer.update(np.array([[0.0, -1e9]], np.float32))
+    low, high = observer.range(U8)
+    assert (float(low), float(high)) == (-1e4, 0.0)
+
+
 def test_an_operand_with_a_bias_leaves_the_constant_out() -> None:
     observer = MaskedObserver(make("minmax"), -1e4, operand=True)
     observer.update(np.array([[0.5, -2.0, -1e4]], np.float32))

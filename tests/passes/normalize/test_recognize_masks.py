@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from qcompiler.calibration import data
 from qcompiler.ir import io, regions
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.normalize.recognize_masks import RecognizeMasks
@@ -169,3 +170,20 @@ def test_real_models(
     assert len(marks(model, "sum")) == sums
     assert len(marks(model, "operand")) == (0 if constant is None else 1)
     assert set(marks(model, "sum").values()) <= {constant}
+
+
+@pytest.mark.parametrize(
+    ("number", "other", "found"), [(-1e9, 0, True), (-1e4, 2, True), (1e9, 0, False), (-100, 0, False)]
+)
+def test_a_mask_that_is_fed_is_found_in_the_samples(parse: Parse, number: float, other: float, found: bool) -> None:
+    model = parse("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N, 4, 8] s, float[N, 8] mask) => (float[N, 4, 8] y) <int64[1] one = {1}>
+        { u = Unsqueeze (mask, one) a = Add (s, u) y = Softmax (a) }""")
+    run(model)
+    assert list(regions.masked_values(model.graph)) == []
+    mask = np.full((3, 8), other, np.float32)
+    mask[1, 5:] = number  # only one of the samples is padded
+    samples = data.load({"s": np.ones((3, 4, 8), np.float32), "mask": mask}, data.inputs_of(model))
+    RecognizeMasks().run(model, Context(Edit(model), calibration=samples))
+    assert marks(model, "operand") == ({"mask": number, "u": number} if found else {})
+    assert marks(model, "sum") == ({"a": number} if found else {})
