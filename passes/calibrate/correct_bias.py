@@ -47,7 +47,7 @@ class CorrectBias(Pass):
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     method: Literal["sequential", "analytic"] = "sequential"
-    samples: int = 48
+    samples: int = 96
     guard: bool = True
 
     def run(self, model: ir.Model, ctx: Context) -> None:
