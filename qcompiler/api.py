@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,10 @@ class CompileResult:
         plan: The decisions, as ``plan.json`` has them.
     """
 
-    model: ir.Model
+    model: ir.Model = field(repr=False)
     path: Path
-    report: Report
-    plan: dict[str, Any]
+    report: Report = field(repr=False)
+    plan: dict[str, Any] = field(repr=False)
 
 
 def compile(  # noqa: A001, D417 -- the compiler's verb; the options are described where they are defined

@@ -127,6 +127,16 @@ def test_errors_are_caught_at_the_level_one_cares_about(small_cnn_path: Path) ->
         qcompiler.compile(small_cnn_path, "edge-npu")
 
 
+def test_an_array_by_itself_is_no_data(small_cnn_path: Path) -> None:
+    with pytest.raises(qcompiler.DataError, match="not a mapping"):
+        qcompiler.compile(small_cnn_path, "cpu-x86", calibration=np.zeros((4, 3, 8, 8), np.float32))  # type: ignore[arg-type]
+
+
+def test_a_result_prints_as_one_line(small_cnn_path: Path) -> None:
+    result = qcompiler.compile(small_cnn_path, "edge-npu", calibration=_feeds())
+    assert len(repr(result)) < 200
+
+
 def test_the_api_and_the_command_give_equal_bytes(small_cnn_path: Path, tmp_path: Path) -> None:
     from click.testing import CliRunner
 

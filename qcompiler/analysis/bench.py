@@ -73,14 +73,19 @@ def bench(
         rounds: Exactly so many rounds instead of a budget.
 
     Raises:
-        UsageError: No model is given.
+        UsageError: No model is given, or one wants inputs that the sample lacks.
         ModelError: A model cannot be loaded or run.
     """
     if not paths:
         raise UsageError("no model to time", hint="give at least one .onnx file")
     runners = [StockRunner(path, threads=threads) for path in paths]
     sample = dict(feed) if feed is not None else random_feed(paths[0])
-    calls = [_call(runner, fit(sample, runner)) for runner in runners]
+    feeds = [fit(sample, runner) for runner in runners]
+    for path, runner, given in zip(paths, runners, feeds, strict=True):
+        if missing := sorted(set(runner.inputs) - set(given)):
+            hint = "time models of equal inputs together"
+            raise UsageError(f"the sample lacks input '{missing[0]}'", where=str(path), hint=hint)
+    calls = [_call(runner, given) for runner, given in zip(runners, feeds, strict=True)]
     if rounds is None:
         times = interleave(calls, budget=budget * len(calls), warmup=warmup)
     else:

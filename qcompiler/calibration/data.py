@@ -258,7 +258,8 @@ def random(inputs: Mapping[str, tuple[Any, Sequence[Any] | None]], count: int = 
     """Made-up samples of the right types and shapes: they exercise a model and say nothing about its real ranges.
 
     Floats are standard normal; 8-bit integers cover their range; other integers lie in 0 … 9, small enough for any
-    vocabulary; masks are all ones. A dynamic batch is 1; other dynamic axes get 224 in images, else 16.
+    vocabulary; masks are all ones. A dynamic batch is 1; other dynamic axes get 224 in images, else 16; axes of the
+    same name are equal.
     """
     from qcompiler.calibration import made_up
 

@@ -12,29 +12,51 @@ from qcompiler.calibration.checks import InputSpec, spec_text
 
 __all__ = ["feeds", "notes"]
 
+_IMAGE = 224
+_SEQUENCE = 16
+
 
 def feeds(inputs: Mapping[str, InputSpec], count: int, seed: int) -> list[dict[str, NDArray[Any]]]:
     """``count`` feeds, the same for the same seed."""
     generator = np.random.default_rng(seed)
+    shapes = _shapes(inputs)
     return [
-        {name: _draw(generator, name, spec.dtype, _concrete(spec)) for name, spec in inputs.items()}
+        {name: _draw(generator, name, spec.dtype, shapes[name]) for name, spec in inputs.items()}
         for _ in range(count)
     ]
 
 
 def notes(inputs: Mapping[str, InputSpec]) -> tuple[str, ...]:
     """Which lengths were chosen for dynamic axes other than the batch."""
+    shapes = _shapes(inputs)
     return tuple(
-        f"input '{name}' is {spec_text(spec)}: random data takes {_concrete(spec)}"
+        f"input '{name}' is {spec_text(spec)}: random data takes {shapes[name]}"
         for name, spec in inputs.items()
         if any(not isinstance(item, int) for item in (spec.shape or ())[1:])
     )
 
 
-def _concrete(spec: InputSpec) -> tuple[int, ...]:
-    shape = spec.shape or (1,)
-    unknown = 224 if len(shape) == 4 else 16
-    return tuple(item if isinstance(item, int) else (1 if axis == 0 else unknown) for axis, item in enumerate(shape))
+def _shapes(inputs: Mapping[str, InputSpec]) -> dict[str, tuple[int, ...]]:
+    """A shape for every input; axes of the same name get the same length, the least that any of them asks for."""
+    lengths: dict[str, int] = {}
+    for spec in inputs.values():
+        for axis, item in enumerate(spec.shape or ()):
+            if isinstance(item, str):
+                lengths[item] = min(lengths.get(item, _IMAGE), _length(axis, spec))
+    return {
+        name: tuple(
+            item if isinstance(item, int) else lengths.get(str(item), _length(axis, spec))
+            for axis, item in enumerate(spec.shape or (1,))
+        )
+        for name, spec in inputs.items()
+    }
+
+
+def _length(axis: int, spec: InputSpec) -> int:
+    """The length of a dynamic axis by itself: the batch is 1."""
+    if axis == 0:
+        return 1
+    return _IMAGE if len(spec.shape or ()) == 4 else _SEQUENCE
 
 
 def _draw(generator: np.random.Generator, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

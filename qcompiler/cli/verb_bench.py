@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("bench", cls=GuardedCommand)
+@click.command("bench", cls=GuardedCommand, short_help="Time models in turns.")
 @click.argument("models", nargs=-1, required=True)
 @click.option("--data", metavar="DATA", help="Time on the first sample of DATA. [default: made-up numbers]")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each run.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("diff", cls=GuardedCommand)
+@click.command("diff", cls=GuardedCommand, short_help="Compare two models.")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("-d", "--data", metavar="DATA", help="Samples to run both on; without them only structure is compared.")

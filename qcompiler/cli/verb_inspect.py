@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("inspect", cls=GuardedCommand)
+@click.command("inspect", cls=GuardedCommand, short_help="Show what a model is.")
 @click.argument("model")
 @as_json_option
 @traceback_option

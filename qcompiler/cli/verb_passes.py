@@ -21,7 +21,7 @@ __all__ = ["command"]
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command("passes", cls=GuardedCommand)
+@click.command("passes", cls=GuardedCommand, short_help="List or describe passes and pipelines.")
 @click.argument("name", required=False)
 @click.option("--plugin", "plugins", multiple=True, type=_FILE, help="Python file with passes (repeatable).")
 @as_json_option
@@ -49,7 +49,8 @@ def _list(as_json: bool) -> None:
     passes.sort(key=lambda item: (item["family"], item["name"]))
     table(("pass", "family", "what it does"), [(item["name"], item["family"], item["summary"]) for item in passes])
     click.echo()
-    table(("pipeline", "passes", "what it is for"), [(item["name"], item["text"], item["title"]) for item in pipelines])
+    rows = [(item["name"], item["text"].replace(",", ", "), item["title"]) for item in pipelines]
+    table(("pipeline", "passes", "what it is for"), rows)
 
 
 def _describe(name: str, as_json: bool) -> None:
@@ -70,9 +71,11 @@ def _describe(name: str, as_json: bool) -> None:
 
 def _find(name: str) -> type[Pass]:
     from qcompiler.errors import UsageError, nearest
-    from qcompiler.pipeline import registry
+    from qcompiler.pipeline import registry, spec
 
     found = registry.find(name)
+    if found is None and name in spec.named():
+        raise UsageError(f"'{name}' is a pipeline, not a pass", hint="'qcompiler passes' says which passes it runs")
     if found is None:
         hint = nearest(name, registry.known()) or "'qcompiler passes' lists them"
         raise UsageError(f"there is no pass '{name}'", hint=hint)

@@ -15,7 +15,7 @@ __all__ = ["command"]
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command("replay", cls=GuardedCommand)
+@click.command("replay", cls=GuardedCommand, short_help="Run again what failed.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--plugin", "plugins", multiple=True, type=_FILE, help="Python file with passes (repeatable).")
 @click.option("--verify", type=NearChoice(*VERIFY_LEVELS), default="facts", show_default=True)
@@ -25,6 +25,7 @@ def command(folder: Path, plugins: tuple[Path, ...], verify: str, as_json: bool,
     """Run again what failed: FOLDER is what --repro-dir left. Ends with code 1 while the failure is still there."""
     del traceback
     from qcompiler.driver.plugins import load_plugins
+    from qcompiler.errors import QCompilerError, UsageError
     from qcompiler.pipeline.instruments.timing import Timing
     from qcompiler.pipeline.instruments.verify import Verify
     from qcompiler.pipeline.replay import read_manifest, replay
@@ -35,7 +36,14 @@ def command(folder: Path, plugins: tuple[Path, ...], verify: str, as_json: bool,
         pairs([("pass", str(manifest.get("failed"))), ("error", str(manifest.get("error")))])
         click.echo()
     timing = Timing()
-    replay(folder, [timing, Verify(verify)])  # type: ignore[arg-type]
+    try:
+        replay(folder, [timing, Verify(verify)])  # type: ignore[arg-type]
+    except UsageError:
+        raise
+    except QCompilerError as error:
+        if as_json:
+            print_json({"failed": manifest.get("failed"), "reproduced": True, "error": str(error)})
+        raise
     if as_json:
         print_json({"failed": manifest.get("failed"), "reproduced": False, "passes": timing.rows})
         return

@@ -10,7 +10,7 @@ from qcompiler.cli.show import as_json_option, pairs, print_json, table
 __all__ = ["command"]
 
 
-@click.command("targets", cls=GuardedCommand)
+@click.command("targets", cls=GuardedCommand, short_help="List or describe targets.")
 @click.argument("name", required=False)
 @as_json_option
 @traceback_option

@@ -67,11 +67,21 @@ def _loss(figure: float, metric: Metric) -> float:
 
 
 def _as_it_will_be(model: ir.Model) -> ir.Model:
-    """The model with complete decisions materialised; decisions without parameters say nothing about numbers yet."""
+    """The model with its decisions materialised; those without parameters say nothing about numbers yet."""
     from qcompiler.passes.place.simulate import materialized
     from qcompiler.quant import state
 
-    quants = [quant for _, quant in state.quantized_values(model.graph)]
-    ready = quants and all(quant.params is not None for quant in quants)
     placed = any(node.op_type == "DequantizeLinear" for node in model.graph)
-    return materialized(model) if ready and not placed else model
+    if placed or not state.has_state(model.graph):
+        return model
+    copy = model.clone()
+    copy.meta.update(model.meta)
+    for value, quant in list(state.quantized_values(copy.graph)):
+        if quant.params is None:
+            state.set_value_quant(value, None)
+    for node in copy.graph:
+        for index in range(len(node.inputs)):
+            own = state.own_edge_quant(node, index)
+            if isinstance(own, state.TensorQuant) and own.params is None:
+                state.set_edge_quant(node, index, state.FLOAT)
+    return materialized(copy)

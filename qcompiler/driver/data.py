@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qcompiler.driver.job import RANDOM, Job
+from qcompiler.driver.job import Job, is_random
 from qcompiler.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
 
     inputs = data.inputs_of(model)
     options = job.options
-    if job.calibration == RANDOM:
+    if is_random(job.calibration):
         every = data.random(inputs, options.limit or RANDOM_SAMPLES, options.seed)
     elif job.calibration is not None:
         every = data.load(job.calibration, inputs, preprocessing=options.preprocessing, limit=options.limit)
@@ -79,7 +79,7 @@ def _check_labels(job: Job, evaluation: Dataset) -> None:
 
 
 def _random_warning(job: Job) -> tuple[str, ...]:
-    if job.calibration != RANDOM:
+    if not is_random(job.calibration):
         return ()
     text = "ranges were fitted on random noise: the file shows that the model compiles, not that it is accurate"
     return (text, "give real samples with --calibration DATA before you use it")

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["RANDOM", "Job", "default_cache_dir", "resolve"]
+__all__ = ["Job", "default_cache_dir", "is_random", "resolve"]
 
 _ECHOED = ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir")
 
-RANDOM = "random"
+_RANDOM = "random"
 """The word that asks for random calibration samples."""
 
 
@@ -107,7 +107,7 @@ class Job:
             rest["plugin"] = ", ".join(str(path) for path in options.plugins)
         if options.bisect:
             rest["bisect"] = "yes"
-        if self.calibration == RANDOM:
+        if is_random(self.calibration):
             rest["seed"] = str(options.seed)
         return rest
 
@@ -157,6 +157,11 @@ def default_cache_dir() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "qcompiler"
 
 
+def is_random(data: DataSpec | None) -> bool:
+    """Whether the data is asked for by the word ``random``; an array compares with no word."""
+    return isinstance(data, str) and data == _RANDOM
+
+
 def _data(options: CompileOptions, source: Source) -> tuple[DataSpec | None, DataSpec | None]:
     calibration, evaluation = options.calibration, options.evaluation
     if source.sample is not None and calibration is None:
@@ -167,7 +172,7 @@ def _data(options: CompileOptions, source: Source) -> tuple[DataSpec | None, Dat
             "there is no calibration data: ranges cannot be guessed",
             hint="give --calibration DATA (.npz, folder), or --calibration random to try things out",
         )
-    if evaluation == RANDOM:
+    if is_random(evaluation):
         hint = "leave it out: samples are held out from calibration"
         raise UsageError("--evaluation random proves nothing", hint=hint)
     return calibration, evaluation

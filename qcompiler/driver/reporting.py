@@ -62,8 +62,9 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     if outcome.decisions.coverage is None:
         yield "nothing was quantized: this pipeline places no Q/DQ nodes"
     if (fall := outcome.fall) is not None:
-        name = outcome.job.metric.name
-        yield f"{name} fell most in the pass {fall.text}: from {fall.before:.6g} to {fall.after:.6g}"
+        metric = outcome.job.metric
+        unit = f" {metric.unit}" if metric.unit else ""
+        yield f"{metric.name} fell most in the pass {fall.text}: from {fall.before:.6g} to {fall.after:.6g}{unit}"
 
 
 def _unmeasured(outcome: Outcome) -> Iterator[UnmeasuredPart]:

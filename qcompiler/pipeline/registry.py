@@ -29,6 +29,7 @@ __all__ = ["family", "find", "known", "load_plugin", "metrics"]
 
 _GROUP = "qcompiler.passes"
 _METRICS = "qcompiler.metrics"
+_PLUGIN_MODULE = "qcompiler_plugin_"
 _PLUGINS: dict[str, type[Pass]] = {}
 """Passes from files that the user named; asking for a file is a process-wide act."""
 _PLUGIN_METRICS: dict[str, Metric] = {}
@@ -86,7 +87,9 @@ def metrics() -> dict[str, Metric]:
 
 
 def family(cls: type[Pass]) -> str:
-    """The folder an in-tree pass lies in (``normalize``, ``place``…), else the module it comes from."""
+    """The folder an in-tree pass lies in (``normalize``, ``place``…), ``plugin``, or the module it comes from."""
+    if cls.__module__.startswith(_PLUGIN_MODULE):
+        return "plugin"
     parts = cls.__module__.split(".")
     return parts[2] if parts[:2] == ["qcompiler", "passes"] and len(parts) > 3 else cls.__module__
 
@@ -121,7 +124,7 @@ def load_plugin(path: str | Path) -> tuple[type[Pass], ...]:
 
 def _execute(path: Path) -> ModuleType:
     """Import the file under a name of its own; annotations of its dataclasses need it in ``sys.modules``."""
-    name = f"qcompiler_plugin_{path.stem}"
+    name = f"{_PLUGIN_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError("not a Python file", where=str(path), hint="a plugin ends in .py")

@@ -52,7 +52,7 @@ def _headline(report: Report, console: Console) -> None:
 def _result(quality: QualityPart) -> str:
     if quality.value is None:
         return ""
-    unit = f" {quality.unit}" if quality.unit and quality.unit != "%" else quality.unit
+    unit = f" {quality.unit}" if quality.unit else ""
     return f"{quality.metric} {figure_text(quality.value, quality.metric)}{unit}"
 
 
@@ -139,8 +139,8 @@ def _coverage(coverage: CoveragePart, console: Console) -> None:
         left = _text((str(item.float), "yellow" if item.float else "dim"))
         table.add_row(_name(item.op_type), str(item.integer), left, _share(share))
     console.print(table)
-    if len(rows) > _OPERATORS:
-        console.print(_text((f"  … and {len(rows) - _OPERATORS} more operators", "dim")))
+    if more := len(rows[_OPERATORS:]):
+        console.print(_text((f"  … and {more} more operator{'s' if more > 1 else ''}", "dim")))
     _reasons(coverage, console)
 
 
@@ -152,8 +152,8 @@ def _reasons(coverage: CoveragePart, console: Console) -> None:
     groups = Counter((item.op_type, item.reason) for item in coverage.fallbacks).most_common()
     lines = [("  float: ", "yellow", f"{count} × {op_type}: {reason}") for (op_type, reason), count in groups]
     console.print(_list(lines[:_REASONS]))
-    if len(groups) > _REASONS:
-        console.print(_text((f"  … and {len(groups) - _REASONS} more reasons (--report has all)", "dim")))
+    if more := len(lines[_REASONS:]):
+        console.print(_text((f"  … and {more} more reason{'s' if more > 1 else ''} (--report has all)", "dim")))
 
 
 # -- size, speed, notices ----------------------------------------------------------------------------------

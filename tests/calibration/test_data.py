@@ -359,6 +359,18 @@ def test_random_data_is_sane_and_seeded() -> None:
     assert next(iter(data.random({"bytes": inputs["bytes"]}, 3)))["bytes"].shape == (2, 4)
 
 
+def test_random_axes_of_one_name_are_equal() -> None:
+    inputs = {
+        "bias": (np.float32, ("N", 1, 1, "length")),
+        "ids": (np.int64, ("N", "length")),
+        "image": (np.float32, ("N", 3, "height", None)),
+    }
+    feed = next(iter(data.random(inputs, 2)))
+    assert {name: array.shape for name, array in feed.items()} == {
+        "bias": (1, 1, 1, 16), "ids": (1, 16), "image": (1, 3, 224, 224),
+    }  # fmt: skip
+
+
 def test_inputs_of_a_model_skip_initializers(parse: Callable[[str], ir.Model]) -> None:
     model = parse("""<ir_version: 10, opset_import: ["": 21]>
         g (float[N, 2] x, float[2] b) => (float[N, 2] y) <float[2] b = {1.0, 2.0}> { y = Add(x, b) }""")

@@ -40,6 +40,7 @@ def test_the_example_runs(compile_small: Run, example: Path) -> None:
 
 def test_the_example_is_described(toolbox: Run, example: Path) -> None:
     found = json.loads(toolbox("passes", "clip-weights", "--plugin", example, "--json").stdout)
+    assert found["family"] == "plugin"
     assert found["options"] == [{"name": "sigma", "default": "4.0", "takes": "a number"}]
 
 
@@ -83,6 +84,26 @@ def test_bisect_names_the_bad_pass(compile_small: Run, work: Path, place: str, m
         pipeline = "normalize,assign-formats,calibrate,break-it,calibrate-weights,place-qdq,finalize"
     result = compile_small("--plugin", "bad.py", "--pipeline", pipeline, "--bisect", "--metric", metric, "--keep")
     assert f"{metric} fell most in the pass break-it: from" in " ".join(result.stdout.split())
+
+
+def test_bisect_tells_ranges_of_activations_from_scales_of_weights(compile_small: Run) -> None:
+    result = compile_small("--bisect", "--json")
+    figures = {item["text"]: item["figure"] for item in json.loads(result.stdout)["bisect"]}
+    assert figures["assign-formats"] > 100 > figures["calibrate"] > figures["calibrate-weights"]
+
+
+def test_replay_says_in_json_that_the_failure_is_still_there(
+    compile_small: Run, toolbox: Run, example: Path, work: Path
+) -> None:
+    example.write_text(example.read_text(encoding="utf-8").replace("weight.std", "weight.sdt"), encoding="utf-8")
+    plugin = ("--plugin", example)
+    result = compile_small(*plugin, "--pipeline", f"normalize,clip-weights,{REST}", "--repro-dir", work / "repro")
+    assert result.exit_code == 1
+    result = toolbox("replay", work / "repro", *plugin, "--json")
+    assert result.exit_code == 1
+    said = json.loads(result.stdout)
+    assert said["reproduced"]
+    assert "sdt" in said["error"]
 
 
 METRIC = '''

@@ -30,6 +30,7 @@ def test_help_lists_every_verb(toolbox: Run) -> None:
     result = toolbox("--help")
     for verb in ("bench", "diff", "inspect", "passes", "replay", "targets"):
         assert verb in result.stdout
+    assert "..." not in result.stdout.partition("Commands:")[2]
 
 
 def test_a_misspelt_verb_gets_the_nearest(toolbox: Run) -> None:
@@ -169,3 +170,21 @@ def test_what_is_no_model_fails(toolbox: Run, tmp_path: Path) -> None:
 def test_replay_of_what_is_no_reproducer(toolbox: Run, tmp_path: Path) -> None:
     result = toolbox("replay", tmp_path)
     assert result.exit_code == 2
+
+
+def test_bench_of_models_with_other_inputs(toolbox: Run, small_cnn_path: Path) -> None:
+    result = toolbox("bench", small_cnn_path, "digits_cnn")
+    assert result.exit_code == 2
+    assert "the sample lacks input 'image'" in result.stderr
+
+
+def test_a_pipeline_is_no_pass(toolbox: Run) -> None:
+    result = toolbox("passes", "default")
+    assert result.exit_code == 2
+    assert "'default' is a pipeline" in result.stderr
+
+
+def test_pipelines_break_between_passes(toolbox: Run) -> None:
+    words = set(toolbox("passes").stdout.replace(",", " ").split())
+    listed = json.loads(toolbox("passes", "--json").stdout)["pipelines"]
+    assert {name for item in listed for name in item["text"].split(",")} <= words
