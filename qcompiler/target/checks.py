@@ -166,5 +166,3 @@ def _name(node: ir.Node) -> str:
 
 def _listed(forms: Iterable[QFormat]) -> str:
     return " or ".join(dict.fromkeys(storage_type(form).name.lower() for form in forms))
-
-

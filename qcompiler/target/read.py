@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from qcompiler.errors import TargetError, UsageError, nearest
 from qcompiler.quant.format import QFormat
+from qcompiler.target.integer import IntegerArithmetic
 from qcompiler.target.schema import SCHEMA, Constraints, OperatorRule, Target
 
 __all__ = ["target_from_table"]
@@ -117,7 +118,8 @@ def _build(record: type[Record], table: Table, where: str, **given: object) -> R
     """Read every key of ``table`` by the annotation of its field, then construct."""
     annotations = typing.get_type_hints(record)
     required = [
-        item.name for item in dataclasses.fields(record)  # type: ignore[arg-type]
+        item.name
+        for item in dataclasses.fields(record)  # type: ignore[arg-type]
         if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
     ]
     for name in required:
@@ -140,16 +142,16 @@ def _read(value: Any, annotation: Any, where: str) -> Any:
     if origin is tuple:
         return _tuple(value, arguments, where)
     if origin is not None and issubclass(origin, Mapping):
-        return types.MappingProxyType({
-            key: _read(item, arguments[1], f"{where}.{key}") for key, item in _table(value, where).items()
-        })
+        return types.MappingProxyType(
+            {key: _read(item, arguments[1], f"{where}.{key}") for key, item in _table(value, where).items()}
+        )
     return _single(value, annotation, where)
 
 
 def _single(value: Any, annotation: Any, where: str) -> Any:
-    if annotation is Constraints:
-        _check_keys(_table(value, where), _fields(Constraints), where)
-        return _build(Constraints, value, where)
+    if annotation in (Constraints, IntegerArithmetic):
+        _check_keys(_table(value, where), _fields(annotation), where)
+        return _build(annotation, value, where)
     if annotation is OperatorRule:
         return value
     if annotation is QFormat:

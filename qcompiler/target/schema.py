@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from qcompiler.errors import TargetError, nearest
 from qcompiler.quant.format import QFormat
+from qcompiler.target.integer import IntegerArithmetic, Lowering
 
 __all__ = [
     "SCHEMA",
@@ -25,7 +26,9 @@ __all__ = [
     "Fallback",
     "Granularity",
     "InputOutput",
+    "IntegerArithmetic",
     "Kind",
+    "Lowering",
     "OperatorRule",
     "Output",
     "Place",
@@ -196,7 +199,7 @@ class OperatorRule:
         if Role.ACTIVATION not in self.inputs:
             _refuse("inputs", "no input is an activation", "an operator that reads no activation needs no rule")
         if self.kind is Kind.SAME_SCALE and (self.weights or self.bias or Role.WEIGHT in self.inputs):
-            _refuse("kind", "a same-scale operator has no weights", "use kind = \"compute\"")
+            _refuse("kind", "a same-scale operator has no weights", 'use kind = "compute"')
         if self.kind is Kind.SAME_SCALE and self.output is not Output.QUANTIZED:
             _refuse("output", "a same-scale operator writes codes", 'use output = "quantized"')
         if (Role.BIAS in self.inputs) != (self.bias is not None):
@@ -260,6 +263,8 @@ class Target:
         power_of_two_scales: Whether every scale must be a power of two.
         input_output: What the compiled graph takes and gives.
         fallback: What becomes of a node that cannot run on integers.
+        lowering: The form in which the quantized graph is written unless asked otherwise.
+        integer: What its integer arithmetic can do.
         cost: Figures for cost models.
         operators: Rules by operator.
     """
@@ -279,6 +284,8 @@ class Target:
     power_of_two_scales: bool = False
     input_output: InputOutput = InputOutput.FLOAT
     fallback: Fallback = Fallback.FLOAT
+    lowering: Lowering = Lowering.QDQ
+    integer: IntegerArithmetic = field(default_factory=IntegerArithmetic)
     cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -310,8 +317,11 @@ class Target:
             if not FORMAT_NAME.match(name):
                 _refuse("formats", f"'{name}' is not a format name", "write e.g. w8a8, w4a8, w8a16")
         if self.default_format not in self.formats:
-            _refuse("default_format", f"'{self.default_format}' is not among formats {list(self.formats)}",
-                    nearest(self.default_format, self.formats))
+            _refuse(
+                "default_format",
+                f"'{self.default_format}' is not among formats {list(self.formats)}",
+                nearest(self.default_format, self.formats),
+            )
 
     def rules(self) -> Iterable[OperatorRule]:
         """Every rule, in the order of the profile."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qcompiler.quant.format import QFormat
+from qcompiler.target.integer import IntegerArithmetic, Lowering
 from qcompiler.target.runs_here import runs_here
 from qcompiler.target.schema import (
     Constraints,
@@ -78,6 +79,8 @@ def describe(target: Target) -> TargetWords:
         ("scales", "powers of two only" if target.power_of_two_scales else ""),
         ("graph inputs and outputs", "codes" if target.input_output is InputOutput.QUANTIZED else "real numbers"),
         ("a node without an integer kernel", f"{_fallback(target)}"),
+        ("form of the graph", _lowering(target.lowering)),
+        *_arithmetic(target.integer),
     ]
     return TargetWords(
         target.name,
@@ -163,3 +166,25 @@ def _listed(forms: Iterable[QFormat]) -> str:
 
 def _fallback(target: Target) -> str:
     return "stays float" if target.fallback == "float" else "is refused"
+
+
+def _lowering(lowering: Lowering) -> str:
+    if lowering is Lowering.INTEGER:
+        return "integer operators on codes (--lowering qdq for Q/DQ pairs)"
+    return "Q/DQ pairs around float operators"
+
+
+def _arithmetic(integer: IntegerArithmetic) -> list[tuple[str, str]]:
+    """The facts of the ``[integer]`` table."""
+    least, most = integer.shift
+    shift = f"a shift of {least} to {most} that rounds {integer.rounding}"
+    multiplier = f"a multiplier of {integer.multiplier_bits} bits, then {shift}"
+    wide = f"{integer.wide_accumulator_bits} bits with 16-bit codes" if integer.wide_accumulator_bits else ""
+    tables = [f"{integer.table_entries} entries over 8-bit codes"] if integer.table_entries else []
+    if integer.interpolated_table_entries:
+        tables.append(f"{integer.interpolated_table_entries} entries, interpolated, over 16-bit codes")
+    return [
+        ("rescaling in integers", f"{shift}, no multiplier" if integer.shifts_only else multiplier),
+        ("accumulators", f"{integer.accumulator_bits} bits, {wide or 'no products with 16-bit codes'}"),
+        ("tables", "; ".join(tables) or "none"),
+    ]

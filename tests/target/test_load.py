@@ -9,6 +9,7 @@ import pytest
 from qcompiler.errors import TargetError
 from qcompiler.quant.format import QFormat
 from qcompiler.target import load as loading
+from qcompiler.target.integer import IntegerArithmetic, Lowering
 from qcompiler.target.load import load, names
 from qcompiler.target.schema import Granularity, InputOutput
 
@@ -99,6 +100,16 @@ fuse = []
     assert target.title == base.title
 
 
+def test_integer_arithmetic_is_read_and_merges_key_by_key(tmp_path: Path) -> None:
+    write(tmp_path, BASE + "[integer]\nmultiplier_bits = 16\nshift = [1, 31]", "base.toml")
+    text = 'schema = 1\nname = "child"\nextends = "./base.toml"\nlowering = "integer"\n[integer]\ntable_entries = 0'
+    target = load(write(tmp_path, text))
+    assert target.lowering is Lowering.INTEGER
+    assert target.integer == IntegerArithmetic(multiplier_bits=16, shift=(1, 31), table_entries=0)
+    assert load(tmp_path / "base.toml").lowering is Lowering.QDQ
+    assert load("cpu-x86").integer == IntegerArithmetic()
+
+
 def test_extends_a_neighbouring_file_and_defaults_reach_inherited_operators(tmp_path: Path) -> None:
     folder = tmp_path / "sub"
     folder.mkdir()
@@ -147,6 +158,20 @@ def test_long_chain_is_refused(tmp_path: Path) -> None:
         (BASE.replace("schema = 1", "schema = 1\nfallback = 'refused'"), "did you mean 'refuse'"),
         (BASE.replace("schema = 1", "schema = 1\nrequires = 'avx2'"), "is not a list"),
         (BASE + "[cost]\nx = -1", "is not a cost"),
+        (BASE.replace("schema = 1", "schema = 1\nlowering = 'integers'"), "did you mean 'integer'"),
+        (BASE.replace("schema = 1", "schema = 1\nintger = 3"), "did you mean 'integer'"),
+        (BASE.replace("schema = 1", "schema = 1\ninteger = 3"), "integer: 3 is not a table"),
+        (BASE + "[integer]\nmultiplier_bit = 8", "did you mean 'multiplier_bits'"),
+        (BASE + "[integer]\nmultiplier_bits = 32", "integer.multiplier_bits: 32 is outside 0 to 31"),
+        (BASE + "[integer]\nmultiplier_bits = -1", "-1 is outside 0 to 31"),
+        (BASE + "[integer]\nshift = [0, 31]", "is not a range of shifts"),
+        (BASE + "[integer]\nshift = [9, 3]", "is not a range of shifts"),
+        (BASE + "[integer]\nshift = [1, 63]", "is not a range of shifts"),
+        (BASE + "[integer]\nrounding = 'half-upp'", "did you mean 'half-up'"),
+        (BASE + "[integer]\naccumulator_bits = 8", "8 is outside 16 to 32"),
+        (BASE + "[integer]\nwide_accumulator_bits = 16", "16 is outside 32 to 64"),
+        (BASE + "[integer]\ntable_entries = 128", "128 is neither 0 nor 256"),
+        (BASE + "[integer]\ninterpolated_table_entries = 512", "512 is neither 0 nor 513"),
         (BASE.replace("operators.Conv", "operators.Convv"), "did you mean 'Conv'"),
         (BASE + "fuse = ['Rellu']", "operators.Conv.fuse[0]: 'Rellu' is not an ONNX operator"),
         (BASE + "activation = ['i8']", "did you mean 'activations'"),
