@@ -1,0 +1,1 @@
+"""Passes that turn Q/DQ groups into integer operators."""

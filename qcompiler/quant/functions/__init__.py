@@ -1,0 +1,1 @@
+"""The operator set ``ai.qcompiler``: every operator as an ONNX function of standard operators."""

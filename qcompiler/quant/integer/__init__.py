@@ -1,0 +1,1 @@
+"""Scalar specification of the integer operators: what every kernel, function body and interpreter must compute."""
