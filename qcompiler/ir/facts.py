@@ -156,6 +156,24 @@ def _qdq(model: ir.Model) -> Iterator[str]:
         yield "nodes are decided to run on integers, but there is no Q/DQ node"
 
 
+def _lowered(model: ir.Model) -> Iterator[str]:
+    """Integer operators are known, complete, and come with the functions that define them."""
+    from qcompiler.quant.functions.catalogue import operators
+    from qcompiler.quant.functions.definition import DOMAIN
+
+    known = operators()
+    for node in model.graph.all_nodes():
+        if node.domain != DOMAIN:
+            continue
+        operator = known.get(node.op_type)
+        if operator is None:
+            yield f"{node.name}: {DOMAIN} has no operator {node.op_type}"
+        elif set(node.attributes) != set(operator.attributes) or len(node.inputs) > len(operator.inputs):
+            yield f"{node.name} ({node.op_type}) has other inputs or attributes than the operator"
+        elif node.op_identifier() not in model.functions:
+            yield f"the function of {node.name} ({node.op_type}) is missing"
+
+
 _CHECKERS: Final[dict[Fact, Callable[[ir.Model], Iterator[str]]]] = {
     Fact.TYPED: _typed,
     Fact.SORTED: _sorted,
@@ -163,4 +181,5 @@ _CHECKERS: Final[dict[Fact, Callable[[ir.Model], Iterator[str]]]] = {
     Fact.FORMATS: _formats,
     Fact.CALIBRATED: _calibrated,
     Fact.QDQ: _qdq,
+    Fact.LOWERED: _lowered,
 }

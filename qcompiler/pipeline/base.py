@@ -35,6 +35,7 @@ class Fact(enum.StrEnum):
     FORMATS = "formats"  # every node has a decision, every quantized value a format
     CALIBRATED = "calibrated"  # every quantized value has parameters
     QDQ = "qdq"  # decisions are materialised as Q/DQ nodes
+    LOWERED = "lowered"  # Q/DQ groups are integer operators; their functions are attached
 
 
 class Preserves(enum.Enum):
