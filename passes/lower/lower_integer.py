@@ -23,6 +23,7 @@ from qcompiler.ir.constants import is_constant
 from qcompiler.passes import lower
 from qcompiler.passes.lower.emitter import Emitter
 from qcompiler.passes.lower.groups import computes_floats, quantizers, site_of
+from qcompiler.passes.lower.signed_codes import make_signed
 from qcompiler.passes.lower.site import (
     Lowering,
     NoIntegerForm,
@@ -57,6 +58,8 @@ class LowerInteger(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Lower every group of the main graph."""
         arithmetic = ctx.target.integer if ctx.target is not None else IntegerArithmetic()
+        if recoded := make_signed(model, ctx.edit):
+            ctx.note(f"{recoded} tensors of unsigned codes were recoded as signed")
         floating: list[str] = []
         for node in list(model.graph):
             if node.graph is None or node.domain == DOMAIN:

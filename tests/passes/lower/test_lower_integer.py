@@ -135,3 +135,12 @@ def test_a_scale_that_is_no_power_of_two_stays_float_on_a_shift_only_target() ->
 def test_every_lowering_is_for_an_operator_that_onnx_knows() -> None:
     for op_type in lowerings():
         assert onnx.defs.has(op_type, 25), op_type
+
+
+def test_unsigned_codes_become_signed_ones_that_mean_the_same() -> None:
+    text = TWICE.replace("int8 z = {3}, ", "").replace("int8 zt = {-9}", "uint8 zt = {119}")
+    text = text.replace("int16 z16 = {-7}", "uint16 z16 = {32761}")
+    x = np.linspace(-20, 20, 4000, dtype=np.float32).reshape(-1, 4)
+    model, _ = lowered(text)
+    assert all(value.dtype is not ir.DataType.UINT8 for node in model.graph for value in node.outputs)
+    np.testing.assert_array_equal(run(model, x=x)[0], run(lowered(TWICE)[0], x=x)[0])
