@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -72,7 +72,8 @@ class Calibrate(Pass):
     """Find ranges of activations on the calibration samples.
 
     Attributes:
-        method: How a range follows from what was observed.
+        method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for scales that must be
+            powers of two: the one that covers everything may be twice as coarse as needed.
         bins: Resolution of histograms: bins on each side of zero, a power of two.
         percentile: Share of the elements that ``percentile`` keeps.
         momentum: Weight of the past in ``moving-average``.
@@ -81,7 +82,7 @@ class Calibrate(Pass):
     name: ClassVar[str] = "calibrate"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
 
-    method: Literal["minmax", "moving-average", "percentile", "mse", "entropy"] = "minmax"
+    method: Literal["auto", "minmax", "moving-average", "percentile", "mse", "entropy"] = "auto"
     bins: int = 2048
     percentile: float = 99.99
     momentum: float = 0.9
@@ -97,11 +98,14 @@ class Calibrate(Pass):
             _observe(model, watchers, ctx)
         for group in groups:
             _complete(group, watchers, ctx)
-        self._report(watchers, ctx)
+        self._report(watchers, values.values(), ctx)
 
-    def _plain(self, axis: int | None = None) -> Observer:
+    def _method(self, form: QFormat) -> str:
+        return self.method if self.method != "auto" else "mse" if form.power_of_two else "minmax"
+
+    def _plain(self, form: QFormat) -> Observer:
         return observers.make(
-            self.method, axis=axis, bins=self.bins, percentile=self.percentile, momentum=self.momentum
+            self._method(form), axis=form.axis, bins=self.bins, percentile=self.percentile, momentum=self.momentum
         )
 
     def _observer(self, wish: Wish) -> Observer:
@@ -113,10 +117,12 @@ class Calibrate(Pass):
             )
         info = wish.value.meta.get("qcompiler.mask")
         if info is None or wish.axis is not None:
-            return self._plain(wish.axis)
-        return masks.MaskedObserver(self._plain(), float(info.constant), operand=info.role == "operand")
+            return self._plain(wish.quant.format)
+        return masks.MaskedObserver(
+            self._plain(wish.quant.format), float(info.constant), operand=info.role == "operand"
+        )
 
-    def _report(self, watchers: dict[str, Observer], ctx: Context) -> None:
+    def _report(self, watchers: dict[str, Observer], found: Iterable[Wish], ctx: Context) -> None:
         scores = (n for n, item in watchers.items() if isinstance(item, masks.MaskedObserver) and not item.operand)
         masked = list(scores)
         if masked:
@@ -124,8 +130,9 @@ class Calibrate(Pass):
                 f"attention mask constants left out of the range of {_listing(masked)}; "
                 f"masked positions saturate {masks.MARGIN:g} below the least score (probability under 1e-6)"
             )
+        methods = {self._method(wish.quant.format) for wish in found}
         samples = len(ctx.calibration) if ctx.calibration is not None else 0
-        ctx.note(f"{self.method} ranges of {len(watchers)} tensors from {samples} samples")
+        ctx.note(f"{' and '.join(sorted(methods))} ranges of {len(watchers)} tensors from {samples} samples")
 
 
 def _listing(names: list[str]) -> str:

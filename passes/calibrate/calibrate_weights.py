@@ -36,7 +36,8 @@ class CalibrateWeights(Pass):
 
     Attributes:
         method: ``minmax`` covers every value; ``mse`` clips where that lowers the squared error; ``auto`` does so below
-            8 bits, where a clipped outlier costs less than coarse steps for all others.
+            8 bits, where a clipped outlier costs less than coarse steps for all others, and where scales are powers of
+            two, the least of which that covers every value may be twice as coarse as needed.
     """
 
     name: ClassVar[str] = "calibrate-weights"
@@ -76,7 +77,7 @@ class CalibrateWeights(Pass):
             raise ModelError("holds NaN or infinity", where=f"weight '{value.name}'", hint="the float model is broken")
         whole = form.along(None)
         params = scales_for(low, high, whole, ctx.target)
-        if self.method == "mse" or (self.method == "auto" and form.bits < 8):
+        if self.method == "mse" or (self.method == "auto" and (form.bits < 8 or form.power_of_two)):
             params = least_squares(groups, low, high, params, lambda a, b: scales_for(a, b, whole, ctx.target), whole)
         params = revive_dead(params, low, high)
         return QParams(params.scale.reshape(shape), params.zero_point.reshape(shape))

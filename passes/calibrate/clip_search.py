@@ -15,6 +15,8 @@ __all__ = ["least_squares", "squared_error"]
 
 _COARSE = np.linspace(0.95, 0.2, 16)
 _FINE = np.array([0.975, 1.025])
+_HALVES = np.array([0.5, 0.25, 0.125])
+"""All that scales which are powers of two can do."""
 _PIECE = 1 << 20
 """Elements whose error is computed at once: temporary memory stays at a few times 4 MB."""
 
@@ -38,12 +40,12 @@ def least_squares(
     factors = np.ones((2, low.size))
     steps = [(0, 1)] if form.symmetric else [(0, 1), (1,), (0,)]
     for ends in steps:
-        for grid in (_COARSE, _FINE):
+        for grid in (_HALVES,) if form.power_of_two else (_COARSE, _FINE):
             base = factors.copy()
             for fraction in grid:
-                trial = factors.copy() if grid is _COARSE else base.copy()
+                trial = base.copy() if grid is _FINE else factors.copy()
                 for end in ends:
-                    trial[end] = fraction if grid is _COARSE else np.minimum(base[end] * fraction, 1.0)
+                    trial[end] = np.minimum(base[end] * fraction, 1.0) if grid is _FINE else fraction
                 params = make(low * trial[0], high * trial[1])
                 candidate = squared_error(groups, params, form)
                 better = candidate < error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,21 +18,12 @@ __all__ = ["revive_dead", "scales_for"]
 
 
 def scales_for(low: ArrayLike, high: ArrayLike, form: QFormat, target: Target | None) -> QParams:
-    """Parameters for a range, within the target's limits on scales.
-
-    A target whose scales are powers of two gets the next power above, so that nothing is clipped.
-    """
+    """Parameters for a range, within the target's limits on scales."""
     if target is None:
         return params_from_range(low, high, form)
-    params = params_from_range(low, high, form, scale_floor=target.scale_floor)
-    if not target.power_of_two_scales:
-        return params
-    mantissa, exponent = np.frexp(params.scale)
-    scale = np.ldexp(np.float32(1.0), np.where(mantissa == 0.5, exponent - 1, exponent)).astype(np.float32)
-    if form.symmetric:
-        return QParams(scale, params.zero_point)
-    zero = np.rint(form.minimum - np.minimum(low, 0.0) / scale.astype(np.float64))
-    return QParams(scale, np.clip(zero, form.minimum, form.maximum).astype(np.int32))
+    if target.power_of_two_scales:
+        form = replace(form, power_of_two=True)
+    return params_from_range(low, high, form, scale_floor=target.scale_floor)
 
 
 def revive_dead(params: QParams, low: ArrayLike, high: ArrayLike) -> QParams:

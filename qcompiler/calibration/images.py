@@ -150,4 +150,3 @@ def _fit(image: Any, how: Preprocessing, image_module: Any) -> Any:
     wide, high = (max(how.resize, round(side * factor)) for side in image.size)
     left, top = (wide - width) // 2, (high - height) // 2
     return image.resize((wide, high), kernel).crop((left, top, left + width, top + height))
-

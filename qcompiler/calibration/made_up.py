@@ -21,8 +21,7 @@ def feeds(inputs: Mapping[str, InputSpec], count: int, seed: int) -> list[dict[s
     generator = np.random.default_rng(seed)
     shapes = _shapes(inputs)
     return [
-        {name: _draw(generator, name, spec.dtype, shapes[name]) for name, spec in inputs.items()}
-        for _ in range(count)
+        {name: _draw(generator, name, spec.dtype, shapes[name]) for name, spec in inputs.items()} for _ in range(count)
     ]
 
 

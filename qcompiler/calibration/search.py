@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.calibration import power_of_two
 from qcompiler.calibration.histogram import Histogram
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.params import QParams, params_from_range
@@ -51,6 +52,8 @@ def least_squares(histogram: Histogram, form: QFormat) -> tuple[float, float]:
     span = max(-min(histogram.low, 0.0), max(histogram.high, 0.0))
     if span == 0.0:
         return full
+    if form.power_of_two:
+        return power_of_two.least_squares(histogram, whole, _errors)
     shift = max(histogram.bins.bit_length() - 1 - (_SEARCH_BINS.bit_length() - 1), 0)
     coarse = histogram.coarser(histogram.exponent + shift)
     best = _descend(coarse, whole, full)

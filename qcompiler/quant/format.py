@@ -9,6 +9,7 @@ A format has a text form, used in profiles, plans and on the command line::
     i4/sym/block=32/axis=1  one scale per 32 elements along axis 1
     i7/sym        7 bits in 8-bit storage (range -63..63 when narrow, else -64..63)
     i8/sym/narrow the most negative code is not used (-127..127)
+    i8/pot        the scale is a power of two, so that rescaling is a shift
     i32/sym       biases
 
 The arithmetic is affine: ``real = scale * (q - zero_point)``.
@@ -24,6 +25,7 @@ from qcompiler.errors import UsageError
 __all__ = ["QFormat"]
 
 _HEAD = re.compile(r"([iu])(\d{1,2})$")
+_FLAGS = {"sym": "symmetric", "narrow": "narrow", "pot": "power_of_two"}
 _BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 
 
@@ -38,6 +40,7 @@ class QFormat:
         narrow: The most negative signed code is left unused, so that the range is balanced.
         axis: The axis along which scales vary; ``None`` means one scale for the tensor.
         block: Elements that share a scale along ``axis``; ``None`` means the whole slice does.
+        power_of_two: Every scale is 2^k with a whole k.
     """
 
     bits: int
@@ -46,6 +49,7 @@ class QFormat:
     narrow: bool = False
     axis: int | None = None
     block: int | None = None
+    power_of_two: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in _BITS:
@@ -89,6 +93,7 @@ class QFormat:
         parts = [f"{'i' if self.signed else 'u'}{self.bits}"]
         parts += ["sym"] if self.symmetric else []
         parts += ["narrow"] if self.narrow else []
+        parts += ["pot"] if self.power_of_two else []
         parts += [f"axis={self.axis}"] if self.axis is not None else []
         parts += [f"block={self.block}"] if self.block is not None else []
         return "/".join(parts)
@@ -107,12 +112,12 @@ class QFormat:
         flags: dict[str, int | bool] = {}
         for modifier in modifiers:
             key, _, value = modifier.partition("=")
-            if key in ("sym", "narrow") and not value:
-                flags["symmetric" if key == "sym" else key] = True
+            if key in _FLAGS and not value:
+                flags[_FLAGS[key]] = True
             elif key in ("axis", "block") and re.fullmatch(r"-?\d+", value):
                 flags[key] = int(value)
             else:
                 raise UsageError(
-                    f"'{modifier}' in format '{text}' is not a modifier", hint="use sym, narrow, axis=N, block=N"
+                    f"'{modifier}' in format '{text}' is not a modifier", hint="use sym, narrow, pot, axis=N, block=N"
                 )
         return cls(bits=int(match[2]), signed=match[1] == "i", **flags)  # type: ignore[arg-type]

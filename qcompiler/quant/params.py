@@ -4,6 +4,9 @@ Affine quantization has two demands (gemmlowp, *doc/quantization.md*): ``real = 
 real zero must be a code exactly, because padding and Relu produce exact zeros. So a range is first widened to
 hold zero; the scale is the range over the number of steps; the zero point is the code nearest to where zero
 falls (rounding: ``half_even``). After the zero point is rounded an end of the range may move by up to half a step.
+
+A scale that must be a power of two is the least one that covers the range. It covers more than the range, and of the
+zero points at which nothing is cut the one nearest to where zero falls is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcompiler.quant.format import QFormat
 
-__all__ = ["QParams", "params_from_range"]
+__all__ = ["QParams", "params_from_range", "power_of_two_above"]
 
 MINIMUM_SCALE = 2.0**-100
 """Below this a float32 product of two scales underflows to a subnormal number."""
@@ -75,7 +78,28 @@ def params_from_range(
         scale = (high - low) / (form.maximum - form.minimum)
         safe = np.where(scale > 0, scale, 1.0)
         zero = np.clip(np.rint(form.minimum - low / safe), form.minimum, form.maximum).astype(np.int32)
+    if form.power_of_two:
+        scale = power_of_two_above(np.where(scale > 0, scale, 1.0))
+        zero = zero if form.symmetric else _covering_zero(low, high, scale, form)
+        scale_floor = float(power_of_two_above(np.float64(scale_floor)))
     floor = max(scale_floor, MINIMUM_SCALE)
     # An all-zero tensor is represented exactly by any scale: 1 keeps later products of scales far from underflow.
     scale = np.where(scale == 0, 1.0, np.maximum(scale, floor))
     return QParams(scale.astype(np.float32), zero)
+
+
+def power_of_two_above(scale: ArrayLike) -> NDArray[np.float64]:
+    """The least power of two that is not below each positive ``scale``, except by float32 rounding."""
+    # A scale may be a power of two plus the rounding of a division: as float32 it is that power.
+    mantissa, exponent = np.frexp(np.asarray(scale, np.float64).astype(np.float32))
+    return np.asarray(np.ldexp(1.0, np.where(mantissa == 0.5, exponent - 1, exponent)), np.float64)
+
+
+def _covering_zero(
+    low: NDArray[np.float64], high: NDArray[np.float64], scale: NDArray[np.float64], form: QFormat
+) -> NDArray[np.int32]:
+    """The zero point nearest to where ``low`` makes it fall; where possible, one at which both ends have codes."""
+    least, greatest = np.ceil(form.minimum - low / scale), np.floor(form.maximum - high / scale)
+    zero = np.rint(form.minimum - low / scale)
+    zero = np.where(least <= greatest, np.clip(zero, least, np.maximum(least, greatest)), zero)
+    return np.asarray(np.clip(zero, form.minimum, form.maximum).astype(np.int32))

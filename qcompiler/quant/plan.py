@@ -169,6 +169,8 @@ def _params(table: Mapping[str, Any], form: QFormat, where: str, value: ir.Value
     if codes.size and (codes.min() < form.minimum or codes.max() > form.maximum):
         hint = f"codes are {form.minimum} to {form.maximum}"
         raise UsageError(f"a zero point is no code of {form}", where=where, hint=hint)
+    if form.power_of_two and (np.frexp(scale)[0] != 0.5).any():
+        raise UsageError(f"a scale is no power of two, as {form} wants", where=where)
     _check_shape(scale, form, where, value)
     return params
 

@@ -15,7 +15,7 @@ from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import operator_name
 from qcompiler.quant.format import QFormat
 from qcompiler.target import qdq
-from qcompiler.target.parameters import bias_reasons, scale_reasons, zero_point_reason
+from qcompiler.target.parameters import bias_reasons, form_reason, scale_reasons
 from qcompiler.target.qdq import Codes, View
 from qcompiler.target.schema import Fallback, InputOutput, Kind, OperatorRule, Target
 from qcompiler.target.weights import storage_type, weight_reason
@@ -126,7 +126,7 @@ def _format_reason(codes: Codes, accepted: Iterable[QFormat], rule: OperatorRule
         return "has a scale or zero point that is not constant"
     if codes.scale.size != 1 or codes.block:
         return "has more than one scale"
-    reasons = [zero_point_reason(codes, form, rule.constraints.zero_point) for form in forms]
+    reasons = [form_reason(codes, form, rule.constraints.zero_point) for form in forms]
     return None if None in reasons else reasons[0]
 
 

@@ -12,13 +12,24 @@ from qcompiler.quant.format import QFormat
 from qcompiler.target.qdq import Codes, View
 from qcompiler.target.schema import Target, ZeroPoint
 
-__all__ = ["bias_reasons", "scale_reasons", "zero_point_reason"]
+__all__ = ["bias_reasons", "form_reason", "scale_reasons"]
 
 BIAS_TOLERANCE = 1e-6
 """Relative: float32 products of two scales, rounded in another order, differ by about 1e-7."""
 
 
-def zero_point_reason(codes: Codes, form: QFormat, rule: ZeroPoint) -> str | None:
+def form_reason(codes: Codes, form: QFormat, rule: ZeroPoint) -> str | None:
+    """Why scales or zero points are none of the format; ``None`` when they are."""
+    return _zero_point_reason(codes, form, rule) or _power_of_two_reason(codes, form)
+
+
+def _power_of_two_reason(codes: Codes, form: QFormat) -> str | None:
+    if not form.power_of_two or codes.scale is None:
+        return None
+    return "has a scale that is not a power of two" if (np.frexp(codes.scale)[0] != 0.5).any() else None
+
+
+def _zero_point_reason(codes: Codes, form: QFormat, rule: ZeroPoint) -> str | None:
     """Why the zero points break the format's symmetry, its range or the rule; ``None`` when they do not."""
     points = codes.zero_point
     if points is None or points.size == 0:
@@ -70,7 +81,7 @@ def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def scale_reasons(seen: View, target: Target) -> Iterator[str]:
-    """Scales positive, finite, above the floor, powers of two where the target shifts."""
+    """Scales positive, finite and above the floor; whether they are powers of two is a matter of formats."""
     parts = [(f"input {index}", codes) for index, codes in seen.activations.items()]
     parts += [("weight", seen.weight), ("result", seen.results[0] if seen.results else None)]
     for what, codes in parts:
@@ -81,8 +92,6 @@ def scale_reasons(seen: View, target: Target) -> Iterator[str]:
             yield f"its {what} has a scale that is not positive and finite"
         elif scales.size and scales.min() < target.scale_floor:
             yield f"its {what} has scale {scales.min():.3g}, below the target's floor {target.scale_floor:.3g}"
-        elif target.power_of_two_scales and (np.frexp(scales)[0] != 0.5).any():
-            yield f"its {what} has a scale that is not a power of two"
 
 
 def _first(points: NDArray[Any], expected: int) -> int:

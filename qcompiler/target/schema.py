@@ -11,7 +11,7 @@ import enum
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -231,6 +231,14 @@ class OperatorRule:
         if bias is not None and not (bias.bits in (16, 32) and bias.symmetric and bias.per_tensor):
             _refuse("bias", f"'{self.bias}' is not a bias format", 'use "i32/sym"')
 
+    def in_powers_of_two(self) -> OperatorRule:
+        """The same rule with scales that are powers of two; a bias has the product of two of them anyway."""
+        forms = {
+            key: tuple(replace(form, power_of_two=True) for form in getattr(self, key))
+            for key in ("activations", "second", "outputs", "weights")
+        }
+        return replace(self, **forms)
+
     def role(self, index: int) -> Role:
         """The role of input ``index``; the last role repeats."""
         return self.inputs[min(index, len(self.inputs) - 1)]
@@ -260,7 +268,7 @@ class Target:
         opset: Highest accepted version of the standard operator set.
         ir_version: Highest accepted ONNX IR version.
         scale_floor: Least scale that the target represents.
-        power_of_two_scales: Whether every scale must be a power of two.
+        power_of_two_scales: Whether every scale must be a power of two; the formats of all rules then say so.
         input_output: What the compiled graph takes and gives.
         fallback: What becomes of a node that cannot run on integers.
         lowering: The form in which the quantized graph is written unless asked otherwise.
@@ -301,6 +309,9 @@ class Target:
         if not (math.isfinite(self.scale_floor) and 0 < self.scale_floor < 1):
             _refuse("scale_floor", f"{self.scale_floor} is not between 0 and 1", None)
         self._check_tables()
+        if self.power_of_two_scales:
+            rules = {name: rule.in_powers_of_two() for name, rule in self.operators.items()}
+            object.__setattr__(self, "operators", MappingProxyType(rules))
 
     def _check_tables(self) -> None:
         if not self.operators:

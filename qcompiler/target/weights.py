@@ -7,7 +7,7 @@ import onnx_ir as ir
 from qcompiler.ir.constants import array
 from qcompiler.quant.format import QFormat
 from qcompiler.target.axes import block_axis, channel_axis
-from qcompiler.target.parameters import zero_point_reason
+from qcompiler.target.parameters import form_reason
 from qcompiler.target.qdq import Codes
 from qcompiler.target.schema import Granularity, OperatorRule, ZeroPoint
 
@@ -34,8 +34,8 @@ def weight_reason(codes: Codes, rule: OperatorRule, node: ir.Node) -> str | None
 
 
 def _codes_reason(codes: Codes, form: QFormat) -> str | None:
-    """Zero points, and codes outside a format that uses less than its storage."""
-    if (reason := zero_point_reason(codes, form, ZeroPoint.ANY)) is not None:
+    """Scales, zero points, and codes outside a format that uses less than its storage."""
+    if (reason := form_reason(codes, form, ZeroPoint.ANY)) is not None:
         return reason
     if form.bits == form.storage_bits and not form.narrow:
         return None

@@ -119,6 +119,7 @@ def format_words(form: QFormat) -> str:
     """A format in words, e.g. ``signed 8 bits, symmetric``."""
     words = [f"{'signed' if form.signed else 'unsigned'} {form.bits} bits"]
     words += ["symmetric" if form.symmetric else "asymmetric"]
+    words += ["scale a power of two"] if form.power_of_two else []
     words += [f"codes {form.minimum} to {form.maximum}"] if form.narrow or form.bits != form.storage_bits else []
     return ", ".join(words)
 

@@ -17,7 +17,7 @@ from qcompiler.quant.params import params_from_range
 
 U8 = QFormat.parse("u8")
 FLOATS = st.floats(-1e4, 1e4, width=32).filter(lambda x: x == 0 or abs(x) > 1e-20)
-TEXTS = ["u8", "i8", "i8/sym", "i4/sym", "i4", "u4", "i2/sym", "i3/sym/narrow", "i16"]
+TEXTS = ["u8", "i8", "i8/sym", "i4/sym", "i4", "u4", "i2/sym", "i3/sym/narrow", "i16", "i8/pot", "u4/sym/pot"]
 FORMATS = st.sampled_from(TEXTS).map(QFormat.parse)
 
 

@@ -77,7 +77,7 @@ def test_a_pass_is_described(toolbox: Run) -> None:
     found = _json(toolbox("passes", "calibrate", "--json"))
     assert found["requires"] == ["formats"]
     method = next(item for item in found["options"] if item["name"] == "method")
-    assert method["default"] == "minmax"
+    assert method["default"] == "auto"
     assert "percentile" in method["takes"]
     assert "percentile" in toolbox("passes", "calibrate").stdout
 

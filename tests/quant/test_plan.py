@@ -56,6 +56,15 @@ def _apply(entry: dict[str, object]) -> Context:
     return ctx
 
 
+def test_scales_that_are_powers_of_two_stay_what_they_are() -> None:
+    entry = {"format": "i8/pot", "scale": 2.0**-7, "zero_point": -3}
+    model = _model()
+    plan.apply(model, {"schema": 1, "nodes": {}, "values": {"x": entry}}, Context(Edit(model)))
+    assert plan.dump(model)["values"] == {"x": entry}
+    with pytest.raises(UsageError, match="a scale is no power of two, as i8/pot wants"):
+        _apply({"schema": 1, "values": {"x": entry | {"scale": 0.01}}})
+
+
 def test_a_plan_survives_the_file() -> None:
     first = plan.dump(_decided())
     model = _model()

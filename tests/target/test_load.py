@@ -59,6 +59,24 @@ def test_per_tensor_profile_has_no_channel_scales_and_keeps_the_rest() -> None:
     assert child.operators["Conv"].weights == base.operators["Conv"].weights
 
 
+def test_power_of_two_scales_reach_every_format_of_every_rule(tmp_path: Path) -> None:
+    text = BASE.replace("schema = 1", "schema = 1\npower_of_two_scales = true")
+    rule = load(write(tmp_path, text)).operators["Conv"]
+    assert (str(rule.activations[0]), str(rule.weights[0]), str(rule.bias)) == ("i8/pot", "i8/sym/pot", "i32/sym")
+    rule = load(write(tmp_path, BASE.replace('["i8/sym"]', '["i8/sym/pot"]'))).operators["Conv"]
+    assert [form.power_of_two for form in (*rule.activations, *rule.weights)] == [False, True]
+
+
+def test_fpga_computes_with_shifts_alone() -> None:
+    target = load("fpga-pot")
+    assert target.lowering is Lowering.INTEGER
+    assert target.integer.shifts_only
+    assert target.power_of_two_scales
+    assert all(form.power_of_two for rule in target.rules() for form in (*rule.activations, *rule.weights))
+    assert {form.bits for form in target.operators["Conv"].weights} == set(range(2, 9))
+    assert all(form.bits == 8 for rule in target.rules() for form in rule.activations)
+
+
 def test_avx2_sums_cannot_saturate() -> None:
     target = load("cpu-x86-avx2")
     for rule in target.rules():

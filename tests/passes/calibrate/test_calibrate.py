@@ -190,3 +190,11 @@ def test_a_value_that_is_never_seen_gets_sane_parameters(parse: Callable[[str], 
     want(model, "y")
     run(model, dataset(model, x=np.zeros((2, 0), np.float32)))
     assert params(model, "y").scale == 1.0
+
+
+def test_power_of_two_scales_are_searched_by_default(chain: ir.Model) -> None:
+    want(chain, "a", QFormat.parse("u8/pot"))
+    want(chain, "b", U8)
+    ctx = run(chain, dataset(chain, x=X))
+    assert float(np.frexp(params(chain, "a").scale)[0]) == 0.5
+    assert "minmax and mse ranges of 2 tensors" in notes(ctx)

@@ -188,3 +188,13 @@ def test_auto_clips_below_8_bits_only(bits: int, like: str) -> None:
     other = "mse" if like == "minmax" else "minmax"
     assert calibrated(array, form, "auto") == calibrated(array, form, like)
     assert calibrated(array, form, "auto") != calibrated(array, form, other)
+
+
+@pytest.mark.parametrize("form", [f"{I8}/pot/axis=0", "i4/sym/pot/axis=0", "i3/sym/pot", "i2/sym/pot/axis=0"])
+def test_power_of_two_scales_by_least_squares(form: str) -> None:
+    weight = np.random.default_rng(1).laplace(size=(6, 400)).astype(np.float32)
+    covering, chosen = calibrated(weight, form), calibrated(weight, form, "auto")
+    assert (np.frexp(chosen.scale)[0] == 0.5).all()
+    assert (chosen.scale <= covering.scale).all()
+    errors = [error(weight, QParams(covering.scale / 2.0**k, covering.zero_point), form) for k in range(6)]
+    assert error(weight, chosen, form) <= min(errors)
