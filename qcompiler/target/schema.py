@@ -233,11 +233,13 @@ class OperatorRule:
 
     def in_powers_of_two(self) -> OperatorRule:
         """The same rule with scales that are powers of two; a bias has the product of two of them anyway."""
-        forms = {
-            key: tuple(replace(form, power_of_two=True) for form in getattr(self, key))
-            for key in ("activations", "second", "outputs", "weights")
-        }
-        return replace(self, **forms)
+        return replace(
+            self,
+            activations=_in_powers_of_two(self.activations),
+            second=_in_powers_of_two(self.second),
+            outputs=_in_powers_of_two(self.outputs),
+            weights=_in_powers_of_two(self.weights),
+        )
 
     def role(self, index: int) -> Role:
         """The role of input ``index``; the last role repeats."""
@@ -337,6 +339,10 @@ class Target:
     def rules(self) -> Iterable[OperatorRule]:
         """Every rule, in the order of the profile."""
         return self.operators.values()
+
+
+def _in_powers_of_two(forms: Iterable[QFormat]) -> tuple[QFormat, ...]:
+    return tuple(replace(form, power_of_two=True) for form in forms)
 
 
 def _refuse(key: str, message: str, hint: str | None) -> None:
