@@ -22,6 +22,7 @@ from qcompiler.errors import ModelError, QCompilerError, VerificationError, firs
 from qcompiler.ir import io
 from qcompiler.ir.interop import from_proto
 from qcompiler.ir.operators import STANDARD_DOMAINS, operator_name
+from qcompiler.ir.structure import captured
 from qcompiler.quant.functions.catalogue import operators
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.runtime.feeds import check_feed
@@ -59,7 +60,7 @@ class Interpreter:
             for name, value in graph.initializers.items()
             if value.const_value is not None
         }
-        self._steps = [_Step(node, captured, self._model) for node, captured in execution_order(graph)]
+        self._steps = [_Step(node, self._model) for node in execution_order(graph)]
         self.inputs = {str(value.name): (_type_text(value), _shape(value)) for value in graph.inputs}
         known = {*self.inputs, *self._constants, *(name for step in self._steps for name in step.outputs)}
         self.outputs = [str(value.name) for value in graph.outputs] if outputs is None else list(outputs)
@@ -105,13 +106,13 @@ class Interpreter:
 class _Step:
     """One node with the code that executes it."""
 
-    def __init__(self, node: ir.Node, captured: Sequence[str], model: ir.Model) -> None:
+    def __init__(self, node: ir.Node, model: ir.Model) -> None:
         self._node = node
         self._model = model
-        self._captured = tuple(captured)
+        self._captured = tuple(str(value.name) for value in captured(node))
         self._operands = [None if value is None else str(value.name) for value in node.inputs]
         self.outputs = [str(value.name) for value in node.outputs if value.name]
-        self.reads = list(dict.fromkeys([*(name for name in self._operands if name is not None), *captured]))
+        self.reads = list(dict.fromkeys([*(name for name in self._operands if name is not None), *self._captured]))
         self._reference: ReferenceNode | None = None
         self._run = self._choose()
 
