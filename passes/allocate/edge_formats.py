@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.uses import is_used, use_count
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
+from qcompiler.passes.allocate.widths import is_narrow
 from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.state import FLOAT, TensorQuant
@@ -53,6 +54,8 @@ def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatReques
             if (result := state.value_quant(value)) is not None:
                 return result.format
     accepted = rule.activation_formats(index)
+    if is_narrow(node):
+        return _of_bits(accepted, request.activation_bits)
     if rule.wide == "always" or (rule.wide == "stream" and _on_wide_stream(node, nodes)):
         return _widest(accepted)
     return _of_bits(accepted, request.activation_bits)

@@ -20,8 +20,8 @@ from qcompiler.errors import DataError
 from qcompiler.ir import constants
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.calibrate import bias_analytic, bias_sequential
+from qcompiler.passes.calibrate.judge import Judge
 from qcompiler.passes.calibrate.linear import Layer, linear_layers
-from qcompiler.passes.place.simulate import materialized
 from qcompiler.pipeline.base import Context, Fact, Pass
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class CorrectBias(Pass):
             )
         fitted, judging = _divide(ctx.calibration) if self.guard else (ctx.calibration, None)
         # The reference keeps the biases of now: later edits replace tensors, they never write into them.
-        judge = None if judging is None else _Judge(Runner(model, threads=ctx.jobs), judging, ctx)
+        judge = None if judging is None else Judge(Runner(model, threads=ctx.jobs), judging, ctx, "judge biases")
         before = judge.error(model) if judge is not None else 0.0
         saved = [(layer, layer.bias, None if layer.bias is None else layer.bias.const_value) for layer in layers]
         for layer, error in zip(layers, self._errors(model, layers, fitted, ctx), strict=True):
@@ -135,29 +135,3 @@ def _restore(layer: Layer, bias: ir.Value | None, tensor: ir.TensorProtocol | No
     ctx.edit.set_input(layer.bias_node, layer.bias_index, None)
     if added is not None:
         ctx.edit.remove_unused([added])
-
-
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """Measures candidates against one float reference on samples left out of the fit."""
-
-    reference: Runner
-    dataset: Dataset
-    ctx: Context
-
-    def error(self, model: ir.Model) -> float:
-        """Mean over outputs of ``sum (a - b)^2 / sum a^2``, ``b`` from the quantized simulation of ``model``."""
-        candidate = Runner(materialized(model), threads=self.ctx.jobs)
-        noise: dict[str, float] = {}
-        power: dict[str, float] = {}
-        runs = zip(self.reference.stream(self.dataset), candidate.stream(self.dataset), strict=True)
-        for index, ((_, wanted), (_, got)) in enumerate(runs):
-            self.ctx.progress("judge biases", index + 1, len(self.dataset))
-            for name, array in wanted.items():
-                if array.dtype.kind != "f":
-                    continue
-                expected = array.astype(np.float64)
-                noise[name] = noise.get(name, 0.0) + float(np.square(expected - got[name]).sum())
-                power[name] = power.get(name, 0.0) + float(np.square(expected).sum())
-        ratios = [noise[name] / power[name] for name in noise if power[name] > 0]
-        return float(np.mean(ratios)) if ratios else 0.0

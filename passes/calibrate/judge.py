@@ -1,0 +1,52 @@
+"""How far the outputs of a candidate are from the float model's, on samples that judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from qcompiler.ir.execute import Runner
+from qcompiler.passes.place.simulate import materialized
+from qcompiler.pipeline.base import Context
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["Judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Measures candidates against one float reference.
+
+    Attributes:
+        reference: The float model.
+        dataset: Samples.
+        ctx: Threads and progress.
+        stage: What the progress is called.
+    """
+
+    reference: Runner
+    dataset: Dataset
+    ctx: Context
+    stage: str
+
+    def error(self, model: ir.Model) -> float:
+        """Mean over outputs of ``sum (a - b)^2 / sum a^2``, ``b`` from the quantized simulation of ``model``."""
+        candidate = Runner(materialized(model), threads=self.ctx.jobs)
+        noise: dict[str, float] = {}
+        power: dict[str, float] = {}
+        runs = zip(self.reference.stream(self.dataset), candidate.stream(self.dataset), strict=True)
+        for index, ((_, wanted), (_, got)) in enumerate(runs):
+            self.ctx.progress(self.stage, index + 1, len(self.dataset))
+            for name, array in wanted.items():
+                if array.dtype.kind != "f":
+                    continue
+                expected = array.astype(np.float64)
+                noise[name] = noise.get(name, 0.0) + float(np.square(expected - got[name]).sum())
+                power[name] = power.get(name, 0.0) + float(np.square(expected).sum())
+        ratios = [noise[name] / power[name] for name in noise if power[name] > 0]
+        return float(np.mean(ratios)) if ratios else 0.0
