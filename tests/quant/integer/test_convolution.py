@@ -40,6 +40,9 @@ def test_with_the_zero_point_in_the_bias_it_is_the_real_convolution(transposed: 
     accumulate = conv_transpose_accumulator if transposed else conv_accumulator
     for _ in range(25):
         case = conv_case(random, Variant(), transposed=transposed, rank=rank)
+        more = zip(case.attributes.get("output_padding", []), case.attributes["strides"], strict=False)
+        if any(padding >= stride for padding, stride in more):  # ONNX allows it with dilation, ONNX Runtime does not
+            continue
         names = ["strides", "dilations", "pads", "group", "x_zero_point", *(["output_padding"] if transposed else [])]
         zero = case.attributes["x_zero_point"]
         sums = case.weight.reshape(case.weight.shape[0], -1).sum(axis=1, dtype=np.int32)
