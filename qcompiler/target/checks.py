@@ -20,7 +20,15 @@ from qcompiler.target.qdq import Codes, View
 from qcompiler.target.schema import Fallback, InputOutput, Kind, OperatorRule, Target
 from qcompiler.target.weights import storage_type, weight_reason
 
-__all__ = ["Violation", "check_graph", "check_node"]
+__all__ = [
+    "Violation",
+    "check_graph",
+    "check_node",
+    "fallback_reason",
+    "header_reasons",
+    "label",
+    "works_on_floats",
+]
 
 _CONVERTERS = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
 _HEADER = "(model)"
@@ -46,7 +54,7 @@ def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) 
         target: The profile.
         floating: Names of nodes known to be meant for real numbers; codes on all sides do not make them integer.
     """
-    found = [Violation(_HEADER, reason) for reason in _header_reasons(model, target)]
+    found = [Violation(_HEADER, reason) for reason in header_reasons(model, target)]
     views = {
         id(node): qdq.view(node, rule)
         for node in model.graph
@@ -59,12 +67,12 @@ def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) 
             continue
         seen, meant = integer.get(id(node)), node.name not in floating
         if seen is not None and meant:
-            found.extend(Violation(_name(node), reason) for reason in check_node(seen, target))
+            found.extend(Violation(label(node), reason) for reason in check_node(seen, target))
             continue
         if seen is not None and seen.float_weight:
-            found.append(Violation(_name(node), _FLOAT_WEIGHT))
-        if target.fallback is Fallback.REFUSE and _works_on_floats(node):
-            found.append(Violation(_name(node), _fallback_reason(node, views.get(id(node)), target)))
+            found.append(Violation(label(node), _FLOAT_WEIGHT))
+        if target.fallback is Fallback.REFUSE and works_on_floats(node):
+            found.append(Violation(label(node), fallback_reason(node, views.get(id(node)), target)))
     return found
 
 
@@ -130,7 +138,8 @@ def _format_reason(codes: Codes, accepted: Iterable[QFormat], rule: OperatorRule
     return None if None in reasons else reasons[0]
 
 
-def _header_reasons(model: ir.Model, target: Target) -> Iterator[str]:
+def header_reasons(model: ir.Model, target: Target) -> Iterator[str]:
+    """What the model as a whole breaks: versions, and real numbers at a border that takes codes."""
     opset = model.graph.opset_imports.get("", 0)
     if opset > target.opset:
         yield f"it needs opset {opset}, the target takes up to {target.opset}"
@@ -142,7 +151,7 @@ def _header_reasons(model: ir.Model, target: Target) -> Iterator[str]:
                 yield f"'{value.name}' is float, the target takes and gives codes"
 
 
-def _works_on_floats(node: ir.Node) -> bool:
+def works_on_floats(node: ir.Node) -> bool:
     """Whether real numbers are computed here at run time."""
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     if node.inputs and all(is_constant(value) for value in node.inputs if value is not None):
@@ -150,7 +159,8 @@ def _works_on_floats(node: ir.Node) -> bool:
     return any(value.dtype in (None, ir.DataType.FLOAT) and not is_constant(value) for value in values)
 
 
-def _fallback_reason(node: ir.Node, seen: View | None, target: Target) -> str:
+def fallback_reason(node: ir.Node, seen: View | None, target: Target) -> str:
+    """Why a node that stays float does so, on a target that refuses it."""
     from qcompiler.target.legality import why_not
 
     if seen is None:
@@ -159,7 +169,8 @@ def _fallback_reason(node: ir.Node, seen: View | None, target: Target) -> str:
     return f"it stays float, which {target.name} refuses: {reason}"
 
 
-def _name(node: ir.Node) -> str:
+def label(node: ir.Node) -> str:
+    """What a violation calls a node."""
     label = node.name or (node.outputs[0].name if node.outputs else None) or "?"
     return f"{label} ({node.op_type})"
 

@@ -117,7 +117,7 @@ def _listed(values: tuple[AttributeValue, ...]) -> str:
 
 
 def check_model(model: ir.Model | str | Path, target: Target, floating: Container[str] = ()) -> list[Violation]:
-    """Check a model that holds Q/DQ nodes against a profile.
+    """Check a model that holds Q/DQ nodes or operators of ``ai.qcompiler`` against a profile.
 
     Args:
         model: The model or the path of a file.
@@ -130,8 +130,10 @@ def check_model(model: ir.Model | str | Path, target: Target, floating: Containe
     Raises:
         ModelError: The file cannot be read.
     """
-    if isinstance(model, ir.Model):
-        return check_graph(model, target, floating)
-    from qcompiler.ir import io
+    from qcompiler.target.lowered import check_lowered, is_lowered
 
-    return check_graph(io.load(model), target, floating)
+    if not isinstance(model, ir.Model):
+        from qcompiler.ir import io
+
+        model = io.load(model)
+    return check_lowered(model, target) if is_lowered(model) else check_graph(model, target, floating)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qcompiler.ir.constants import array, is_constant
 from qcompiler.target.schema import OperatorRule, Output, Role
 
-__all__ = ["Codes", "View", "codes_read", "is_integer", "view"]
+__all__ = ["Codes", "View", "codes_of", "codes_read", "is_integer", "view"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -118,7 +118,7 @@ def is_integer(seen: View) -> bool:
 def codes_read(value: ir.Value) -> Codes | None:
     """The codes behind a value that a DequantizeLinear gives; ``None`` for any other value."""
     producer = value.producer()
-    return _codes(producer) if producer is not None and producer.op_type == "DequantizeLinear" else None
+    return codes_of(producer) if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
 def _results(node: ir.Node, rule: OperatorRule) -> tuple[tuple[Codes, ...], tuple[ir.Node, ...]]:
@@ -134,7 +134,7 @@ def _results(node: ir.Node, rule: OperatorRule) -> tuple[tuple[Codes, ...], tupl
         for reader in _readers(value):
             if reader.op_type != "QuantizeLinear" or reader.inputs[0] is not value:
                 return (), ()
-            results.append(_codes(reader))
+            results.append(codes_of(reader))
         if value.is_graph_output():
             return (), ()
     return tuple(results), tuple(absorbed)
@@ -160,7 +160,7 @@ def _readers(value: ir.Value) -> list[ir.Node]:
     return [use.node for use in value.uses()]
 
 
-def _codes(node: ir.Node) -> Codes:
+def codes_of(node: ir.Node) -> Codes:
     """What a QuantizeLinear or DequantizeLinear node says."""
     writes = node.op_type == "QuantizeLinear"
     value = node.outputs[0] if writes else node.inputs[0]

@@ -1,0 +1,226 @@
+"""Check a graph of ``ai.qcompiler`` operators against a profile: every broken rule is a sentence with a node.
+
+In such a graph scales have become multipliers, shifts and tables, so the checks are about what the hardware does: how
+wide a multiplier is, how far it shifts, which codes and tables it takes, whether an accumulator can overflow. What the
+operators compute is defined by their functions: those of the model must be the ones of the operator set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import onnx_ir as ir
+
+from qcompiler.ir.operators import operator_name
+from qcompiler.quant.annotations import annotation
+from qcompiler.quant.format import QFormat
+from qcompiler.quant.functions.catalogue import operators
+from qcompiler.quant.functions.definition import DOMAIN, Operator
+from qcompiler.target import qdq
+from qcompiler.target.checks import Violation, fallback_reason, header_reasons, label, works_on_floats
+from qcompiler.target.definitions import definition_reasons
+from qcompiler.target.lowered_constants import (
+    accumulator_reasons,
+    multiplier_reasons,
+    shift_reasons,
+    table_reasons,
+    weight_reasons,
+)
+from qcompiler.target.schema import Fallback, OperatorRule, Target, ZeroPoint
+from qcompiler.target.weights import storage_type
+
+__all__ = ["check_lowered", "family", "is_lowered"]
+
+_ENDINGS: Final = ("Shift", "Packed", "Wide")
+_STANDS_FOR: Final = {
+    "QAdd": ("Add", "Sub", "Sum"),
+    "QAveragePool": ("AveragePool",),
+    "QConcat": ("Concat",),
+    "QConv": ("Conv",),
+    "QConvTranspose": ("ConvTranspose",),
+    "QGemm": ("Gemm", "MatMul"),
+    "QGlobalAveragePool": ("GlobalAveragePool", "ReduceMean"),
+    "QLayerNormalization": ("LayerNormalization",),
+    "QMatMul": ("MatMul",),
+    "QMul": ("Mul", "Div"),
+    "QRMSNormalization": ("RMSNormalization",),
+    "QReduceMean": ("ReduceMean", "GlobalAveragePool"),
+    "QResize": ("Resize",),
+    "QSoftmax": ("Softmax",),
+    "QSub": ("Sub", "Add"),
+}
+"""Operators of the profile whose rules govern a family; what is not listed (tables, rescales) serves all of them."""
+_CODES: Final = frozenset({ir.DataType.INT8, ir.DataType.INT16})
+_NO_ACTIVATIONS: Final = frozenset({"w", "table"})
+_QDQ: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def is_lowered(model: ir.Model) -> bool:
+    """Whether the main graph holds operators of ``ai.qcompiler``."""
+    return any(node.domain == DOMAIN for node in model.graph)
+
+
+def family(op_type: str) -> str:
+    """An operator's name without the endings of its variants: ``QConvPackedShift`` is a ``QConv``."""
+    for ending in _ENDINGS:
+        op_type = op_type.removesuffix(ending)
+    return op_type
+
+
+def check_lowered(model: ir.Model, target: Target) -> list[Violation]:
+    """Every violation in the main graph, in graph order, those of the model as a whole first."""
+    found = [Violation("(model)", reason) for reason in (*header_reasons(model, target), *_functions(model, target))]
+    for node in model.graph:
+        if node.domain == DOMAIN:
+            reasons = _operator_reasons(node, target)
+        elif node.op_type in _QDQ and not node.domain:
+            reasons = _scale_reasons(node, target)
+        elif works_on_floats(node):
+            reasons = _float_reasons(node, target)
+        else:
+            reasons = _mover_reasons(node, target)
+        found.extend(Violation(label(node), reason) for reason in reasons)
+    return found
+
+
+def _functions(model: ir.Model, target: Target) -> Iterator[str]:
+    yield from definition_reasons(model)
+    if not target.integer.shifts_only:
+        return
+    for key in model.functions:
+        operator = operators().get(key[1]) if key[0] == DOMAIN else None
+        if operator is not None and _multiplies(operator):
+            yield f"the function {operator.name} multiplies to rescale, {target.name} only shifts"
+
+
+def _multiplies(operator: Operator) -> bool:
+    return any("multiplier" in name for name in operator.inputs)
+
+
+def _operator_reasons(node: ir.Node, target: Target) -> Iterator[str]:
+    operator = operators().get(node.op_type)
+    if operator is None:
+        yield f"{node.op_type} is no operator of {DOMAIN}"
+        return
+    base = family(node.op_type)
+    governed = _STANDS_FOR.get(base, tuple(target.operators))
+    rules = [target.operators[name] for name in governed if name in target.operators]
+    if not rules:
+        yield f"{target.name} has no integer {' or '.join(governed)}"
+        return
+    if _multiplies(operator) and target.integer.shifts_only:
+        yield f"it multiplies to rescale, {target.name} only shifts"
+    inputs = dict(zip(operator.inputs, node.inputs, strict=False))
+    yield from _type_reasons(operator, inputs)
+    yield from _code_reasons(node, inputs, rules, target)
+    yield from _clamp_reasons(node)
+    for name, value in inputs.items():
+        if "multiplier" in name:
+            yield from multiplier_reasons(name, value, target)
+        elif "shift" in name:
+            yield from shift_reasons(name, value, target)
+        elif "table" in name:
+            yield from table_reasons(name, value, target)
+    if "w" in inputs:
+        yield from weight_reasons(node, inputs["w"], rules)
+        yield from accumulator_reasons(node, base, inputs, target)
+    yield from _annotation_reasons(node, target)
+
+
+def _type_reasons(operator: Operator, inputs: dict[str, ir.Value | None]) -> Iterator[str]:
+    """Element types that the operator is not defined for."""
+    for name, value in inputs.items():
+        accepted = operator.types.get(name, "").replace(",", " ").split()
+        if value is not None and value.dtype is not None and accepted and value.dtype.name.lower() not in accepted:
+            yield f"its {name} is {value.dtype.name.lower()}, {operator.name} takes {' or '.join(accepted)}"
+
+
+def _code_reasons(
+    node: ir.Node, inputs: dict[str, ir.Value | None], rules: list[OperatorRule], target: Target
+) -> Iterator[str]:
+    """Activation codes and zero points that the profile's rules do not permit."""
+    reads = [form for rule in rules for form in (*rule.activations, *rule.second)]
+    writes = [form for rule in rules for form in rule.output_formats()]
+    for name, value in inputs.items():
+        if name not in _NO_ACTIVATIONS and value is not None and value.dtype in _CODES:
+            yield from _format_reasons(f"its {name}", value.dtype, _zero(node, name), reads, rules)
+    to = node.attributes.get_int("to", 0)
+    if to in {item.value for item in _CODES}:
+        yield from _format_reasons("its result", ir.DataType(to), _zero(node, "y"), writes, rules)
+    wide = any(value is not None and value.dtype == ir.DataType.INT16 for value in inputs.values())
+    if wide and "Wide" in node.op_type and target.integer.wide_accumulator_bits == 0:
+        yield f"it adds products of 16-bit codes, {target.name} has no accumulator for them"
+
+
+def _zero(node: ir.Node, name: str) -> int:
+    return int(node.attributes.get_int(f"{name}_zero_point", 0) or 0)
+
+
+def _format_reasons(
+    what: str, dtype: ir.DataType, zero: int, accepted: list[QFormat], rules: list[OperatorRule]
+) -> Iterator[str]:
+    forms = [form for form in accepted if storage_type(form) == dtype]
+    if not forms:
+        names = " or ".join(dict.fromkeys(storage_type(form).name.lower() for form in accepted))
+        yield f"{what} is {dtype.name.lower()}, the target takes {names}"
+        return
+    bound = all(rule.constraints.zero_point is ZeroPoint.ZERO for rule in rules)
+    if zero and (bound or all(form.symmetric for form in forms)):
+        yield f"{what} has zero point {zero}, the target takes 0 for {dtype.name.lower()}"
+    least, most = min(form.minimum for form in forms), max(form.maximum for form in forms)
+    if not least <= zero <= most:
+        yield f"{what} has zero point {zero}, outside {least} to {most}"
+
+
+def _clamp_reasons(node: ir.Node) -> Iterator[str]:
+    """The clamp must be ordered and inside the element type of the result."""
+    if not {"low", "high", "to"} <= set(node.attributes):
+        return
+    low, high, to = (int(node.attributes.get_int(name, 0) or 0) for name in ("low", "high", "to"))
+    dtype = ir.DataType(to)
+    if not dtype.is_integer() or not dtype.is_signed():
+        yield f"its result is {dtype.name.lower()}, codes are signed integers"
+    elif not -(1 << (dtype.bitwidth - 1)) <= low <= high < 1 << (dtype.bitwidth - 1):
+        yield f"its clamp {low} to {high} is no range of {dtype.name.lower()}"
+
+
+def _annotation_reasons(node: ir.Node, target: Target) -> Iterator[str]:
+    meaning = annotation(node.outputs[0]) if node.outputs else None
+    if meaning is not None:
+        yield from _real_scale_reasons(meaning.scale, target)
+
+
+def _scale_reasons(node: ir.Node, target: Target) -> Iterator[str]:
+    """Scales at the border between codes and real numbers."""
+    scale = qdq.codes_of(node).scale
+    if scale is not None and scale.size == 1:
+        yield from _real_scale_reasons(float(scale.reshape(())), target)
+
+
+def _real_scale_reasons(scale: float, target: Target) -> Iterator[str]:
+    if scale < target.scale_floor:
+        yield f"its codes have scale {scale:.3g}, below the target's floor {target.scale_floor:.3g}"
+    if target.power_of_two_scales and scale > 0 and scale.hex().partition("p")[0] != "0x1.0000000000000":
+        yield f"its codes have scale {scale:.6g}, which is not a power of two"
+
+
+def _float_reasons(node: ir.Node, target: Target) -> Iterator[str]:
+    """A node left in real numbers: legal unless the profile refuses it, or its weight would be quantized unseen."""
+    rule = target.operators.get(operator_name(node))
+    seen = None if rule is None else qdq.view(node, rule)
+    if target.fallback is Fallback.REFUSE:
+        yield fallback_reason(node, seen, target)
+    if seen is not None and qdq.is_integer(seen) and seen.float_weight:
+        yield "its weight is float between quantized activations: ONNX Runtime would quantize it per tensor"
+
+
+def _mover_reasons(node: ir.Node, target: Target) -> Iterator[str]:
+    """A standard operator on codes must be one that the target has for codes of that type."""
+    rule = target.operators.get(operator_name(node))
+    data = node.inputs[0] if node.inputs else None
+    if rule is None or data is None or data.dtype not in _CODES:
+        return
+    if data.dtype not in {storage_type(form) for form in rule.activations}:
+        names = " or ".join(dict.fromkeys(storage_type(form).name.lower() for form in rule.activations))
+        yield f"it moves {data.dtype.name.lower()}, the target takes {names}"
