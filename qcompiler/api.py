@@ -50,6 +50,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     calibration: DataSpec | None = None,
     evaluation: DataSpec | None = None,
     format: str | None = None,  # noqa: A002 -- named like its option
+    lowering: str | None = None,
     exclude: str | Sequence[str] = (),
     pipeline: PipelineSpec | None = None,
     plan: str | Path | None = None,

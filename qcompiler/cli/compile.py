@@ -9,7 +9,7 @@ import click
 
 from qcompiler.cli.config import read_config
 from qcompiler.cli.guard import GuardedCommand, NearChoice, traceback_option
-from qcompiler.driver.options import CALIBRATION_METHODS, VERIFY_LEVELS
+from qcompiler.driver.options import CALIBRATION_METHODS, LOWERINGS, VERIFY_LEVELS
 
 __all__ = ["main"]
 
@@ -27,6 +27,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("-c", "--calibration", metavar="DATA", help="Samples to fit on: .npz, folder, or 'random'.")
 @click.option("-e", "--evaluation", metavar="DATA", help="Samples to judge by. [default: held out from calibration]")
 @click.option("-f", "--format", metavar="FORMAT", help="Such as w4a8: weights of 4 bits. [default: the profile's]")
+@click.option("--lowering", type=NearChoice(*LOWERINGS), help="Form of the quantized graph. [default: the profile's]")
 @click.option("-o", "--output", type=_FILE, help="Compiled model. [default: MODEL.TARGET.onnx]")
 @click.option("--exclude", multiple=True, metavar="NAME|TYPE|re:…", help="Leave nodes in float (repeatable).")
 @click.option("--pipeline", metavar="TEXT|FILE|NAME", help="Passes to run. [default: default]")

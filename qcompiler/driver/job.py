@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompiler.driver.options import CompileOptions, DataSpec
-from qcompiler.driver.pipeline_choice import choose_pipeline
+from qcompiler.driver.pipeline_choice import choose_pipeline, lowering_of
 from qcompiler.driver.plugins import load_plugins
 from qcompiler.driver.source import Source
 from qcompiler.errors import DataError, UsageError
@@ -67,6 +67,7 @@ class Job:
             "model": self.source.text,
             "target": f"{self.target.name}: {self.target.title}",
             "format": f"{self.format.text}{' (default of the profile)' if own_format else ''}",
+            "lowering": self._lowering_text(),
             "calibration": _data_text(self.calibration, self.source),
             "evaluation": self._evaluation_text(),
             "pipeline": self._pipeline_text(),
@@ -85,6 +86,10 @@ class Job:
         if chosen is None:
             return "default"
         return str(chosen) if isinstance(chosen, str | Path) else spec.to_text(self.pipeline.passes)
+
+    def _lowering_text(self) -> str:
+        own_choice = self.options.lowering is None and self.options.pipeline in (None, "default")
+        return f"{lowering_of(self.pipeline.passes)}{' (default of the profile)' if own_choice else ''}"
 
     def _method_text(self) -> str:
         methods = [str(getattr(item, "method", "")) for item in self.pipeline.passes if item.name == "calibrate"]
@@ -142,7 +147,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
         source=source,
         target=target,
         format=resolve_format(target, options.format),
-        pipeline=choose_pipeline(options),
+        pipeline=choose_pipeline(options, target.lowering),
         metric=metric(options.metric, metrics),
         calibration=calibration,
         evaluation=evaluation,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATION_METHODS",
+    "LOWERINGS",
     "METRICS",
     "VERIFY_LEVELS",
     "CompileOptions",
@@ -33,6 +34,7 @@ __all__ = [
 
 VERIFY_LEVELS = ("off", "facts", "numerics")
 CALIBRATION_METHODS = ("minmax", "moving-average", "percentile", "mse", "entropy")
+LOWERINGS = ("qdq", "integer")
 METRICS = ("sqnr", "cosine", "kl", "agreement", "top1")
 
 ModelSpec: TypeAlias = "str | Path | onnx.ModelProto | ir.Model"
@@ -51,6 +53,8 @@ class CompileOptions:
         calibration: Samples to fit on: ``.npz``, folder, ``random``, or an iterable of feeds.
         evaluation: Samples to judge by; ``None`` holds out the last eighth of the calibration samples.
         format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default.
+        lowering: Form of the quantized graph: ``qdq`` (float operators between DequantizeLinear and QuantizeLinear) or
+            ``integer`` (operators of ``ai.qcompiler`` on codes); ``None`` is the profile's.
         exclude: Nodes to leave in float: names, operator types, ``re:PATTERN``.
         pipeline: Pipeline text, TOML file, named pipeline or passes; ``None`` takes the default pipeline.
         plan: A ``plan.json`` to apply instead of deciding formats and ranges.
@@ -84,6 +88,7 @@ class CompileOptions:
     calibration: DataSpec | None = None
     evaluation: DataSpec | None = None
     format: str | None = None
+    lowering: str | None = None
     exclude: tuple[str, ...] = ()
     pipeline: PipelineSpec | None = None
     plan: str | Path | None = None
@@ -117,6 +122,8 @@ class CompileOptions:
             # One selector or file may be given as it is; a string is not a list of letters.
             object.__setattr__(self, name, (value,) if isinstance(value, str | Path) else tuple(value))
         _known("verify", self.verify, VERIFY_LEVELS)
+        if self.lowering is not None:
+            _known("lowering", self.lowering, LOWERINGS)
         if self.calibration_method is not None:
             _known("calibration-method", self.calibration_method, CALIBRATION_METHODS)
         _at_least("jobs", self.jobs, 0)

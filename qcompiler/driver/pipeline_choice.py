@@ -1,4 +1,9 @@
-"""From ``--pipeline`` and the options that touch it to the passes that run."""
+"""From ``--pipeline`` and the options that touch it to the passes that run.
+
+The form of the quantized graph (``--lowering``, by default what the profile says) decides whether the passes of the
+pipeline ``lower`` run behind ``place-qdq``. A pipeline that the user wrote is left as it is unless ``--lowering`` is
+given beside it.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +18,21 @@ if TYPE_CHECKING:
     from qcompiler.driver.options import CompileOptions, PipelineSpec
     from qcompiler.pipeline.base import Pass
     from qcompiler.pipeline.manager import Pipeline
+    from qcompiler.target.integer import Lowering
 
-__all__ = ["choose_pipeline"]
+__all__ = ["choose_pipeline", "lowering_of"]
 
 _DEFAULT = "default"
+_LOWER = "lower"
+_LOWERS = "lower-integer"
 
 
-def choose_pipeline(options: CompileOptions) -> Pipeline:
+def choose_pipeline(options: CompileOptions, profile: Lowering) -> Pipeline:
     """The checked pipeline of a request.
+
+    Args:
+        options: The request.
+        profile: The form that the profile of the target asks for.
 
     Raises:
         PipelineError: A pass is unknown, its options are wrong, or the order cannot work.
@@ -28,7 +40,7 @@ def choose_pipeline(options: CompileOptions) -> Pipeline:
     """
     from qcompiler.pipeline.manager import Pipeline
 
-    passes = _passes(options.pipeline)
+    passes = _lowered(_passes(options.pipeline), options, profile)
     if options.plan is not None:
         passes = _with_plan(passes, Path(options.plan))
     if options.calibration_method is not None:
@@ -37,6 +49,39 @@ def choose_pipeline(options: CompileOptions) -> Pipeline:
     if not options.bias_correction:
         passes = tuple(item for item in passes if item.name != "correct-bias")
     return Pipeline(passes)
+
+
+def lowering_of(passes: tuple[Pass, ...]) -> str:
+    """The form in which a pipeline leaves the quantized graph."""
+    return "integer" if _has(passes, _LOWERS) else "qdq"
+
+
+def _lowered(passes: tuple[Pass, ...], options: CompileOptions, profile: Lowering) -> tuple[Pass, ...]:
+    """The pipeline with or without integer lowering, as asked for."""
+    from qcompiler.pipeline import spec
+
+    asked = options.lowering
+    own = options.pipeline is not None and options.pipeline != _DEFAULT
+    if _has(passes, _LOWERS):
+        if asked == "qdq":
+            raise UsageError(
+                f"--lowering qdq contradicts the pipeline, which has the pass '{_LOWERS}'",
+                hint="leave out one of them",
+            )
+        return passes
+    if (asked or ("qdq" if own else str(profile))) == "qdq":
+        return passes
+    if not _has(passes, "place-qdq"):
+        raise UsageError(
+            "--lowering integer needs the pass 'place-qdq', which this pipeline does not have",
+            hint=f"'{_LOWERS}' turns what it places into integer operators",
+        )
+    end = 1 + max(index for index, item in enumerate(passes) if item.name == "place-qdq")
+    return (*passes[:end], *spec.resolve(_LOWER), *passes[end:])
+
+
+def _has(passes: tuple[Pass, ...], name: str) -> bool:
+    return any(item.name == name for item in passes)
 
 
 def _passes(chosen: PipelineSpec | None) -> tuple[Pass, ...]:
@@ -60,6 +105,6 @@ def _with_method(item: Any, method: str) -> Pass:
 
 
 def _changed(passes: tuple[Pass, ...], name: str, option: str, change: Callable[[Pass], Pass]) -> tuple[Pass, ...]:
-    if all(item.name != name for item in passes):
+    if not _has(passes, name):
         raise UsageError(f"{option} needs the pass '{name}', which this pipeline does not have")
     return tuple(change(item) if item.name == name else item for item in passes)

@@ -1,0 +1,54 @@
+"""Which passes run: the profile's lowering, --lowering, and pipelines of one's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from qcompiler.driver.options import CompileOptions
+from qcompiler.driver.pipeline_choice import choose_pipeline, lowering_of
+from qcompiler.errors import UsageError
+from qcompiler.target.integer import Lowering
+
+OWN = "normalize,assign-formats,calibrate,calibrate-weights,place-qdq,finalize"
+
+
+def names(profile: str, **options: object) -> list[str]:
+    request = CompileOptions(model="m.onnx", target="t", **options)  # type: ignore[arg-type]
+    passes = choose_pipeline(request, Lowering(profile)).passes
+    assert lowering_of(passes) == ("integer" if "lower-integer" in [item.name for item in passes] else "qdq")
+    return [item.name for item in passes]
+
+
+@pytest.mark.parametrize("pipeline", [None, "default"])
+def test_the_profile_decides_unless_asked_otherwise(pipeline: str | None) -> None:
+    assert "lower-integer" not in names("qdq", pipeline=pipeline)
+    assert "lower-integer" not in names("integer", pipeline=pipeline, lowering="qdq")
+    for found in (names("integer", pipeline=pipeline), names("qdq", pipeline=pipeline, lowering="integer")):
+        assert found.index("lower-integer") == found.index("place-qdq") + 1
+        assert found[-1] == "finalize"
+
+
+def test_a_pipeline_of_ones_own_is_left_alone() -> None:
+    assert "lower-integer" not in names("integer", pipeline=OWN)
+    assert "lower-integer" not in names("integer", pipeline=OWN, lowering="qdq")
+    found = names("qdq", pipeline=OWN, lowering="integer")
+    assert found.index("lower-integer") == found.index("place-qdq") + 1
+    lowered = OWN.replace("place-qdq", "place-qdq,lower-integer")
+    assert names("qdq", pipeline=lowered).count("lower-integer") == 1
+    assert names("qdq", pipeline=lowered, lowering="integer").count("lower-integer") == 1
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(UsageError, match="--lowering qdq contradicts the pipeline"):
+        names("integer", pipeline=OWN.replace("place-qdq", "place-qdq,lower-integer"), lowering="qdq")
+    with pytest.raises(UsageError, match="--lowering integer needs the pass 'place-qdq'"):
+        names("integer", pipeline="normalize", lowering="integer")
+    with pytest.raises(UsageError, match="--lowering 'integr' is not known\n  hint: did you mean 'integer'"):
+        names("qdq", lowering="integr")
+
+
+def test_other_options_keep_working() -> None:
+    found = names("integer", plan="plan.json", bias_correction=False, calibration_method="mse")
+    assert "apply-plan" in found
+    assert "lower-integer" in found
+    assert "correct-bias" not in found
