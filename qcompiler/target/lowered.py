@@ -12,6 +12,8 @@ from typing import Final
 
 import onnx_ir as ir
 
+from qcompiler.analysis.accumulators import family
+from qcompiler.analysis.code_ranges import CodeRanges
 from qcompiler.ir.operators import operator_name
 from qcompiler.quant.annotations import annotation
 from qcompiler.quant.format import QFormat
@@ -30,9 +32,8 @@ from qcompiler.target.lowered_constants import (
 from qcompiler.target.schema import Fallback, OperatorRule, Target, ZeroPoint
 from qcompiler.target.weights import storage_type
 
-__all__ = ["check_lowered", "family", "is_lowered"]
+__all__ = ["check_lowered", "family", "is_lowered", "stands_for"]
 
-_ENDINGS: Final = ("Shift", "Packed", "Wide")
 _STANDS_FOR: Final = {
     "QAdd": ("Add", "Sub", "Sum"),
     "QAveragePool": ("AveragePool",),
@@ -61,19 +62,19 @@ def is_lowered(model: ir.Model) -> bool:
     return any(node.domain == DOMAIN for node in model.graph)
 
 
-def family(op_type: str) -> str:
-    """An operator's name without the endings of its variants: ``QConvPackedShift`` is a ``QConv``."""
-    for ending in _ENDINGS:
-        op_type = op_type.removesuffix(ending)
-    return op_type
+def stands_for(op_type: str) -> str:
+    """The float operator whose work an operator does; its own family where it serves several (tables, rescales)."""
+    base = family(op_type)
+    return _STANDS_FOR.get(base, (base,))[0]
 
 
 def check_lowered(model: ir.Model, target: Target) -> list[Violation]:
     """Every violation in the main graph, in graph order, those of the model as a whole first."""
     found = [Violation("(model)", reason) for reason in (*header_reasons(model, target), *_functions(model, target))]
+    ranges = CodeRanges()
     for node in model.graph:
         if node.domain == DOMAIN:
-            reasons = _operator_reasons(node, target)
+            reasons = _operator_reasons(node, ranges, target)
         elif node.op_type in _QDQ and not node.domain:
             reasons = _scale_reasons(node, target)
         elif works_on_floats(node):
@@ -98,7 +99,7 @@ def _multiplies(operator: Operator) -> bool:
     return any("multiplier" in name for name in operator.inputs)
 
 
-def _operator_reasons(node: ir.Node, target: Target) -> Iterator[str]:
+def _operator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iterator[str]:
     operator = operators().get(node.op_type)
     if operator is None:
         yield f"{node.op_type} is no operator of {DOMAIN}"
@@ -124,7 +125,7 @@ def _operator_reasons(node: ir.Node, target: Target) -> Iterator[str]:
             yield from table_reasons(name, value, target)
     if "w" in inputs:
         yield from weight_reasons(node, inputs["w"], rules)
-        yield from accumulator_reasons(node, base, inputs, target)
+    yield from accumulator_reasons(node, ranges, target)
     yield from _annotation_reasons(node, target)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.ir.constants import array
 from qcompiler.target.schema import OperatorRule, Target
+
+if TYPE_CHECKING:
+    from qcompiler.analysis.code_ranges import CodeRanges
 
 __all__ = ["accumulator_reasons", "multiplier_reasons", "shift_reasons", "table_reasons", "weight_reasons"]
 
@@ -69,51 +71,17 @@ def weight_reasons(node: ir.Node, value: ir.Value | None, rules: Sequence[Operat
         yield f"its weight has codes {least} to {most}, {widest} holds {widest.minimum} to {widest.maximum}"
 
 
-def accumulator_reasons(
-    node: ir.Node, base: str, inputs: Mapping[str, ir.Value | None], target: Target
-) -> Iterator[str]:
-    """No input may make an accumulator overflow; proven from the stored weights, in any order of adding."""
-    from qcompiler.analysis.code_ranges import CodeRanges
-    from qcompiler.analysis.ranges import order_free_bounds, width
+def accumulator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iterator[str]:
+    """No input may make an accumulator or the product behind it overflow; proven from the stored constants."""
+    from qcompiler.analysis.accumulators import accumulator_of
 
-    data = inputs.get("x")
-    bounds, rows, bias = CodeRanges().of(data), _rows(node, base, inputs), array(inputs.get("bias"))
-    if data is None or bounds is None or rows is None or bias is None or not rows.size:
+    found = accumulator_of(node, ranges, target.integer)
+    if found is None or not found.available:
         return
-    wide = data.dtype == ir.DataType.INT16
-    bits = target.integer.wide_accumulator_bits if wide else target.integer.accumulator_bits
-    if not bits:
-        return
-    low, high = bounds
-    pads = node.attributes.get("pads")
-    if pads is not None and any(pads.as_ints()):
-        zero = int(node.attributes.get_int("x_zero_point", 0) or 0)
-        low, high = min(low, zero), max(high, zero)
-    start = np.broadcast_to(bias.astype(np.int64).reshape(-1), (rows.shape[0],))
-    least, most = order_free_bounds(rows, start, low, high)
-    needed = width(int(least.min()), int(most.max()))
-    if needed > bits:
-        yield f"its accumulator can reach {needed} bits, the target's has {bits}"
-
-
-def _rows(node: ir.Node, base: str, inputs: Mapping[str, ir.Value | None]) -> NDArray[Any] | None:
-    """The weight as one row per output channel; ``None`` where the family keeps it otherwise."""
-    stored = array(inputs.get("w"))
-    if stored is None:
-        return None
-    bits = node.attributes.get_int("bits", 0)
-    if bits:
-        from qcompiler.quant.packing import unpack
-
-        shape = node.attributes["weight_shape"].as_ints()
-        return np.asarray(unpack(stored, bits, tuple(shape))).reshape(shape[0], -1)
-    if base == "QConv":
-        return stored.reshape(stored.shape[0], -1)
-    if base == "QConvTranspose":
-        group = node.attributes.get_int("group", 1)
-        split = stored.reshape(group, stored.shape[0] // group, stored.shape[1], -1)
-        return split.transpose(0, 2, 1, 3).reshape(group * stored.shape[1], -1)
-    return stored.T if base == "QGemm" and stored.ndim == 2 else None
+    if found.head_room < 0:
+        yield f"its accumulator can reach {found.bits} bits, the target's has {found.available}"
+    if found.product_room < 0:
+        yield f"its rescale can reach 2^{found.product_bits - 1}, more than 64 bits hold safely"
 
 
 def _span(values: NDArray[Any]) -> str:
