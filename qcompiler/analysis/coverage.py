@@ -1,8 +1,11 @@
 """Which nodes run on integers, which stayed float and why.
 
 Read off the decisions on the nodes (``qcompiler.quant.state``), before or after Q/DQ nodes were placed. A model
-without decisions, such as one read from a file, is judged by its Q/DQ nodes. Nodes without a floating-point result
-(shapes, indices) are not counted: there is nothing to quantize.
+without decisions, such as one read from a file, is judged by its Q/DQ nodes and its integer operators. Nodes without a
+floating-point result (shapes, indices) are not counted: there is nothing to quantize.
+
+Lowering replaces nodes: what was decided about them is taken down before, and ``without`` says afterwards which of
+them have no integer form after all.
 
 The *fallback share* is the part of the multiply-accumulates that stayed float, in percent; in a model without any,
 the part of the nodes.
@@ -10,18 +13,21 @@ the part of the nodes.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from qcompiler.analysis.work import macs
 from qcompiler.ir.constants import is_constant
+from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.operators import LINEAR
 from qcompiler.quant.state import NodeDecision, node_decision
+from qcompiler.target.lowered import stands_for
 
-__all__ = ["Coverage", "Fallback", "OperatorCoverage", "coverage"]
+__all__ = ["Coverage", "Fallback", "NodeCoverage", "OperatorCoverage", "coverage"]
 
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
@@ -50,16 +56,62 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCoverage:
+    """One node: whether it runs on integers, why not, and its multiply-accumulates."""
+
+    name: str
+    op_type: str
+    integer: bool
+    reason: str
+    macs: int
+
+
+@dataclass(frozen=True)
 class Coverage:
     """What runs on integers.
 
     Attributes:
-        by_operator: One entry per operator, most multiply-accumulates first, then most nodes.
-        fallbacks: Nodes that stayed float, in graph order.
+        nodes: Every node that computes real numbers, in graph order.
     """
 
-    by_operator: tuple[OperatorCoverage, ...]
-    fallbacks: tuple[Fallback, ...]
+    nodes: tuple[NodeCoverage, ...]
+
+    @functools.cached_property
+    def by_operator(self) -> tuple[OperatorCoverage, ...]:
+        """One entry per operator, most multiply-accumulates first, then most nodes."""
+        table: dict[str, list[int]] = {}
+        for node in self.nodes:
+            counts = table.setdefault(node.op_type, [0, 0, 0, 0])
+            side = 0 if node.integer else 1
+            counts[side] += 1
+            counts[side + 2] += node.macs
+        rows = [OperatorCoverage(op_type, *counts) for op_type, counts in table.items()]
+        rows.sort(key=lambda row: (-row.integer_macs - row.float_macs, -row.integer - row.float, row.op_type))
+        return tuple(rows)
+
+    @property
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """Nodes that stayed float, in graph order."""
+        return tuple(
+            Fallback(node.name, node.op_type, node.reason or "no reason given", node.macs)
+            for node in self.nodes
+            if not node.integer
+        )
+
+    def without(self, reasons: Mapping[str, str]) -> Coverage:
+        """The coverage in which more nodes stay float.
+
+        Args:
+            reasons: Why, by node name. A node that is float already keeps the reason it has.
+        """
+        return Coverage(
+            tuple(
+                replace(node, integer=False, reason=reasons[node.name])
+                if node.integer and node.name in reasons
+                else node
+                for node in self.nodes
+            )
+        )
 
     @property
     def integer_nodes(self) -> int:
@@ -102,24 +154,18 @@ def coverage(model: ir.Model, dimensions: Mapping[str, int] | None = None) -> Co
         dimensions: Sizes of symbolic dimensions; those not listed count as 1.
     """
     decided = any(node_decision(node) is not None for node in model.graph)
-    table: dict[str, list[int]] = {}
-    fallbacks: list[Fallback] = []
+    found: list[NodeCoverage] = []
     for node in model.graph:
+        if node.domain == DOMAIN:
+            found.append(NodeCoverage(_name(node), stands_for(node.op_type), True, "", macs(node, dimensions)))
+            continue
         if node.op_type in _QDQ or not _computes_floats(node):
             continue
         decision = node_decision(node) if decided else _from_pairs(node)
-        if decision is None:
-            continue
-        work = macs(node, dimensions)
-        counts = table.setdefault(node.op_type, [0, 0, 0, 0])
-        side = 0 if decision.integer else 1
-        counts[side] += 1
-        counts[side + 2] += work
-        if not decision.integer:
-            fallbacks.append(Fallback(_name(node), node.op_type, decision.reason or "no reason given", work))
-    rows = [OperatorCoverage(op_type, *counts) for op_type, counts in table.items()]
-    rows.sort(key=lambda row: (-row.integer_macs - row.float_macs, -row.integer - row.float, row.op_type))
-    return Coverage(tuple(rows), tuple(fallbacks))
+        if decision is not None:
+            work = macs(node, dimensions)
+            found.append(NodeCoverage(_name(node), node.op_type, decision.integer, decision.reason, work))
+    return Coverage(tuple(found))
 
 
 def _computes_floats(node: ir.Node) -> bool:

@@ -23,7 +23,7 @@ from qcompiler.ir.operators import has_type, operator_name
 from qcompiler.ir.structure import captured
 from qcompiler.quant.functions.definition import DOMAIN
 
-__all__ = ["FloatNode", "IntegerOnly", "Island", "integer_only", "is_lowered"]
+__all__ = ["FloatNode", "IntegerOnly", "Island", "integer_only"]
 
 _FLOATS: Final = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 _FLOAT_ATTRIBUTES: Final = frozenset({ir.AttributeType.FLOAT, ir.AttributeType.FLOATS})
@@ -81,11 +81,6 @@ class IntegerOnly:
     def holds(self) -> bool:
         """Whether everything inside is integer arithmetic without division."""
         return not (self.tensors or self.divisions or self.attributes or self.functions)
-
-
-def is_lowered(model: ir.Model) -> bool:
-    """Whether the main graph has operators of ``ai.qcompiler``."""
-    return any(node.domain == DOMAIN for node in model.graph)
 
 
 def integer_only(model: ir.Model, reasons: Mapping[str, str] | None = None) -> IntegerOnly:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import onnx_ir as ir
+
+from qcompiler.analysis.accumulators import family
+from qcompiler.quant.functions.definition import DOMAIN
 
 __all__ = ["macs", "total_macs"]
 
@@ -18,7 +22,7 @@ def macs(node: ir.Node, dimensions: Mapping[str, int] | None = None) -> int:
         dimensions: Sizes of symbolic dimensions. Those not listed count as 1, so that figures hold per sample; nodes
             whose rank is not known count 0.
     """
-    count = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}.get(node.op_type)
+    count = _COUNTS.get(family(node.op_type) if node.domain == DOMAIN else node.op_type)
     return 0 if count is None or len(node.inputs) < 2 else count(node, dimensions or {})
 
 
@@ -35,13 +39,19 @@ def _shape(value: ir.Value | None, dimensions: Mapping[str, int]) -> tuple[int, 
     )
 
 
+def _weight_shape(node: ir.Node, dimensions: Mapping[str, int]) -> tuple[int, ...] | None:
+    """Shape of the weight; that of packed codes is written on the node."""
+    logical = node.attributes.get("weight_shape")
+    return tuple(logical.as_ints()) if logical is not None else _shape(node.inputs[1], dimensions)
+
+
 def _conv(node: ir.Node, dimensions: Mapping[str, int]) -> int:
-    weight, output = _shape(node.inputs[1], dimensions), _shape(node.outputs[0], dimensions)
+    weight, output = _weight_shape(node, dimensions), _shape(node.outputs[0], dimensions)
     return 0 if weight is None or output is None else math.prod(output) * math.prod(weight[1:])
 
 
 def _conv_transpose(node: ir.Node, dimensions: Mapping[str, int]) -> int:
-    weight, data = _shape(node.inputs[1], dimensions), _shape(node.inputs[0], dimensions)
+    weight, data = _weight_shape(node, dimensions), _shape(node.inputs[0], dimensions)
     return 0 if weight is None or data is None else math.prod(data) * math.prod(weight[1:])
 
 
@@ -57,3 +67,20 @@ def _gemm(node: ir.Node, dimensions: Mapping[str, int]) -> int:
 def _matmul(node: ir.Node, dimensions: Mapping[str, int]) -> int:
     data, output = _shape(node.inputs[0], dimensions), _shape(node.outputs[0], dimensions)
     return 0 if not data or output is None else math.prod(output) * data[-1]
+
+
+def _qgemm(node: ir.Node, dimensions: Mapping[str, int]) -> int:
+    data, weight = _shape(node.inputs[0], dimensions), _weight_shape(node, dimensions)
+    return 0 if not data or weight is None else math.prod(data) * weight[-1]
+
+
+_COUNTS: Final[dict[str, Callable[[ir.Node, Mapping[str, int]], int]]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "QConv": _conv,
+    "QConvTranspose": _conv_transpose,
+    "QGemm": _qgemm,
+    "QMatMul": _matmul,
+}

@@ -25,6 +25,7 @@ from qcompiler.errors import QCompilerError, VerificationError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from qcompiler.analysis.integer_only import IntegerOnly
     from qcompiler.analysis.latency import Latency
     from qcompiler.analysis.quality import Quality
     from qcompiler.pipeline.base import PassRecord
@@ -45,6 +46,7 @@ class Outcome:
         job: What was asked for.
         samples: The data.
         decisions: Plan and coverage.
+        integer: What is float in the written graph; ``None`` where it was not lowered to integer operators.
         records: What each pass did.
         quality: The comparison with the float model.
         latency: Both models' latency, where it was measured.
@@ -62,6 +64,7 @@ class Outcome:
     job: Job
     samples: Samples
     decisions: DecisionWatch
+    integer: IntegerOnly | None
     records: tuple[PassRecord, ...]
     quality: Quality
     latency: Latency | None
@@ -110,6 +113,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         trim()
         graphs = io.load(job.source.path), io.load(staged)
         _check_legality(job, graphs[1], compiled.decisions)
+        integer = _integer_only(job, graphs[1], compiled.decisions)
         quality = _measure(job, staged, samples, graphs, progress)
         latency, reason = _latency(job, staged, samples)
         misses = _misses(job, quality, compiled.decisions)
@@ -122,7 +126,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
             publish(staged, job.output)
     bisection = tuple(compiled.bisect.measurements) if compiled.bisect is not None else ()
     return Outcome(
-        job, samples, compiled.decisions, compiled.records, quality, latency, reason, tuple(misses), published,
+        job, samples, compiled.decisions, integer, compiled.records, quality, latency, reason, tuple(misses), published,
         tuple(files), *parts, bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
     )  # fmt: skip
 
@@ -172,6 +176,13 @@ def _check_legality(job: Job, written: ir.Model, decisions: DecisionWatch) -> No
             f"the compiled model is not legal on {job.target.name}: {shown}{more}",
             hint="--exclude the nodes it names, or choose another format",
         )
+
+
+def _integer_only(job: Job, written: ir.Model, decisions: DecisionWatch) -> IntegerOnly | None:
+    """What is float in a graph that was to become integer."""
+    from qcompiler.analysis.integer_only import integer_only
+
+    return integer_only(written, decisions.islands) if job.lowering == "integer" else None
 
 
 def _measure(

@@ -1,4 +1,7 @@
-"""The decisions of a compile, taken down at the last moment they exist: before they become Q/DQ nodes."""
+"""The decisions of a compile, taken down at the last moment they exist: before they become Q/DQ nodes.
+
+Lowering may leave nodes in float that were decided to be integer; what it says about them is added.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from qcompiler.quant import plan
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from qcompiler.pipeline.base import Context, Pass
+    from qcompiler.pipeline.base import Context, Pass, PassRecord
 
 __all__ = ["DecisionWatch"]
 
@@ -25,16 +28,19 @@ class DecisionWatch(Observer):
     Attributes:
         plan: Every decision, as ``plan.json`` has it.
         coverage: What runs on integers, what stays float and why.
+        islands: Why nodes have no integer form, by name; empty where nothing was lowered.
     """
 
     def __init__(self) -> None:
         self.plan: dict[str, Any] = {}
         self.coverage: Coverage | None = None
+        self.islands: dict[str, str] = {}
 
     @property
     def floating(self) -> frozenset[str]:
         """Names of the nodes that stay float."""
-        return frozenset(name for name, entry in self.plan.get("nodes", {}).items() if not entry["integer"])
+        decided = (name for name, entry in self.plan.get("nodes", {}).items() if not entry["integer"])
+        return frozenset((*decided, *self.islands))
 
     def before(self, pass_: Pass, model: ir.Model, ctx: Context) -> None:
         """Take everything down when decisions are about to become nodes."""
@@ -42,3 +48,11 @@ class DecisionWatch(Observer):
             names = {"target": ctx.target.name} if ctx.target is not None else {}
             self.plan = {"schema": plan.SCHEMA, **names, "format": ctx.format, **plan.dump(model)}
             self.coverage = coverage(model)
+
+    def after(self, pass_: Pass, model: ir.Model, ctx: Context, record: PassRecord) -> None:
+        """Take down what lowering left in float."""
+        del model, ctx
+        if Fact.LOWERED in pass_.provides:
+            self.islands |= {skip.node.rpartition(" (")[0] or skip.node: skip.reason for skip in record.skips}
+            if self.coverage is not None:
+                self.coverage = self.coverage.without(self.islands)

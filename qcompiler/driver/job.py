@@ -59,6 +59,11 @@ class Job:
     output: Path
     cache_dir: Path | None
 
+    @property
+    def lowering(self) -> str:
+        """The form in which the quantized graph is written: ``qdq`` or ``integer``."""
+        return lowering_of(self.pipeline.passes)
+
     def effective(self) -> dict[str, str]:
         """The configuration in force, by option name, as text to echo and to report."""
         options = self.options
@@ -89,7 +94,7 @@ class Job:
 
     def _lowering_text(self) -> str:
         own_choice = self.options.lowering is None and self.options.pipeline in (None, "default")
-        return f"{lowering_of(self.pipeline.passes)}{' (default of the profile)' if own_choice else ''}"
+        return f"{self.lowering}{' (default of the profile)' if own_choice else ''}"
 
     def _method_text(self) -> str:
         methods = [str(getattr(item, "method", "")) for item in self.pipeline.passes if item.name == "calibrate"]

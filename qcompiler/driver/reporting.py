@@ -35,6 +35,7 @@ def report_of(outcome: Outcome) -> Report:
         evaluation=build.data_part(samples.evaluation, held_out=samples.held_out, notes=samples.notes),
         passes=build.pass_parts(outcome.records),
         coverage=build.coverage_part(coverage) if coverage is not None else None,
+        integer=build.integer_part(outcome.integer) if outcome.integer is not None else None,
         quality=build.quality_part(outcome.quality),
         bisect=tuple(BisectPart(item.text, _number(item.figure)) for item in outcome.bisection),
         warnings=tuple(_warnings(outcome)),

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qcompiler.report.measured import (
     CoveragePart,
     FallbackPart,
+    FloatNodePart,
+    IntegerPart,
     IntervalPart,
+    IslandPart,
     LatencyPart,
     LayerPart,
     OperatorPart,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qcompiler.analysis.coverage import Coverage
+    from qcompiler.analysis.integer_only import FloatNode, IntegerOnly
     from qcompiler.analysis.latency import Latency
     from qcompiler.analysis.quality import Quality
     from qcompiler.calibration.data import Dataset
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "coverage_part",
     "data_part",
+    "integer_part",
     "latency_part",
     "model_part",
     "pass_parts",
@@ -122,6 +127,26 @@ def coverage_part(coverage: Coverage) -> CoveragePart:
         by_operator=tuple(_same(OperatorPart, item) for item in coverage.by_operator),
         fallbacks=tuple(_same(FallbackPart, item) for item in coverage.fallbacks),
     )
+
+
+def integer_part(found: IntegerOnly) -> IntegerPart:
+    """What is float in an integer graph."""
+    return IntegerPart(
+        holds=found.holds,
+        float_tensors=len(found.tensors),
+        islands=tuple(
+            IslandPart(_float_nodes(island.nodes), island.tensors, island.reasons) for island in found.islands
+        ),
+        before=_float_nodes(found.head),
+        after=_float_nodes(found.tail),
+        divisions=found.divisions,
+        float_attributes=found.attributes,
+        functions=found.functions,
+    )
+
+
+def _float_nodes(nodes: Iterable[FloatNode]) -> tuple[FloatNodePart, ...]:
+    return tuple(_same(FloatNodePart, node) for node in nodes)
 
 
 def quality_part(quality: Quality) -> QualityPart:

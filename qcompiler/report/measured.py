@@ -8,7 +8,10 @@ __all__ = [
     "BisectPart",
     "CoveragePart",
     "FallbackPart",
+    "FloatNodePart",
+    "IntegerPart",
     "IntervalPart",
+    "IslandPart",
     "LatencyPart",
     "LayerPart",
     "OperatorPart",
@@ -71,6 +74,54 @@ class CoveragePart:
     fallback_share: float
     by_operator: tuple[OperatorPart, ...]
     fallbacks: tuple[FallbackPart, ...]
+
+
+@dataclass(frozen=True)
+class FloatNodePart:
+    """A node that computes real numbers in a graph that was lowered to integers."""
+
+    name: str
+    op_type: str
+
+
+@dataclass(frozen=True)
+class IslandPart:
+    """Connected float nodes between integers.
+
+    Attributes:
+        nodes: The nodes, in graph order.
+        tensors: Float tensors that they read and write between the integers.
+        reasons: Why they have no integer form.
+    """
+
+    nodes: tuple[FloatNodePart, ...]
+    tensors: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IntegerPart:
+    """Whether the written graph is integer between its first QuantizeLinear and its last DequantizeLinear.
+
+    Attributes:
+        holds: Whether nothing inside is float and nothing divides.
+        float_tensors: Float tensors inside: behind a QuantizeLinear and before another one.
+        islands: The nodes that make them.
+        before: Float nodes before the first QuantizeLinear.
+        after: Float nodes behind the last DequantizeLinear.
+        divisions: Nodes inside that divide integers.
+        float_attributes: Float attributes of integer nodes inside.
+        functions: What is float, or divides, in bodies of functions.
+    """
+
+    holds: bool
+    float_tensors: int
+    islands: tuple[IslandPart, ...]
+    before: tuple[FloatNodePart, ...]
+    after: tuple[FloatNodePart, ...]
+    divisions: tuple[str, ...] = ()
+    float_attributes: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

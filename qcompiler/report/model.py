@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from qcompiler.report.measured import BisectPart, CoveragePart, QualityPart, SizePart, TimingPart, UnmeasuredPart
+from qcompiler.report.measured import (
+    BisectPart,
+    CoveragePart,
+    IntegerPart,
+    QualityPart,
+    SizePart,
+    TimingPart,
+    UnmeasuredPart,
+)
 from qcompiler.report.parts import DataPart, GatesPart, ModelPart, PassPart, TargetPart
 
 __all__ = ["SCHEMA", "Report"]
@@ -36,6 +44,7 @@ class Report:
         evaluation: What was measured on.
         passes: What was done, in order.
         coverage: What runs on integers; ``None`` where nothing was quantized.
+        integer: Whether the written graph is integer only; ``None`` where it was not lowered to integer operators.
         quality: How close the result is; ``None`` where it was not measured.
         size: Sizes.
         gates: Gates and misses.
@@ -57,6 +66,7 @@ class Report:
     evaluation: DataPart | None = None
     passes: tuple[PassPart, ...] = ()
     coverage: CoveragePart | None = None
+    integer: IntegerPart | None = None
     quality: QualityPart | None = None
     bisect: tuple[BisectPart, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from qcompiler.report.measured import CoveragePart, OutputPart, QualityPart
+    from qcompiler.report.measured import CoveragePart, FloatNodePart, IntegerPart, OutputPart, QualityPart
 
 __all__ = ["terminal"]
 
 _OUTPUTS, _OPERATORS, _REASONS, _LAYERS = 6, 8, 4, 5
+_ISLANDS, _NAMES = 3, 6
 _LEVELS = ((30.0, "green"), (15.0, "yellow"), (float("-inf"), "red"))
 
 
@@ -29,6 +30,8 @@ def terminal(report: Report, console: Console) -> None:
         _quality(report, report.quality, console)
     if report.coverage is not None:
         _coverage(report.coverage, console)
+    if report.integer is not None:
+        _integer(report.integer, console)
     _cost(report, console)
     _notices(report, console)
 
@@ -142,6 +145,28 @@ def _coverage(coverage: CoveragePart, console: Console) -> None:
     if more := len(rows[_OPERATORS:]):
         console.print(_text((f"  … and {more} more operator{'s' if more > 1 else ''}", "dim")))
     _reasons(coverage, console)
+
+
+def _integer(integer: IntegerPart, console: Console) -> None:
+    """One line where everything inside is integer; where not, what is not and why."""
+    inside = count_text(integer.float_tensors, "float tensor")
+    lines = [("  integer-only: ", "green" if integer.holds else "yellow", f"{inside} inside")]
+    for island in integer.islands[:_ISLANDS]:
+        why = f": {'; '.join(island.reasons[:2])}" if island.reasons else ""
+        lines.append(("  float inside: ", "yellow", f"{_nodes(island.nodes)}{why}"))
+    if more := len(integer.islands[_ISLANDS:]):
+        lines.append(("", "", f"… and {more} more island{'s' if more > 1 else ''} (--report has all)"))
+    named = (("divides inside: ", integer.divisions), ("float attributes: ", integer.float_attributes),
+             ("not integer: ", integer.functions))  # fmt: skip
+    lines += [(f"  {head}", "yellow", ", ".join(items[:_NAMES])) for head, items in named if items]
+    around = (("float before: ", integer.before), ("float after: ", integer.after))
+    lines += [(f"  {head}", "dim", _nodes(nodes)) for head, nodes in around if nodes]
+    console.print(_list(lines))
+
+
+def _nodes(nodes: tuple[FloatNodePart, ...]) -> str:
+    more = f", … {len(nodes) - _NAMES} more" if len(nodes) > _NAMES else ""
+    return ", ".join(f"{node.name} ({node.op_type})" for node in nodes[:_NAMES]) + more
 
 
 def _share(share: float) -> str:

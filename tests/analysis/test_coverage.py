@@ -109,3 +109,32 @@ def test_the_runtimes_graph_has_the_integer_kernel(parse: Parse, tmp_path: Path)
     assert census["MatMul"] == 1
     assert left(census) == 2
     assert float_nodes(path) == ["second"]
+
+
+def test_what_lowering_leaves_in_float_moves_over(network: ir.Model) -> None:
+    for node in network.graph:
+        set_node_decision(node, NodeDecision(node.name != "depthwise", "excluded" if node.name == "depthwise" else ""))
+    before = coverage(network)
+    after = before.without({"gemm": "its scale vanishes", "depthwise": "it was left in float", "nobody": "none"})
+    assert before.float_nodes == 1
+    assert [(item.node, item.reason) for item in after.fallbacks] == [
+        ("depthwise", "excluded"), ("gemm", "its scale vanishes"),
+    ]  # fmt: skip
+    assert after.share_macs == pytest.approx(100 * 64 * 4 * 27 / (64 * 4 * 36 + 1280))
+
+
+LOWERED = """<ir_version: 10, opset_import: ["" : 21, "ai.qcompiler" : 1]>
+m (int8[1,3,8,8] x, int8[4,3,3,3] w, int8[5,8] p) => (int8[1,7] y) <int8[1,5] a> {
+  [conv] c = ai.qcompiler.QConvShift(x, w)
+  [gemm] g = ai.qcompiler.QGemmPacked<weight_shape=[5,7]>(a, p)
+  [table] y = ai.qcompiler.QLookup(g, g)
+}
+"""
+
+
+def test_integer_operators_count_as_what_they_do(parse: Parse) -> None:
+    model = parse(LOWERED)
+    next(iter(model.graph)).outputs[0].shape = ir.Shape([1, 4, 6, 6])
+    assert [(row.op_type, row.integer, row.integer_macs) for row in coverage(model).by_operator] == [
+        ("Conv", 1, 36 * 4 * 27), ("Gemm", 1, 35), ("QLookup", 1, 0),
+    ]  # fmt: skip

@@ -8,7 +8,10 @@ from qcompiler.report.measured import (
     BisectPart,
     CoveragePart,
     FallbackPart,
+    FloatNodePart,
+    IntegerPart,
     IntervalPart,
+    IslandPart,
     LatencyPart,
     LayerPart,
     OperatorPart,
@@ -52,6 +55,10 @@ def full_report() -> Report:
             30, 2, 93.75, 99.5, 0.5, (OperatorPart("Conv", 14, 0, 10_000_000, 0), OperatorPart("Softmax", 0, 2, 0, 0)),
             (FallbackPart("softmax", "Softmax", "it makes a graph output: 8-bit probabilities would tie", 0),
              FallbackPart("softmax2", "Softmax", "it makes a graph output: 8-bit probabilities would tie", 0)),
+        ),
+        integer=IntegerPart(
+            False, 3, (IslandPart((FloatNodePart("sine", "Sin"),), 3, ("Sin has no integer form",)),),
+            (FloatNodePart("embedding", "Gather"),), (FloatNodePart("softmax", "Softmax"),), ("split",),
         ),
         quality=QualityPart(
             "sqnr", "dB", True, 27.5, 16,

@@ -33,6 +33,20 @@ def test_everything_that_matters_is_there(full_report: Report) -> None:
         assert words in text, words
 
 
+def test_what_is_float_between_integers_is_named(full_report: Report) -> None:
+    text = shown(full_report)
+    for words in (
+        "integer-only: 3 float tensors inside", "float inside: sine (Sin): Sin has no integer form",
+        "float before: embedding (Gather)", "float after: softmax (Softmax)", "divides inside: split",
+    ):  # fmt: skip
+        assert re.sub(" +", " ", words) in re.sub(" +", " ", text), words
+    assert full_report.integer is not None
+    crowded = replace(full_report.integer, islands=full_report.integer.islands * 9, after=full_report.integer.after * 9)
+    text = shown(replace(full_report, integer=crowded))
+    assert "6 more islands" in text
+    assert "3 more" in text
+
+
 def test_it_fits_a_screen(full_report: Report) -> None:
     operators = tuple(OperatorPart(f"Op{i}", 3, 0, 0, 0) for i in range(30))
     assert full_report.coverage is not None
