@@ -24,8 +24,6 @@ __all__ = ["LOWERINGS"]
 _EPSILON: Final = 1e-5
 """What ONNX adds under the root where a node does not say."""
 
-_LIMITS: Final = MappingProxyType({ir.DataType.INT8: np.iinfo(np.int8), ir.DataType.INT16: np.iinfo(np.int16)})
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Norm:
@@ -110,19 +108,18 @@ def _row_shape(value: ir.Value, dimensions: int, gamma: NDArray[Any]) -> tuple[i
 
 def _limits(codes: Codes) -> norm_parameters.Codes:
     """The codes as far as the arithmetic must hold them: all of the type, whatever a clamp says."""
-    limits = _LIMITS[codes.dtype]
+    limits = np.iinfo(codes.dtype.numpy())
     return norm_parameters.Codes(codes.scale, codes.zero_point, int(limits.min), int(limits.max))
 
 
 def _emit(norm: _Norm, found: NormParameters, emitter: Emitter, op_type: str, own: Mapping[str, int]) -> ir.Value:
     output = norm.site.output
     low, high = norm.site.clamp()
-    constants = {"multiplier": found.multiplier, "bias": found.bias, "shift": found.shift}
-    if op_type == "QRMSNormalization":
-        del constants["bias"]
+    names = ("multiplier", "bias", "shift") if op_type == "QLayerNormalization" else ("multiplier", "shift")
+    constants = [emitter.constant(f"{output.of}_{name}", getattr(found, name)) for name in names]
     result = emitter.emit(
         op_type,
-        [norm.data.value, *(emitter.constant(f"{output.of}_{name}", array) for name, array in constants.items())],
+        [norm.data.value, *constants],
         {
             "axes": list(norm.axes),
             **own,
