@@ -21,7 +21,7 @@ from qcompiler.ir.patterns import integer, integers
 from qcompiler.passes.lower.site import Codes, Site, Weight, dequantizer
 from qcompiler.quant.operators import BIAS_INPUT, WEIGHT_INPUT
 
-__all__ = ["Product", "product_of", "rows_of"]
+__all__ = ["Product", "exact_real", "product_of", "rows_of"]
 
 _STORED: Final = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
 
@@ -161,9 +161,9 @@ def _bias(site: Site, channels: int) -> NDArray[np.float64]:
     operands = [site.node.inputs[BIAS_INPUT]] if len(site.node.inputs) > BIAS_INPUT else []
     for node in site.absorbed:
         if node.op_type == "Add":
-            operands += [item for item in node.inputs if _real(item) is not None]
+            operands += [item for item in node.inputs if exact_real(item) is not None]
     for operand in operands:
-        content = _real(operand)
+        content = exact_real(operand)
         if content is None or not content.size:
             continue
         if content.size in (1, channels):
@@ -176,7 +176,7 @@ def _bias(site: Site, channels: int) -> NDArray[np.float64]:
     return total
 
 
-def _real(value: ir.Value | None) -> NDArray[np.float64] | None:
+def exact_real(value: ir.Value | None) -> NDArray[np.float64] | None:
     """A constant as float64; integer codes are scaled in 64 bits, so that a bias keeps all of its 32."""
     node = dequantizer(value)
     if node is None:
