@@ -12,6 +12,7 @@ import onnx_ir as ir
 from qcompiler.errors import PassError
 from qcompiler.ir.operators import schema
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
+from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.version import version
 
 __all__ = ["Finalize"]
@@ -20,6 +21,8 @@ _OPSET: Final = 20
 _HIGHEST_OPSET: Final = 25
 _IR: Final = 9
 _IR_FROM_OPSET_21: Final = 10
+_IR_OF_METADATA: Final = 10
+"""First IR version in which values carry metadata: what codes mean is written there."""
 _TYPES_FROM: Final = {
     ir.DataType.INT4: (21, 10),
     ir.DataType.UINT4: (21, 10),
@@ -62,7 +65,7 @@ def _remove_unused(model: ir.Model, ctx: Context) -> None:
     for value in [value for value in model.graph.initializers.values() if not value.uses()]:
         if not value.is_graph_output() and not value.is_graph_input():
             ctx.edit.remove_initializer(value)
-    called = {node.op_identifier() for node in _nodes(model)}
+    called = _called(model)
     for key in [key for key in model.functions if key not in called]:
         del model.functions[key]
         ctx.edit.touch()
@@ -72,6 +75,18 @@ def _remove_unused(model: ir.Model, ctx: Context) -> None:
         ctx.edit.touch()
 
 
+def _called(model: ir.Model) -> set[ir.OperatorIdentifier]:
+    """Identifiers of all operators that the main graph uses, directly or in bodies of functions."""
+    called: set[ir.OperatorIdentifier] = set()
+    waiting = {node.op_identifier() for node in model.graph.all_nodes()}
+    while waiting:
+        key = waiting.pop()
+        called.add(key)
+        if key in model.functions:
+            waiting |= {node.op_identifier() for node in model.functions[key].all_nodes()} - called
+    return called
+
+
 def _set_versions(model: ir.Model, ctx: Context) -> None:
     """Lower opset and IR version as far as the operators' definitions and the element types allow."""
     opset, ir_version = _OPSET, _IR
@@ -79,17 +94,29 @@ def _set_versions(model: ir.Model, ctx: Context) -> None:
         wanted = _TYPES_FROM.get(dtype, (_OPSET, _IR))
         opset, ir_version = max(opset, wanted[0]), max(ir_version, wanted[1])
     current = model.opset_imports.get("", _OPSET)
-    opset = max([opset, *(_needed(node, current) for node in _nodes(model) if node.domain == "")])
+    nodes = [*model.graph.all_nodes(), *(node for function in _foreign(model) for node in function.all_nodes())]
+    opset = max([opset, *(_needed(node, current) for node in nodes if node.domain == "")])
     if opset > _HIGHEST_OPSET:
         raise PassError(f"the result needs opset {opset}; runtimes are known to read up to {_HIGHEST_OPSET}")
-    if model.functions:
+    if _foreign(model):
         opset = max(opset, current)  # bodies import their own operator set; it must be the same
     if opset > _OPSET:
         ir_version = max(ir_version, _IR_FROM_OPSET_21)
+    if DOMAIN in model.opset_imports:
+        ir_version = max(ir_version, _IR_OF_METADATA)
     if (current, model.ir_version) != (opset, ir_version):
         model.graph.opset_imports[""] = opset
         model.ir_version = ir_version
         ctx.edit.touch()
+    for key, function in model.functions.items():
+        if key[0] == DOMAIN and function.opset_imports.get("") != opset:
+            function.opset_imports[""] = opset
+            ctx.edit.touch()
+
+
+def _foreign(model: ir.Model) -> list[ir.Function]:
+    """Functions that are not ours. Bodies of ``ai.qcompiler`` mean the same in every operator set from 18 to 25."""
+    return [function for key, function in model.functions.items() if key[0] != DOMAIN]
 
 
 def _needed(node: ir.Node, current: int) -> int:

@@ -8,7 +8,8 @@
       conv: %a: float32[N,8,8,8]{u8 s=0.05 zp=3} = Conv(%x, %w{float}, %b) pads=[1, 1, 1, 1] !integer
 
 Decisions stand in braces after the value that carries them, or after an operand where the edge has its own; what was
-decided on a node stands after ``!``. Weights are shown by a digest of their bytes, or by value up to 8 elements.
+decided on a node stands after ``!``. What codes of an integer graph mean stands in angle brackets: ``<of s=… zp=…>``.
+Weights are shown by a digest of their bytes, or by value up to 8 elements.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.quant import state
+from qcompiler.quant.annotations import annotation
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import TensorQuant
 
 __all__ = ["digest", "render"]
 
+_OWN_DOMAIN = "ai.qcompiler"
 _SHORT = 8
 _DIGEST = "qcompiler.digest"
 
@@ -43,9 +46,10 @@ def render(model: ir.Model, *, weights: Literal["digest", "shape"] = "digest") -
     for function in model.functions.values():
         head = ", ".join(_value(value) for value in function.inputs)
         results = ", ".join(_value(value) for value in function.outputs)
-        lines.append(f"function {function.domain}::{function.name}({head}) -> ({results})")
-        for node in function:
-            lines += _node_lines(node, weights, "  ")
+        body = [line for node in function for line in _node_lines(node, weights, "  ")]
+        line = f"function {function.domain}::{function.name}({head}) -> ({results})"
+        ours = function.domain == _OWN_DOMAIN  # defined by the operator set, and long: a digest says enough
+        lines += [f"{line} #{_text_digest(body)}"] if ours else [line, *body]
     return "\n".join(lines) + "\n"
 
 
@@ -57,6 +61,10 @@ def digest(tensor: ir.TensorProtocol) -> str:
         known = hashlib.sha256(data).hexdigest()[:8]
         tensor.meta[_DIGEST] = known
     return known
+
+
+def _text_digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 
 def _graph_lines(graph: ir.Graph, kind: str, weights: str, indent: str) -> Iterator[str]:
@@ -96,6 +104,9 @@ def _value(value: ir.Value) -> str:
         dtype = value.dtype
         text += f": {dtype.name.lower() if dtype is not None else value.type}"
         text += f"[{','.join(_dimension(size) for size in value.shape)}]" if value.shape is not None else "[...]"
+    meaning = annotation(value)
+    if meaning is not None:
+        text += f"<{meaning.of} s={meaning.scale:.9g} zp={meaning.zero_point}>"
     quant = state.value_quant(value)
     return text if quant is None else f"{text}{{{_quant(quant)}}}"
 

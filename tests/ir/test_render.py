@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import onnx_ir as ir
 from qcompiler.ir import io
 from qcompiler.ir.render import render
 from qcompiler.quant import state
+from qcompiler.quant.annotations import Annotation, annotate
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.functions.catalogue import attach
 from qcompiler.quant.params import params_from_range
 from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
 
@@ -89,3 +92,17 @@ def test_per_channel_parameters_are_abbreviated_but_distinct(small_cnn: ir.Model
     first, second = text([1, 2, 3, 4]), text([1, 3, 2, 4])
     assert "s=0.00787401572..0.0314960629 zp=0..0 #" in first
     assert first != second
+
+
+def test_codes_say_what_they_mean_and_our_functions_are_short(parse: Callable[[str], ir.Model]) -> None:
+    model = parse("""<ir_version: 10, opset_import: ["" : 21, "ai.qcompiler" : 1]>
+m (int8[2] x, int32 b, uint8 c) => (int8[2] y) {
+  y = ai.qcompiler.Requantize<x_zero_point=0, y_zero_point=0, to=3, low=-128, high=127>(x, b, c)
+}""")
+    annotate(model.graph.outputs[0], Annotation("conv1", 0.25, -3))
+    attach(model)
+    text = render(model)
+    assert "%y: int8[2]<conv1 s=0.25 zp=-3> = ai.qcompiler::Requantize(%x, %b, %c)" in text
+    (function,) = [line for line in text.splitlines() if line.startswith("function")]
+    assert re.fullmatch(r"function ai\.qcompiler::Requantize\(.*\) -> \(%y\) #[0-9a-f]{8}", function)
+    assert text.rstrip().endswith(function)

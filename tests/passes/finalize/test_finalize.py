@@ -18,6 +18,9 @@ from qcompiler.ir.edit import Edit
 from qcompiler.ir.render import render
 from qcompiler.passes.finalize.finalize import Finalize
 from qcompiler.pipeline.base import Context
+from qcompiler.quant.functions.catalogue import attach
+from qcompiler.runtime import interpret
+from qcompiler.runtime.interpreter import Interpreter
 
 
 def run(model: ir.Model) -> int:
@@ -121,3 +124,44 @@ def test_codes_that_a_float_node_moves_load(parse: Callable[[str], ir.Model], tm
     assert result.model.opset_imports[""] == 20
     assert "Slice" in {node.op_type for node in result.model.graph}
     onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"]).run(None, feeds[0])
+
+
+CALLS = """<ir_version: 13, opset_import: ["" : 23, "ai.qcompiler" : 1]>
+m (float[N,4] x) => (float[N,4] y) <float s = {0.1}, %s z = {3}, int32 b = {1073741824}, uint8 c = {30}> {
+  q = QuantizeLinear(x, s, z)
+  w = ai.qcompiler.Requantize<x_zero_point=3, y_zero_point=3, to=%d, low=-128, high=127>(q, b, c)
+  y = DequantizeLinear(w, s, z)
+}"""
+
+
+@pytest.mark.parametrize(("dtype", "number", "opset"), [("int8", 3, 20), ("int16", 5, 21)])
+def test_functions_of_ours_follow_the_graph(
+    parse: Callable[[str], ir.Model], dtype: str, number: int, opset: int, tmp_path: Path
+) -> None:
+    model = parse(CALLS % (dtype, number))
+    attach(model)
+    used = [key[1] for key in model.functions]
+    unused = model.functions["ai.qcompiler", "Requantize", ""].clone()
+    unused.name = "Leftover"
+    model.functions[unused.identifier()] = unused
+    feed = {"x": np.linspace(-9, 9, 8, dtype=np.float32).reshape(2, 4)}
+    before = Interpreter(model).run(feed)["y"]
+    run(model)
+    assert [key[1] for key in model.functions] == used
+    assert (model.opset_imports, model.ir_version) == ({"": opset, "ai.qcompiler": 1}, 10)
+    assert {function.opset_imports[""] for function in model.functions.values()} == {opset}
+    assert run(model) == 0
+    io.save(model, tmp_path / "m.onnx")
+    onnx.checker.check_model(tmp_path / "m.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, feed)[0], before)
+    np.testing.assert_array_equal(interpret(tmp_path / "m.onnx", feed)[0], before)
+
+
+def test_functions_of_others_keep_their_operator_set(parse: Callable[[str], ir.Model]) -> None:
+    model = parse("""<ir_version: 10, opset_import: ["" : 21, "local" : 1]>
+m (float[2] x) => (float[2] y) { y = local.twice(x) }
+<domain: "local", opset_import: ["" : 21]> twice (a) => (b) { b = Add(a, a) }""")
+    run(model)
+    assert model.opset_imports[""] == 21
+    assert next(iter(model.functions.values())).opset_imports[""] == 21
