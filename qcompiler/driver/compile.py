@@ -25,6 +25,7 @@ from qcompiler.errors import QCompilerError, VerificationError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from qcompiler.analysis.accumulators import Accumulator
     from qcompiler.analysis.integer_only import IntegerOnly
     from qcompiler.analysis.latency import Latency
     from qcompiler.analysis.quality import Quality
@@ -47,6 +48,7 @@ class Outcome:
         samples: The data.
         decisions: Plan and coverage.
         integer: What is float in the written graph; ``None`` where it was not lowered to integer operators.
+        accumulators: What its accumulators can reach; ``None`` likewise.
         records: What each pass did.
         quality: The comparison with the float model.
         latency: Both models' latency, where it was measured.
@@ -65,6 +67,7 @@ class Outcome:
     samples: Samples
     decisions: DecisionWatch
     integer: IntegerOnly | None
+    accumulators: tuple[Accumulator, ...] | None
     records: tuple[PassRecord, ...]
     quality: Quality
     latency: Latency | None
@@ -114,6 +117,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         graphs = io.load(job.source.path), io.load(staged)
         _check_legality(job, graphs[1], compiled.decisions)
         integer = _integer_only(job, graphs[1], compiled.decisions)
+        sums = _accumulators(job, graphs[1])
         quality = _measure(job, staged, samples, graphs, progress)
         latency, reason = _latency(job, staged, samples)
         misses = _misses(job, quality, compiled.decisions)
@@ -126,8 +130,8 @@ def execute(job: Job, progress: Progress) -> Outcome:
             publish(staged, job.output)
     bisection = tuple(compiled.bisect.measurements) if compiled.bisect is not None else ()
     return Outcome(
-        job, samples, compiled.decisions, integer, compiled.records, quality, latency, reason, tuple(misses), published,
-        tuple(files), *parts, bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
+        job, samples, compiled.decisions, integer, sums, compiled.records, quality, latency, reason, tuple(misses),
+        published, tuple(files), *parts, bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
     )  # fmt: skip
 
 
@@ -183,6 +187,13 @@ def _integer_only(job: Job, written: ir.Model, decisions: DecisionWatch) -> Inte
     from qcompiler.analysis.integer_only import integer_only
 
     return integer_only(written, decisions.islands) if job.lowering == "integer" else None
+
+
+def _accumulators(job: Job, written: ir.Model) -> tuple[Accumulator, ...] | None:
+    """What the accumulators of an integer graph can reach."""
+    from qcompiler.analysis.accumulators import accumulators
+
+    return tuple(accumulators(written, job.target.integer)) if job.lowering == "integer" else None
 
 
 def _measure(

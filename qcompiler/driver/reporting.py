@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from qcompiler.report import build
+from qcompiler.report.accumulators import accumulators_part
 from qcompiler.report.measured import BisectPart, TimingPart, UnmeasuredPart
 from qcompiler.report.model import Report
 from qcompiler.report.parts import GatesPart, TargetPart
@@ -36,6 +37,7 @@ def report_of(outcome: Outcome) -> Report:
         passes=build.pass_parts(outcome.records),
         coverage=build.coverage_part(coverage) if coverage is not None else None,
         integer=build.integer_part(outcome.integer) if outcome.integer is not None else None,
+        accumulators=accumulators_part(outcome.accumulators) if outcome.accumulators is not None else None,
         quality=build.quality_part(outcome.quality),
         bisect=tuple(BisectPart(item.text, _number(item.figure)) for item in outcome.bisection),
         warnings=tuple(_warnings(outcome)),

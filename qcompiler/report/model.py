@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from qcompiler.report.accumulators import AccumulatorsPart
 from qcompiler.report.measured import (
     BisectPart,
     CoveragePart,
@@ -45,6 +46,7 @@ class Report:
         passes: What was done, in order.
         coverage: What runs on integers; ``None`` where nothing was quantized.
         integer: Whether the written graph is integer only; ``None`` where it was not lowered to integer operators.
+        accumulators: What its accumulators can reach; ``None`` where it was not lowered to integer operators.
         quality: How close the result is; ``None`` where it was not measured.
         size: Sizes.
         gates: Gates and misses.
@@ -67,6 +69,7 @@ class Report:
     passes: tuple[PassPart, ...] = ()
     coverage: CoveragePart | None = None
     integer: IntegerPart | None = None
+    accumulators: AccumulatorsPart | None = None
     quality: QualityPart | None = None
     bisect: tuple[BisectPart, ...] = ()
     warnings: tuple[str, ...] = ()

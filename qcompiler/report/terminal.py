@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from qcompiler.report.accumulators import summary
 from qcompiler.report.model import Report
 from qcompiler.report.words import bytes_text, count_text, figure_text, milliseconds, percent, speed_text
 
@@ -32,6 +33,8 @@ def terminal(report: Report, console: Console) -> None:
         _coverage(report.coverage, console)
     if report.integer is not None:
         _integer(report.integer, console)
+    if report.accumulators is not None and (line := summary(report.accumulators)):
+        console.print(_list([("  accumulators: ", "green", line)]))
     _cost(report, console)
     _notices(report, console)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qcompiler.report.accumulators import AccumulatorPart, AccumulatorsPart
 from qcompiler.report.measured import (
     BisectPart,
     CoveragePart,
@@ -55,6 +56,10 @@ def full_report() -> Report:
             30, 2, 93.75, 99.5, 0.5, (OperatorPart("Conv", 14, 0, 10_000_000, 0), OperatorPart("Softmax", 0, 2, 0, 0)),
             (FallbackPart("softmax", "Softmax", "it makes a graph output: 8-bit probabilities would tie", 0),
              FallbackPart("softmax2", "Softmax", "it makes a graph output: 8-bit probabilities would tie", 0)),
+        ),
+        accumulators=AccumulatorsPart(
+            "conv1", 7, 59, (AccumulatorPart("conv1", "QConv", -9_000_000, 8_000_000, 25, 32, 7, 59),
+                              AccumulatorPart("scores", "QMatMul", -65_025, 65_025, 18, 32, 14, 52, 33_025)),
         ),
         integer=IntegerPart(
             False, 3, (IslandPart((FloatNodePart("sine", "Sin"),), 3, ("Sin has no integer form",)),),
