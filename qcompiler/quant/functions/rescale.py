@@ -10,7 +10,7 @@ import onnx_ir as ir
 from qcompiler.quant.functions.definition import Operator, TensorType, broadcast
 from qcompiler.quant.integer import dyadic
 
-__all__ = ["CLAMP", "OPERATORS", "call", "infer_rescaled"]
+__all__ = ["CLAMP", "OPERATORS", "ROUND_AND_CLAMP", "call", "infer_rescaled"]
 
 CLAMP: Final = {"y_zero_point": "int", "to": "int", "low": "int", "high": "int"}
 """Attributes of everything that ends with a rescale."""
@@ -39,7 +39,7 @@ product = Cast <to = 7> (moved)
 
 # Not Clip, Min or Max: ONNX Runtime 1.24 to 1.31 compares only parts of 64-bit integers there.
 # 2^62 makes every product positive, so that an unsigned shift is the arithmetic one; 2^(62-c) takes it away again.
-_TAIL = """
+ROUND_AND_CLAMP: Final = """
 one = Constant <value = uint64 {1}> ()
 offset = Constant <value = uint64 {4611686018427387904}> ()
 before = Sub (c, one)
@@ -87,7 +87,7 @@ OPERATORS: Final = (
         inputs=("x", "multiplier", "shift"),
         types=_TYPES,
         attributes={"x_zero_point": "int", **CLAMP},
-        body=_HEAD + _MULTIPLY + _TAIL,
+        body=_HEAD + _MULTIPLY + ROUND_AND_CLAMP,
         specification=dyadic.requantize,
         infer=_infer,
         bound="1",
@@ -98,7 +98,7 @@ OPERATORS: Final = (
         inputs=("x", "shift"),
         types={name: _TYPES[name] for name in ("x", "shift")},
         attributes={"x_zero_point": "int", **CLAMP},
-        body=_HEAD + _SHIFT_LEFT + _TAIL,
+        body=_HEAD + _SHIFT_LEFT + ROUND_AND_CLAMP,
         specification=dyadic.requantize_shift,
         infer=_infer,
         bound="1/2",
