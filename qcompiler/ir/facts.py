@@ -19,7 +19,6 @@ from qcompiler.ir.uses import is_used
 from qcompiler.pipeline.base import Fact
 from qcompiler.quant import state
 from qcompiler.quant.functions.definition import DOMAIN
-from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.state import TensorQuant
 
 __all__ = ["check"]

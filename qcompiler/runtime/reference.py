@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,5 +72,28 @@ def _one_node_model(node: ir.Node, captured: Sequence[str], model: ir.Model) -> 
     proto = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     for domain, version in model.opset_imports.items():
         proto.opset_import.add(domain=domain, version=version)
-    proto.functions.extend(ir.to_proto(function) for function in model.functions.values())
+    proto.functions.extend(ir.to_proto(model.functions[key]) for key in _called(_within(node), model, {}))
     return proto
+
+
+def _within(node: ir.Node) -> Iterator[ir.Node]:
+    """The node and the nodes of its subgraphs."""
+    yield node
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from ir.traversal.RecursiveGraphIterator(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for body in attribute.as_graphs():
+                yield from ir.traversal.RecursiveGraphIterator(body)
+
+
+def _called(
+    nodes: Iterable[ir.Node], model: ir.Model, found: dict[ir.OperatorIdentifier, None]
+) -> dict[ir.OperatorIdentifier, None]:
+    """Functions that nodes call, those that are called by others first: the reference implementation wants it so."""
+    for node in nodes:
+        key = node.op_identifier()
+        if key in model.functions and key not in found:
+            _called(model.functions[key].all_nodes(), model, found)
+            found[key] = None
+    return found

@@ -189,7 +189,8 @@ m (bool c, int32[2] x) => (int32[2] y) {
 
 def test_functions_of_a_model_are_executed(parse: Parse) -> None:
     model = parse("""<ir_version: 10, opset_import: ["" : 21, "local" : 1]>
-m (float[2] x) => (float[2] y) { y = local.twice(x) }
+m (float[2] x) => (float[2] y) { y = local.same(x) }
+<domain: "local", opset_import: ["" : 21, "local" : 1]> same (a) => (b) { b = local.twice(a) }
 <domain: "local", opset_import: ["" : 21]> twice (a) => (b) { b = Add(a, a) }""")
     assert interpret(model, {"x": np.array([1, 2], np.float32)})[0].tolist() == [2, 4]
 
