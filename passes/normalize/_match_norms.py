@@ -12,9 +12,34 @@ import onnx_ir as ir
 
 from qcompiler.ir import constants, patterns
 
-__all__ = ["normalisation"]
+__all__ = ["Normalisation", "normalisation"]
 
 _LARGEST_EPSILON = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """A normalisation in parts.
+
+    Attributes:
+        kind: ``layer-norm`` or ``rms-norm``.
+        nodes: Its nodes, in no order.
+        source: What is normalised.
+        result: What comes out, factor and shift included.
+        axes: The axes, counted from the end.
+        epsilon: What is added to the mean square.
+        factor: The constant factor behind; ``None`` without one.
+        shift: The constant added at the end; ``None`` without one.
+    """
+
+    kind: str
+    nodes: list[ir.Node]
+    source: ir.Value
+    result: ir.Value
+    axes: tuple[int, ...]
+    epsilon: float
+    factor: ir.Value | None
+    shift: ir.Value | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +51,8 @@ class _Centred:
     axes: tuple[int, ...]
 
 
-def normalisation(anchor: ir.Node) -> tuple[str, list[ir.Node]] | None:
-    """The normalisation around a Sqrt (or a Pow with exponent ±1/2): its kind and its nodes."""
+def normalisation(anchor: ir.Node) -> Normalisation | None:
+    """The normalisation around a Sqrt (or a Pow with exponent ±1/2)."""
     root = _root(anchor)
     if root is None:
         return None
@@ -35,16 +60,19 @@ def normalisation(anchor: ir.Node) -> tuple[str, list[ir.Node]] | None:
     spread = _mean_square(moment)
     if spread is None:
         return None
-    squared, nodes, axes = spread
+    squared, nodes, axes, epsilon = spread
     nodes.append(anchor)
     quotient = _quotient(anchor, inverse, nodes)
     if quotient is None:
         return None
     numerator, result = quotient
-    kind = _kind(squared, numerator, axes, nodes)
-    if kind is None:
+    found = _kind(squared, numerator, axes, nodes)
+    affine = None if found is None else _affine(result, len(axes), nodes)
+    if found is None or affine is None:
         return None
-    return (kind, nodes) if _affine(result, len(axes), nodes) else None
+    kind, source = found
+    result, factor, shift = affine
+    return Normalisation(kind, nodes, source, result, axes, epsilon, factor, shift)
 
 
 def _root(anchor: ir.Node) -> tuple[bool, ir.Value | None] | None:
@@ -57,8 +85,8 @@ def _root(anchor: ir.Node) -> tuple[bool, ir.Value | None] | None:
     return None
 
 
-def _mean_square(moment: ir.Value | None) -> tuple[ir.Value, list[ir.Node], tuple[int, ...]] | None:
-    """``mean(v v) + epsilon``: the value ``v``, the nodes, and the axes of the mean."""
+def _mean_square(moment: ir.Value | None) -> tuple[ir.Value, list[ir.Node], tuple[int, ...], float] | None:
+    """``mean(v v) + epsilon``: the value ``v``, the nodes, the axes of the mean, and epsilon."""
     add = patterns.producer(moment, "Add")
     parts = None if add is None else patterns.scalar_operand(add)
     if add is None or parts is None or not 0 <= parts[1] <= _LARGEST_EPSILON:
@@ -69,7 +97,7 @@ def _mean_square(moment: ir.Value | None) -> tuple[ir.Value, list[ir.Node], tupl
         return None
     axes = _axes(mean)
     twice = patterns.reads_twice(square) if square.op_type == "Mul" else constants.scalar(square.inputs[1]) == 2
-    return (square.inputs[0], [square, mean, add], axes) if twice and axes is not None else None
+    return (square.inputs[0], [square, mean, add], axes, parts[1]) if twice and axes is not None else None
 
 
 def _axes(mean: ir.Node) -> tuple[int, ...] | None:
@@ -107,13 +135,15 @@ def _quotient(anchor: ir.Node, inverse: bool, nodes: list[ir.Node]) -> tuple[ir.
     return other, product.outputs[0]
 
 
-def _kind(squared: ir.Value, numerator: ir.Value, axes: tuple[int, ...], nodes: list[ir.Node]) -> str | None:
-    """Which of the two it is, from what was squared and what was divided; ``None`` where these do not fit."""
+def _kind(
+    squared: ir.Value, numerator: ir.Value, axes: tuple[int, ...], nodes: list[ir.Node]
+) -> tuple[str, ir.Value] | None:
+    """Which of the two it is, and of what, from what was squared and what was divided; ``None`` if these do not fit."""
     below, above = _centred(squared), _centred(numerator)
     if below is not None and above is not None and below.source is above.source and below.axes == above.axes == axes:
         nodes.extend((*below.nodes, *above.nodes))
-        return "layer-norm"
-    return "rms-norm" if squared is numerator else None
+        return "layer-norm", below.source
+    return ("rms-norm", squared) if squared is numerator else None
 
 
 def _centred(value: ir.Value) -> _Centred | None:
@@ -126,13 +156,15 @@ def _centred(value: ir.Value) -> _Centred | None:
     return None if axes is None else _Centred(subtract.inputs[0], (mean, subtract), axes)
 
 
-def _affine(result: ir.Value, axes: int, nodes: list[ir.Node]) -> bool:
-    """Take in the factor and the shift behind; whether they fit a normalisation over that many axes.
+def _affine(
+    result: ir.Value, axes: int, nodes: list[ir.Node]
+) -> tuple[ir.Value, ir.Value | None, ir.Value | None] | None:
+    """Take in the factor and the shift behind: the new result and both; ``None`` if they do not fit that many axes.
 
     A factor per channel of a map normalised over its pixels is InstanceNorm, so over several axes only a factor that
     has as many dimensions will do.
     """
-    found = False
+    found: dict[str, ir.Value] = {}
     for op_type in ("Mul", "Add"):
         node = patterns.only_consumer(result, op_type)
         other = None if node is None else patterns.other_operand(node, result)
@@ -141,7 +173,9 @@ def _affine(result: ir.Value, axes: int, nodes: list[ir.Node]) -> bool:
             continue
         sizes = [size for size in tensor.shape.numpy() if size != 1]
         if len(sizes) > axes or (sizes and tensor.shape.numpy()[-1] == 1):
-            return False
+            return None
         nodes.append(node)
-        result, found = node.outputs[0], True
-    return found or axes == 1
+        result = node.outputs[0]
+        if other is not None:
+            found[op_type] = other
+    return (result, found.get("Mul"), found.get("Add")) if found or axes == 1 else None

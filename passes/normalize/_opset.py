@@ -15,7 +15,15 @@ from qcompiler.ir.edit import Edit
 from qcompiler.ir.operators import schema
 from qcompiler.passes.normalize._opset_adapters import ADAPTERS, SHAPED
 
-__all__ = ["CANONICAL_OPSET", "HIGHEST_EMITTED", "LOWEST_ACCEPTED", "convert", "needs_shapes", "target_opset"]
+__all__ = [
+    "CANONICAL_OPSET",
+    "HIGHEST_EMITTED",
+    "LOWEST_ACCEPTED",
+    "convert",
+    "needs_shapes",
+    "require",
+    "target_opset",
+]
 
 LOWEST_ACCEPTED = 7
 HIGHEST_ACCEPTED = 26
@@ -125,8 +133,22 @@ def convert(model: ir.Model, edit: Edit) -> tuple[int, int]:
                 if source < version <= target:
                     adapt(node, edit)
     if model.opset_imports.get("") != target or model.ir_version != _IR_VERSION[target]:
-        model.opset_imports[""] = target
-        model.graph.opset_imports[""] = target
-        model.ir_version = _IR_VERSION[target]
-        edit.touch()
+        _set(model, target, edit)
     return source, target
+
+
+def require(model: ir.Model, opset: int, edit: Edit) -> None:
+    """Raise a model of :data:`CANONICAL_OPSET` or newer to ``opset`` where it is older.
+
+    No operator changed its meaning from 21 to :data:`HIGHEST_EMITTED`: they only learned element types, inputs and
+    attributes, so no node changes.
+    """
+    if model.opset_imports.get("", CANONICAL_OPSET) < opset:
+        _set(model, opset, edit)
+
+
+def _set(model: ir.Model, opset: int, edit: Edit) -> None:
+    model.opset_imports[""] = opset
+    model.graph.opset_imports[""] = opset
+    model.ir_version = _IR_VERSION[opset]
+    edit.touch()

@@ -34,12 +34,18 @@ _FUSED = {
 }
 """Operators that are a region by themselves, of the standard domain or of ``com.microsoft``."""
 
+
+def _normalisation(anchor: ir.Node) -> Match | None:
+    found = normalisation(anchor)
+    return None if found is None else (found.kind, found.nodes)
+
+
 _ANCHORS: dict[str, Callable[[ir.Node], Match | None]] = {
     "Erf": activation,
-    "Pow": normalisation,
+    "Pow": _normalisation,
     "Sigmoid": activation,
     "Softmax": attention,
-    "Sqrt": normalisation,
+    "Sqrt": _normalisation,
     "Tanh": activation,
 }
 """The operator that every decomposition of a kind holds exactly once, and who looks around it."""
