@@ -23,7 +23,7 @@ from qcompiler.ir.operators import has_type, operator_name
 from qcompiler.ir.structure import captured
 from qcompiler.quant.functions.definition import DOMAIN
 
-__all__ = ["FloatNode", "IntegerOnly", "Island", "integer_only"]
+__all__ = ["FloatNode", "IntegerOnly", "Island", "final_codes", "integer_only"]
 
 _FLOATS: Final = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 _FLOAT_ATTRIBUTES: Final = frozenset({ir.AttributeType.FLOAT, ir.AttributeType.FLOATS})
@@ -105,6 +105,17 @@ def integer_only(model: ir.Model, reasons: Mapping[str, str] | None = None) -> I
         attributes=tuple(_float_attributes(node for node in inside if not _computes_floats(node))),
         functions=tuple(_in_functions(model)),
     )
+
+
+def final_codes(model: ir.Model) -> list[str]:
+    """Names of the integer tensors that the last DequantizeLinear nodes read: what an integer graph computes."""
+    where = _Places(model.graph)
+    found: dict[str, None] = {}
+    for node in model.graph:
+        codes = node.inputs[0] if has_type(node, "DequantizeLinear") else None
+        if codes is not None and node in where.after_quantize and node not in where.before_quantize:
+            found[str(codes.name)] = None
+    return list(found)
 
 
 class _Places:

@@ -1,4 +1,4 @@
-"""``qcompiler diff A B``."""
+"""``qcompiler diff A B``, ``qcompiler diff --bitwise A [B]``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import click
 
 from qcompiler.cli.guard import GuardedCommand, traceback_option
 from qcompiler.cli.progress import progress_bars
-from qcompiler.cli.show import as_json_option, print_json, table
+from qcompiler.cli.show import as_json_option, pairs, print_json, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qcompiler.analysis.bitwise import BitRow, Bitwise
     from qcompiler.analysis.diff import Diff
     from qcompiler.analysis.quality import Quality
     from qcompiler.calibration.data import Dataset
@@ -20,45 +23,119 @@ __all__ = ["command"]
 
 @click.command("diff", cls=GuardedCommand, short_help="Compare two models.")
 @click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("second", metavar="[B]", required=False)
 @click.option("-d", "--data", metavar="DATA", help="Samples to run both on; without them only structure is compared.")
 @click.option("--metric", default="sqnr", show_default=True, metavar="NAME", help="Figure of the outputs that matters.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take at most N samples.")
 @click.option("--preprocessing", metavar="FILE|TEXT", help="How images become inputs.")
+@click.option("--bitwise", "bits", is_flag=True, help="Compare outputs bit for bit; a difference ends with code 3.")
+@click.option("--interpreter", is_flag=True, help="With --bitwise: run B (by default A again) in the interpreter.")
+@click.option("--codes", is_flag=True, help="With --bitwise: also the integers that become outputs.")
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="With --bitwise: samples per run. [default: 1]")
 @click.option("--all", "every", is_flag=True, help="List every layer, in graph order.")
 @as_json_option
 @traceback_option
 def command(
     first: str,
-    second: str,
+    second: str | None,
     data: str | None,
     metric: str,
     limit: int | None,
     preprocessing: str | None,
+    bits: bool,
+    interpreter: bool,
+    codes: bool,
+    batch: int | None,
     every: bool,
     as_json: bool,
     traceback: bool,
 ) -> None:
-    """Compare B with A (usually the float model): structure and, given data, outputs and layers."""
+    """Compare B with A (usually the float model): structure and, given data, outputs and layers.
+
+    With --bitwise outputs must be equal to the last bit: those of two models, or those of ONNX Runtime and of the
+    interpreter, which defines what integer graphs compute.
+    """
     del traceback
-    from qcompiler.analysis.diff import diff
-    from qcompiler.analysis.quality import metric as metric_called
     from qcompiler.driver.source import find
 
-    chosen = metric_called(metric)
-    one, two = find(first).path, find(second).path
-    dataset: Dataset | None = None
-    if data is not None:
-        from qcompiler.calibration import data as samples
-        from qcompiler.ir import io
+    if bits:
+        pair = find(first).path, None if second is None else find(second).path
+        _bitwise(*pair, _samples(pair[0], data, preprocessing, limit), interpreter, codes, batch or 1, as_json)
+        return
+    _refuse(second, {"--interpreter": interpreter, "--codes": codes, "--batch": batch is not None})
+    from qcompiler.analysis.diff import diff
+    from qcompiler.analysis.quality import metric as metric_called
 
-        dataset = samples.load(data, samples.inputs_of(io.load(one)), preprocessing=preprocessing, limit=limit)
+    chosen = metric_called(metric)
+    one, two = find(first).path, find(str(second)).path
+    dataset = _samples(one, data, preprocessing, limit)
     with progress_bars(quiet=as_json) as progress:
         result = diff(one, two, dataset, metric=chosen, progress=progress)
     if as_json:
         print_json(result)
     else:
         _show(result, every)
+
+
+def _refuse(second: str | None, given: dict[str, bool]) -> None:
+    """What only makes sense with --bitwise."""
+    from qcompiler.errors import UsageError
+
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{option} needs --bitwise")
+    if second is None:
+        raise UsageError("diff needs two models", hint="or one with --bitwise --interpreter")
+
+
+def _samples(path: Path, data: str | None, preprocessing: str | None, limit: int | None) -> Dataset | None:
+    if data is None:
+        return None
+    from qcompiler.calibration import data as samples
+    from qcompiler.ir import io
+
+    return samples.load(data, samples.inputs_of(io.load(path)), preprocessing=preprocessing, limit=limit)
+
+
+def _bitwise(
+    first: Path, second: Path | None, dataset: Dataset | None, interpreter: bool, codes: bool, batch: int, as_json: bool
+) -> None:
+    from qcompiler.analysis.bitwise import bitwise
+    from qcompiler.errors import GateError, UsageError
+
+    if dataset is None:
+        raise UsageError("--bitwise needs samples", hint="give --data DATA")
+    with progress_bars(quiet=as_json) as progress:
+        result = bitwise(
+            first, second, dataset, interpreter=interpreter, codes=codes, batch=batch, progress=progress
+        )  # fmt: skip
+    if as_json:
+        print_json(result)
+    else:
+        _show_bits(result)
+    if not result.equal:
+        raise GateError(f"{result.mismatches:,} elements differ between {result.first} and {result.second}")
+
+
+def _show_bits(result: Bitwise) -> None:
+    columns = ("tensor", "is", "type", "elements", "differ", "largest difference", "first difference")
+    rows = [
+        (
+            row.name, row.kind if row.judged else f"{row.kind}, by float nodes: not judged", row.dtype,
+            f"{row.elements:,}", f"{row.mismatches:,}", "" if not row.mismatches else _figure(row.largest, "", 9),
+            _place(row),
+        )
+        for row in result.rows
+    ]  # fmt: skip
+    pairs([("first", result.first), ("second", result.second), ("samples", str(result.samples))])
+    click.echo()
+    table(columns, rows)
+
+
+def _place(row: BitRow) -> str:
+    if row.first is None or row.values is None:
+        return ""
+    return f"{list(row.first)}: {row.values[0]} and {row.values[1]}"
 
 
 def _show(result: Diff, every: bool) -> None:

@@ -110,6 +110,17 @@ def test_a_profile_of_ones_own_works(toolbox: Run, compile_small: Run, work: Pat
     assert (work / "small_cnn.my-npu.onnx").is_file()
 
 
+@pytest.fixture
+def lowered(qcompile: Run, small_cnn_path: Path, data: Path, work: Path) -> Path:
+    """``small_cnn`` in integer operators."""
+    path = work / "lowered.onnx"
+    result = qcompile(
+        small_cnn_path, "--target", "edge-npu", "--lowering", "integer", "--calibration", data, "-o", path, "-q"
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return path
+
+
 # -- diff, bench -----------------------------------------------------------------------------------------------
 
 
@@ -140,6 +151,34 @@ def test_diff_refuses_wrong_data(toolbox: Run, small_cnn_path: Path, tmp_path: P
     result = toolbox("diff", small_cnn_path, small_cnn_path, "--data", tmp_path / "bad.npz")
     assert result.exit_code == 1
     assert "bad.npz" in result.stderr
+
+
+def test_diff_bit_for_bit(toolbox: Run, small_cnn_path: Path, lowered: Path, data: Path) -> None:
+    result = toolbox("diff", "--bitwise", "--interpreter", "--codes", lowered, "--data", data, "--batch", 8, "--json")
+    assert result.exit_code == 0
+    found = _json(result)
+    assert found["samples"] == 24
+    assert {row["kind"] for row in found["rows"]} == {"output", "codes"}
+    assert [row["mismatches"] for row in found["rows"] if row["judged"]] == [0, 0]
+    assert toolbox("diff", "--bitwise", lowered, lowered, "--data", data, "--limit", 2).exit_code == 0
+    different = toolbox("diff", "--bitwise", small_cnn_path, lowered, "--data", data, "--limit", 2)
+    assert different.exit_code == 3
+    assert "first difference" in different.stdout
+    assert "20 elements differ" in different.stderr
+
+
+def test_options_of_bitwise_belong_to_it(toolbox: Run, small_cnn_path: Path, data: Path) -> None:
+    def refused(*arguments: object) -> str:
+        result = toolbox("diff", small_cnn_path, *arguments)
+        assert result.exit_code == 2
+        return result.stderr
+
+    assert "--codes needs --bitwise" in refused(small_cnn_path, "--codes")
+    assert "--interpreter needs --bitwise" in refused(small_cnn_path, "--interpreter")
+    assert "--batch needs --bitwise" in refused(small_cnn_path, "--batch", 2)
+    assert "diff needs two models" in refused()
+    assert "--bitwise needs samples" in refused(small_cnn_path, "--bitwise")
+    assert "nothing to be compared with" in refused("--bitwise", "--data", data)
 
 
 def test_bench(toolbox: Run, small_cnn_path: Path, compiled: Path) -> None:
