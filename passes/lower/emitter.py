@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,15 +29,25 @@ class Emitter:
         edit: The mutation interface.
         anchor: New nodes come right before this one.
         note: Takes a sentence for the report.
+        written: Everything inserted so far, to be taken back where a lowering gives up half-way.
     """
 
     edit: Edit
     anchor: ir.Node
     note: Callable[[str], None]
+    written: list[ir.Value] = field(default_factory=list)
+
+    def discard(self) -> None:
+        """Remove what was inserted and nothing reads."""
+        for value in reversed(self.written):
+            if value.producer() is not None or value.is_initializer():
+                self.edit.remove_unused([value])
 
     def constant(self, base: str, array: NDArray[Any]) -> ir.Value:
         """Add an initializer named after ``base``."""
-        return self.edit.constant(base, array)
+        value = self.edit.constant(base, array)
+        self.written.append(value)
+        return value
 
     def emit(
         self,
@@ -71,6 +81,7 @@ class Emitter:
             before=self.anchor,
         )
         result = node.outputs[0]
+        self.written.append(result)
         result.type = ir.TensorType(dtype)
         result.shape = shape if shape is None or isinstance(shape, ir.Shape) else ir.Shape(list(shape))
         return result
@@ -108,11 +119,28 @@ class Emitter:
             NoIntegerForm: The factor cannot be represented.
         """
         target = site.output if output is None else output
-        low, high = site.clamp() if clamp is None else clamp
         operands = [*inputs, *self.dyadic(factor, bound, site, target.of)]
         ending = "Shift" if site.arithmetic.multiplier_bits == 0 else ""
+        return self.codes(
+            f"{base}{ending}", operands, site=site, attributes=attributes, shape=shape, output=target, clamp=clamp
+        )
+
+    def codes(
+        self,
+        op_type: str,
+        operands: Sequence[ir.Value | None],
+        *,
+        site: Site,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        shape: _Shape = None,
+        output: Codes | None = None,
+        clamp: tuple[int, int] | None = None,
+    ) -> ir.Value:
+        """Insert an operator whose inputs are complete and that writes codes; arguments as in :meth:`rescaled`."""
+        target = site.output if output is None else output
+        low, high = site.clamp() if clamp is None else clamp
         result = self.emit(
-            f"{base}{ending}",
+            op_type,
             operands,
             {
                 **(attributes or {}),

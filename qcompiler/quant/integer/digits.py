@@ -84,7 +84,7 @@ def choose_digits(factor: float | NDArray[np.float64], bound: int) -> Digits:
         if places not in fitting:
             raise ValueError("the factors of one tensor differ too much for sums of shifts")
     rows = np.array([_split(item, most) for item in digits], np.int64).reshape(*real.shape, most, 2)
-    return Digits(rows[..., 0].astype(np.uint8), rows[..., 1] < 0, np.uint8(places + LEFT).reshape(()))
+    return Digits(rows[..., 0].astype(np.uint8), rows[..., 1] < 0, np.array(places + LEFT, np.uint8))
 
 
 def signed_sum(x: NDArray[Any], left: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.int64]:
