@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
 
 from qcompiler.quant.functions import catalogue
-from qcompiler.quant.functions.definition import DOMAIN, VERSION
+from qcompiler.quant.functions.definition import DOMAIN, VERSION, TensorType
 
 
 def one_node_model(
@@ -43,8 +44,14 @@ def one_node_model(
             pending.extend(operators[called].calls)
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
     model = helper.make_model(graph, opset_imports=imports, functions=list(functions.values()), ir_version=10)
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", int(attributes["to"]), None))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", element_type(name, inputs, attributes), None))
     return model
+
+
+def element_type(name: str, inputs: Sequence[NDArray[Any]], attributes: Mapping[str, Any]) -> int:
+    """Element type of the result, as the operator's own inference has it."""
+    types = [TensorType(ir.DataType.from_numpy(array.dtype), array.shape) for array in inputs]
+    return catalogue.operators()[name].infer(types, attributes).dtype.value
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
