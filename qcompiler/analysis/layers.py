@@ -1,8 +1,9 @@
 """Where inside the graph the error arises: SQNR of every tensor that both models have.
 
 The float model's tensor ``v`` is compared with what the consumers of ``v`` read in the quantized model: the output of
-its DequantizeLinear, or ``v`` itself where it stayed float. Errors accumulate along the graph, so the figure of a
-layer says how far the computation has drifted *up to there*.
+its DequantizeLinear, or ``v`` itself where it stayed float. An integer graph has no such nodes inside; its codes say
+which real tensor they stand for (``quant/annotations.py``) and are dequantized here. Errors accumulate along the
+graph, so the figure of a layer says how far the computation has drifted *up to there*.
 
 Softmax does not see what lies far below the largest entry of its row, and quantization may cut it off: a mask of −1e9
 may well become −50. So tensors that go into a Softmax, masks included, are compared after both were cut off at 16
@@ -21,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.analysis.coded import code_meanings, first_codes, real_numbers
 from qcompiler.analysis.power import Power
 from qcompiler.analysis.sessions import fit
 from qcompiler.calibration.masks import MARGIN
@@ -78,12 +80,15 @@ def match_layers(reference: ir.Model, candidate: ir.Model, *, everything: bool =
     """
     found: dict[str, str] = {}
     theirs = {str(value.name): value for node in candidate.graph for value in node.outputs if value.name}
+    codes = first_codes(candidate)
     for node in reference.graph:
         if node.op_type in _PASS_THROUGH or node.op_type in _MOVES or node.op_type == "Constant":
             continue
         for value in node.outputs:
             other = theirs.get(str(value.name))
             if other is None or not _is_float(value) or not _is_float(other):
+                if _is_float(value) and str(value.name) in codes:
+                    found[str(value.name)] = codes[str(value.name)]
                 continue
             read = _as_read(other)
             if everything or read is not other or _is_end(node, other):
@@ -149,6 +154,7 @@ def measure_layers(
     usable = [(makers[a][1], b) for a, b in pairs.items() if a in makers and b in theirs]
     notes = [f"{len(pairs) - len(usable)} tensors exist in one model only"] if len(usable) < len(pairs) else []
     groups = list(_groups(usable))
+    meanings = code_meanings(candidate)
     powers = {str(value.name): Power() for value, _ in usable}
     axes = {str(value.name): axis for value, _ in usable if (axis := _softmax_axis(value)) is not None}
     say = progress or (lambda *_: None)
@@ -162,7 +168,8 @@ def measure_layers(
         for done, tensors in enumerate(theirs_too):
             say("layers", done, used * len(groups))
             for a, b in groups[done % len(groups)]:
-                _update(powers[a], np.load(spool, allow_pickle=False), tensors[b], axes.get(a))
+                wanted = np.load(spool, allow_pickle=False)
+                _update(powers[a], wanted, real_numbers(tensors[b], meanings.get(b)), axes.get(a))
     misshapen = [name for name, power in powers.items() if power.shapes_differ]
     if misshapen:
         notes.append(f"{len(misshapen)} tensors have another shape in the candidate: {_some(misshapen)}")

@@ -12,6 +12,7 @@ import pytest
 
 from qcompiler.analysis.diff import diff
 from qcompiler.calibration.data import Dataset, load
+from qcompiler.quant.annotations import Annotation, annotate
 
 Parse = Callable[[str], ir.Model]
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>\n'
@@ -76,3 +77,26 @@ def test_a_model_differs_in_nothing_from_itself(files: tuple[Path, Path], data: 
     assert result.operators == result.weights == result.falls == ()
     assert result.quality is not None
     assert result.quality.value == 200
+
+
+def test_codes_are_compared_as_the_numbers_they_mean(files: tuple[Path, Path], parse: Parse, data: Dataset) -> None:
+    """The same network with codes between "two" and "three", which say what they mean."""
+    model = parse(HEAD + """
+m (float[1,4] x) => (float[1,4] y) <float[4] c = {1,2,3,4}, float s = {0.5}, int8 z = {-9}> {
+  [one] a = Abs(x)
+  [two] h = Mul(a, c)
+  q = QuantizeLinear(h, s, z)
+  w = Identity(q)
+  r = DequantizeLinear(w, s, z)
+  [three] d = Neg(r)
+  [four] y = Sub(d, a)
+}""")
+    for value in (node.outputs[0] for node in model.graph if node.outputs[0].name in ("q", "w")):
+        annotate(value, Annotation("b", 0.5, -9))
+    path = files[0].with_name("integer.onnx")
+    onnx.save(ir.to_proto(model), path)
+    result = diff(files[0], path, data)
+    assert result.quality is not None
+    assert [layer.value for layer in result.quality.layers] == ["a", "b", "d", "y"]
+    assert 10 < result.quality.layers[1].sqnr < 60
+    assert result.falls[0].layer.node == "two"
