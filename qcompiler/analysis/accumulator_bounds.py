@@ -8,114 +8,19 @@ there is no multiplier.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.analysis.code_ranges import CodeRanges, Range
-from qcompiler.analysis.ranges import linear_bounds, order_free_bounds, product_bounds
-from qcompiler.ir import constants
-from qcompiler.quant.functions.catalogue import operators
-from qcompiler.quant.integer.dyadic import LEFT, PRODUCT_BITS
+from qcompiler.analysis.accumulator_operands import Bounds, Operands
+from qcompiler.analysis.ranges import linear_bounds, order_free_bounds, product_bounds, sum_bounds
+from qcompiler.quant.integer.dyadic import PRODUCT_BITS
 from qcompiler.quant.packing import unpack
 
-__all__ = ["RULES", "Bounds", "Operands"]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What an operator adds up.
-
-    Attributes:
-        low: Least partial sum; per unit of the unknown size where the number of terms is not known.
-        high: Greatest partial sum, likewise.
-        wide: Whether the target's wide accumulator takes it.
-        product: Greatest magnitude in the rescale.
-        counted: Whether the number of terms is known.
-        bits: Width that the operator itself fixes, whatever the target has; ``None``: the target's.
-    """
-
-    low: int
-    high: int
-    wide: bool
-    product: int
-    counted: bool = True
-    bits: int | None = None
-
-
-class Operands:
-    """The inputs and attributes of a node, by the names that its operator gives them.
-
-    Args:
-        node: A node of ``ai.qcompiler``.
-        ranges: Ranges of the codes in its graph.
-    """
-
-    def __init__(self, node: ir.Node, ranges: CodeRanges) -> None:
-        self.node = node
-        self._ranges = ranges
-
-    @cached_property
-    def values(self) -> Mapping[str, ir.Value | None]:
-        """Inputs by name."""
-        operator = operators().get(self.node.op_type)
-        names = operator.inputs if operator is not None else ()
-        return dict(zip(names, self.node.inputs, strict=False))
-
-    def array(self, name: str) -> NDArray[Any] | None:
-        """The content of a constant input."""
-        return constants.array(self.values.get(name))
-
-    def range(self, name: str) -> Range | None:
-        """The codes that an input can hold."""
-        return self._ranges.of(self.values.get(name))
-
-    def centred(self, name: str) -> Range | None:
-        """The same less its zero point."""
-        found, zero = self.range(name), self.integer(f"{name}_zero_point")
-        return None if found is None else (found[0] - zero, found[1] - zero)
-
-    def is_wide(self, *names: str) -> bool:
-        """Whether one of the inputs has 16 bits."""
-        found = [self.values.get(name) for name in names]
-        return any(value is not None and value.dtype is ir.DataType.INT16 for value in found)
-
-    def integer(self, name: str) -> int:
-        """An attribute; 0 where it is absent."""
-        attribute = self.node.attributes.get(name)
-        return 0 if attribute is None else int(attribute.as_int())
-
-    def integers(self, name: str) -> tuple[int, ...]:
-        """An attribute that is a list; empty where it is absent."""
-        attribute = self.node.attributes.get(name)
-        return () if attribute is None else tuple(int(item) for item in attribute.as_ints())
-
-    def size(self, name: str, axis: int) -> int | None:
-        """The length of an input along an axis; ``None`` where only a run can tell."""
-        value = self.values.get(name)
-        if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
-            return None
-        found = value.shape[axis]
-        return found if isinstance(found, int) else None
-
-    def rescaled(self, magnitude: NDArray[Any] | int) -> int:
-        """Greatest magnitude in the rescale of an accumulator, given per channel or one for all; 0: no rescale."""
-        shift, multiplier = self.array("shift"), self.array("multiplier")
-        sums = [int(item) for item in np.asarray(magnitude).reshape(-1)]
-        if shift is None or not shift.size or not sums or int(shift.min()) < 1:
-            return 0
-        factors = [1 << LEFT] if multiplier is None else [int(item) for item in multiplier.reshape(-1)]
-        shifts = [int(item) for item in shift.reshape(-1)]
-        size = max(len(factors), len(shifts), len(sums))
-        if any(len(items) not in (1, size) for items in (factors, shifts, sums)):
-            return max(sums) * max(factors) + (1 << (max(shifts) - 1))  # not one per channel: all with all
-        sums, factors, shifts = (items * (size // len(items)) for items in (sums, factors, shifts))
-        return max(a * b + (1 << (c - 1)) for a, b, c in zip(sums, factors, shifts, strict=True))
+__all__ = ["RULES"]
 
 
 def _linear(node: Operands) -> Bounds | None:
@@ -191,13 +96,106 @@ def _rms_normalization(node: Operands) -> Bounds | None:
     return Bounds(0, count * square, True, 0, None not in sizes, bits=PRODUCT_BITS + 1)
 
 
+def _sum(node: Operands) -> Bounds | None:
+    """Two terms at a common scale: each is multiplied before they are added."""
+    found = []
+    for name in "ab":
+        codes, by = node.centred(name), _factor(node, name)
+        if codes is None or by is None:
+            return None
+        found.append((min(codes[0], 0) * by, max(codes[1], 0) * by))
+    (low, high), second = found
+    subtracts = node.node.op_type.startswith("QSub")
+    low, high = (low - second[1], high - second[0]) if subtracts else (low + second[0], high + second[1])
+    shift = node.array("shift")
+    half = 0 if shift is None or not shift.size else 1 << max(int(shift.max()) - 1, 0)
+    return Bounds(low, high, True, max(-low, high) + half, bits=PRODUCT_BITS + 1)
+
+
+def _factor(node: Operands, name: str) -> int | None:
+    """What multiplies an operand of a sum."""
+    factor, left = node.array(f"{name}_multiplier"), node.array(f"{name}_left")
+    if factor is not None:
+        return int(factor.max())
+    return None if left is None else 1 << int(left.max())
+
+
+def _product(node: Operands) -> Bounds | None:
+    """The product of two codes."""
+    first, second = node.centred("a"), node.centred("b")
+    if first is None or second is None:
+        return None
+    low, high = product_bounds(1, *first, *second)
+    return Bounds(low, high, node.is_wide("a", "b"), node.rescaled(max(-low, high)))
+
+
+def _mean(node: Operands) -> Bounds | None:
+    """Sums over a window, the spatial axes or some axes."""
+    found, value = node.centred("x"), node.values.get("x")
+    if found is None or value is None:
+        return None
+    window, axes = node.integers("kernel_shape"), node.integers("axes")
+    sizes: list[int | None] = list(window)
+    if not window:
+        rank = len(value.shape) if value.shape is not None else 0
+        sizes = [node.size("x", axis) for axis in axes or range(2, rank)]
+    known = math.prod(size for size in sizes if size is not None)
+    low, high = sum_bounds(known, *found)
+    counted = bool(sizes) and None not in sizes
+    return Bounds(low, high, node.is_wide("x"), node.rescaled(max(-low, high)) if counted else 0, counted)
+
+
+def _resize(node: Operands) -> Bounds | None:
+    """Weighted sums of a few taps."""
+    found, weight = node.centred("x"), node.array("weight")
+    if found is None or weight is None or weight.ndim < 2:
+        return None
+    rows = weight.reshape(weight.shape[0], -1)
+    low, high = order_free_bounds(rows, None, *found)
+    bounds = int(low.min(initial=0)), int(high.max(initial=0))
+    value = node.values["x"]
+    narrow = value is not None and value.dtype is ir.DataType.INT8
+    return Bounds(*bounds, not narrow, node.rescaled(max(-bounds[0], bounds[1])))
+
+
+def _softmax(node: Operands) -> Bounds | None:
+    """The sum of a row of powers of two, each at most ``2^30``, and the rescale of the exponents."""
+    found, factor, shift = node.range("x"), node.array("x_multiplier"), node.array("x_shift")
+    if found is None:
+        return None
+    size = node.size("x", node.integer("axis"))
+    product = 0
+    if factor is not None and shift is not None and factor.size and shift.size:
+        product = ((found[1] - found[0]) << 16) * int(factor.max()) + (1 << (int(shift.max()) - 1))
+    return Bounds(0, (1 if size is None else size) << 30, True, product, size is not None, bits=64)
+
+
+def _weighted(node: Operands) -> Bounds | None:
+    """Resize: constant weights of a few taps. Behind 8-bit codes all axes fit 32 bits."""
+    found, weight = node.centred("x"), node.array("weight")
+    if found is None or weight is None:
+        return None
+    rows = weight.reshape(weight.shape[:2]).astype(np.int64)
+    least, most = order_free_bounds(rows, np.zeros(len(rows), np.int64), *found)
+    low, high = int(least.min(initial=0)), int(most.max(initial=0))
+    return Bounds(low, high, max(-low, high) >= 1 << 31, node.rescaled(max(-low, high)))
+
+
 RULES: Final[dict[str, Callable[[Operands], Bounds | None]]] = {
+    "QAdd": _sum,
+    "QAveragePool": _mean,
     "QConv": _linear,
     "QConvTranspose": _linear,
     "QGemm": _linear,
+    "QGlobalAveragePool": _mean,
     "QLayerNormalization": _layer_normalization,
     "QMatMul": _matmul,
+    "QMul": _product,
     "QRMSNormalization": _rms_normalization,
+    "QReduceMean": _mean,
+    "QResize": _resize,
+    "QSoftmax": _softmax,
+    "QSub": _sum,
     "Requantize": _requantize,
 }
-"""Rules by family."""
+"""Rules by family. Those that add nothing up (tables, maxima, concatenations) have none."""

@@ -12,7 +12,8 @@ from typing import Final
 
 import onnx_ir as ir
 
-from qcompiler.analysis.accumulator_bounds import RULES, Operands
+from qcompiler.analysis.accumulator_bounds import RULES
+from qcompiler.analysis.accumulator_operands import Operands
 from qcompiler.analysis.code_ranges import CodeRanges
 from qcompiler.analysis.ranges import width
 from qcompiler.quant.functions.definition import DOMAIN

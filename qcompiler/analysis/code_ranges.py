@@ -47,7 +47,7 @@ class CodeRanges:
         if node is None:
             return None
         if node.domain == DOMAIN:
-            return _clamped(node)
+            return _looked_up(node) if node.op_type == "QLookup" else _clamped(node)
         rule = _RULES.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
         return rule(self, node) if rule is not None and value is node.outputs[0] else self._split(node)
 
@@ -99,6 +99,12 @@ def _clamped(node: ir.Node) -> Range | None:
     """The clamp of one of our own operators."""
     low, high = node.attributes.get("low"), node.attributes.get("high")
     return None if low is None or high is None else (low.as_int(), high.as_int())
+
+
+def _looked_up(node: ir.Node) -> Range | None:
+    """The entries of a table."""
+    table = constants.array(node.inputs[1])
+    return None if table is None or not table.size else (int(table.min()), int(table.max()))
 
 
 def _moved(known: CodeRanges, node: ir.Node) -> Range | None:

@@ -207,6 +207,54 @@ def test_two_activations_are_bounded_by_their_depth() -> None:
     assert _products(("N", "K"), (7, 3)).high == bound.high
 
 
+X8 = ir.Value(name="x", type=ir.TensorType(ir.DataType.INT8), shape=ir.Shape([2, 3, 4, 5]))
+A8 = ir.Value(name="a", type=ir.TensorType(ir.DataType.INT8), shape=ir.Shape([2, 3]))
+B16 = ir.Value(name="b", type=ir.TensorType(ir.DataType.INT16), shape=ir.Shape([2, 3]))
+OPEN = ir.Value(name="x", type=ir.TensorType(ir.DataType.INT16), shape=ir.Shape(["N", "K"]))
+FACTORS = {"multiplier": np.int32(5), "shift": np.uint8(4)}
+SUM = {"a_multiplier": np.int32(7), "b_multiplier": np.int32(2), "shift": np.uint8(3)}
+ZEROS = {"a_zero_point": 10, "b_zero_point": 0}
+PRODUCT = (-138 * 32767, 138 * 32768)  # codes of a less 10: -138 to 117
+A_RANGE, B_RANGE = (-138 * 7, 117 * 7), (-32768 * 2, 32767 * 2)
+POOL = {"kernel_shape": [2, 3], "strides": [1, 1], "dilations": [1, 1], "pads": [0] * 4, "x_zero_point": -128}
+DIGITS = {"left": np.uint8([4, 1]), "negative": np.array([False, True]), "shift": np.uint8(20)}  # 14 * 2^16 * 2^-20
+TAPS = {"index": np.int64([[0, 1], [1, 2]]), "weight": np.int32([[3, 5], [-2, 4]]), **FACTORS}
+MEAN = {"axes": [2, 3], "keepdims": 1, "x_zero_point": 127}
+SOFTMAX = {"x_multiplier": np.int32(3), "x_shift": np.uint8(9), "multiplier": np.int32(1), "shift": np.uint8(1)}
+
+OTHERS = {
+    "QAdd": ([A8, B16], SUM, ZEROS, (A_RANGE[0] + B_RANGE[0], A_RANGE[1] + B_RANGE[1]), 63, None),
+    "QSub": ([A8, B16], SUM, ZEROS, (A_RANGE[0] - B_RANGE[1], A_RANGE[1] - B_RANGE[0]), 63, None),
+    "QMul": ([A8, B16], FACTORS, ZEROS, PRODUCT, 64, None),
+    "QAveragePool": ([X8], FACTORS, POOL, (0, 6 * 255), 32, None),
+    "QGlobalAveragePool": ([X8], FACTORS, {"x_zero_point": 0}, (-20 * 128, 20 * 127), 32, None),
+    "QGlobalAveragePoolShift": ([X8], DIGITS, {"x_zero_point": 0}, (-20 * 128, 20 * 127), 32, None),
+    "QReduceMean": ([X8], FACTORS, MEAN, (-20 * 255, 0), 32, None),
+    "QReduceMeanWide": ([OPEN], FACTORS, {**MEAN, "axes": [1]}, (-32768 - 127, 32767 - 127), 64, (2**63 - 1) // 32895),
+    "QResize": ([X8], TAPS, {"axis": 2, "x_zero_point": 0}, (-128 * 8, 127 * 8), 32, None),
+    "QSoftmax": ([X8], SOFTMAX, {"axis": 3}, (0, 5 << 30), 64, None),
+    "QSoftmax over an open axis": ([OPEN], SOFTMAX, {"axis": 1}, (0, 1 << 30), 64, (2**63 - 1) >> 30),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_every_other_family(case: str) -> None:
+    operands, constants, attributes, limits, available, terms = OTHERS[case]
+    held = [ir.Value(name=name, const_value=ir.Tensor(np.asarray(array))) for name, array in constants.items()]
+    fresh = [ir.Value(name=value.name, type=value.type, shape=value.shape) for value in operands]
+    node = ir.node(case.split()[0], [*fresh, *held], {**attributes, **_AS_IT_IS}, domain=DOMAIN, name="node")
+    graph = ir.Graph(fresh, node.outputs, nodes=[node], initializers=held, opset_imports={"": 21}, name="g")
+    (bound,) = accumulators(ir.Model(graph, ir_version=10))
+    assert (bound.low, bound.high) == limits
+    assert (bound.available, bound.terms) == (available, terms)
+    assert bound.safe
+    greatest = max(-bound.low, bound.high)
+    if case in ("QAveragePool", "QMul", "QResize", "QGlobalAveragePool"):
+        assert bound.product_bits == (greatest * 5 + 8).bit_length()
+    if case.endswith("Shift"):
+        assert bound.product_bits == (greatest * 14 * 2**16 + 2**19).bit_length()
+
+
 def test_other_graphs_have_no_accumulators() -> None:
     text = '<ir_version: 10, opset_import: ["" : 21]> g (float[2] x) => (float[2] y) { y = Relu (x) }'
     assert accumulators(ir.from_proto(onnx.parser.parse_model(text))) == []
