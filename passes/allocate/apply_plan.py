@@ -6,9 +6,7 @@ left to ``calibrate`` and ``calibrate-weights``, which follow as usual.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -36,18 +34,6 @@ class ApplyPlan(Pass):
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Write the plan's decisions on the main graph."""
-        plan.apply(model, _read(self.path), ctx)
-
-
-def _read(path: str) -> dict[str, object]:
-    if not path:
-        raise UsageError("apply-plan needs a file", hint="write apply-plan{path=plan.json}")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the plan: {error.strerror}", where=path) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise UsageError(f"the plan is not JSON: {error}", where=path) from error
-    if not isinstance(content, dict):
-        raise UsageError("the plan is not a JSON object", where=path)
-    return content
+        if not self.path:
+            raise UsageError("apply-plan needs a file", hint="write apply-plan{path=plan.json}")
+        plan.apply(model, plan.load(self.path), ctx)

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type, operator_name
 from qcompiler.ir.uses import only_use
+from qcompiler.quant.factors import why_float
 from qcompiler.quant.state import NodeDecision
 from qcompiler.target.legality import rule_for, why_not
 from qcompiler.target.schema import OperatorRule, Target
@@ -89,10 +90,12 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
         nodes.rules[node] = rule
     if node in excluded:
         return NodeDecision(False, f"excluded by '{excluded[node]}'")
+    if reason := why_float(node):
+        return NodeDecision(False, reason)
     if rule is None:
         return NodeDecision(False, f"{nodes.target.name} has no integer {operator_name(node)}")
-    if (reason := why_not(nodes.target, node)) is not None:
-        return NodeDecision(False, reason)
+    if (illegal := why_not(nodes.target, node)) is not None:
+        return NodeDecision(False, illegal)
     data = [node.inputs[i] for i in nodes.activation_inputs(node)]
     if not data or any(value is None or value.dtype != ir.DataType.FLOAT for value in data):
         return NodeDecision(False, "it carries no float32 data")

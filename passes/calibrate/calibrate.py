@@ -73,7 +73,8 @@ class Calibrate(Pass):
 
     Attributes:
         method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for scales that must be
-            powers of two: the one that covers everything may be twice as coarse as needed.
+            powers of two: the one that covers everything may be twice as coarse as needed. What becomes real numbers
+            again is covered all the same: of results the largest matter most.
         bins: Resolution of histograms: bins on each side of zero, a power of two.
         percentile: Share of the elements that ``percentile`` keeps.
         momentum: Weight of the past in ``moving-average``.
@@ -93,22 +94,26 @@ class Calibrate(Pass):
         values = {str(wish.value.name): wish for group in groups for wish in group if not is_constant(wish.value)}
         if not groups:
             return
-        watchers = {name: self._observer(wish) for name, wish in values.items()}
+        results = {wish.value for group in groups if any(_becomes_real(wish) for wish in group) for wish in group}
+        methods = {name: self._method(wish, wish.value in results) for name, wish in values.items()}
+        watchers = {name: self._observer(wish, methods[name]) for name, wish in values.items()}
         if watchers:
             _observe(model, watchers, ctx)
         for group in groups:
             _complete(group, watchers, ctx)
-        self._report(watchers, values.values(), ctx)
+        _report(watchers, methods.values(), ctx)
 
-    def _method(self, form: QFormat) -> str:
-        return self.method if self.method != "auto" else "mse" if form.power_of_two else "minmax"
+    def _method(self, wish: Wish, result: bool) -> str:
+        if self.method != "auto":
+            return self.method
+        return "mse" if wish.quant.format.power_of_two and not result else "minmax"
 
-    def _plain(self, form: QFormat) -> Observer:
+    def _plain(self, form: QFormat, method: str) -> Observer:
         return observers.make(
-            self._method(form), axis=form.axis, bins=self.bins, percentile=self.percentile, momentum=self.momentum
+            method, axis=form.axis, bins=self.bins, percentile=self.percentile, momentum=self.momentum
         )
 
-    def _observer(self, wish: Wish) -> Observer:
+    def _observer(self, wish: Wish, method: str) -> Observer:
         if wish.quant.format.block is not None:
             raise PassError(
                 f"activation '{wish.value.name}' has a blocked format ({wish.quant.format})",
@@ -117,22 +122,29 @@ class Calibrate(Pass):
             )
         info = wish.value.meta.get("qcompiler.mask")
         if info is None or wish.axis is not None:
-            return self._plain(wish.quant.format)
+            return self._plain(wish.quant.format, method)
         return masks.MaskedObserver(
-            self._plain(wish.quant.format), float(info.constant), operand=info.role == "operand"
+            self._plain(wish.quant.format, method), float(info.constant), operand=info.role == "operand"
         )
 
-    def _report(self, watchers: dict[str, Observer], found: Iterable[Wish], ctx: Context) -> None:
-        scores = (n for n, item in watchers.items() if isinstance(item, masks.MaskedObserver) and not item.operand)
-        masked = list(scores)
-        if masked:
-            ctx.note(
-                f"attention mask constants left out of the range of {_listing(masked)}; "
-                f"masked positions saturate {masks.MARGIN:g} below the least score (probability under 1e-6)"
-            )
-        methods = {self._method(wish.quant.format) for wish in found}
-        samples = len(ctx.calibration) if ctx.calibration is not None else 0
-        ctx.note(f"{' and '.join(sorted(methods))} ranges of {len(watchers)} tensors from {samples} samples")
+
+def _becomes_real(wish: Wish) -> bool:
+    """Whether real numbers are made of the tensor: it is a result, or a node that stays float reads it."""
+    value = wish.value
+    floating = any(state.own_edge_quant(use.node, use.idx) is state.FLOAT for use in value.uses())
+    return wish.edge is None and not value.is_graph_input() and (value.is_graph_output() or floating)
+
+
+def _report(watchers: dict[str, Observer], methods: Iterable[str], ctx: Context) -> None:
+    scores = (n for n, item in watchers.items() if isinstance(item, masks.MaskedObserver) and not item.operand)
+    masked = list(scores)
+    if masked:
+        ctx.note(
+            f"attention mask constants left out of the range of {_listing(masked)}; "
+            f"masked positions saturate {masks.MARGIN:g} below the least score (probability under 1e-6)"
+        )
+    samples = len(ctx.calibration) if ctx.calibration is not None else 0
+    ctx.note(f"{' and '.join(sorted(set(methods)))} ranges of {len(watchers)} tensors from {samples} samples")
 
 
 def _listing(names: list[str]) -> str:

@@ -17,7 +17,7 @@ from qcompiler.calibration.histogram import Histogram
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.params import QParams, params_from_range
 
-__all__ = ["FINER", "entropy", "least_squares", "percentile"]
+__all__ = ["FINER", "entropy", "least_squares", "percentile", "squared_errors"]
 
 FINER = 16
 """The error search counts in bins this much finer than asked for, so that its bound is tight."""
@@ -53,12 +53,12 @@ def least_squares(histogram: Histogram, form: QFormat) -> tuple[float, float]:
     if span == 0.0:
         return full
     if form.power_of_two:
-        return power_of_two.least_squares(histogram, whole, _errors)
+        return power_of_two.least_squares(histogram, whole, squared_errors)
     shift = max(histogram.bins.bit_length() - 1 - (_SEARCH_BINS.bit_length() - 1), 0)
     coarse = histogram.coarser(histogram.exponent + shift)
     best = _descend(coarse, whole, full)
     candidates = np.array([full, best])
-    errors, bounds = _errors(histogram, whole, candidates[:, 0], candidates[:, 1])
+    errors, bounds = squared_errors(histogram, whole, candidates[:, 0], candidates[:, 1])
     return best if errors[1] + bounds[1] < errors[0] - bounds[0] else full
 
 
@@ -72,23 +72,23 @@ def _descend(histogram: Histogram, form: QFormat, full: tuple[float, float]) -> 
         bound = max(-full[0], full[1])
         for grid in (_FRACTIONS, _REFINE):
             bounds = np.minimum(bound * grid, max(-full[0], full[1]))
-            errors, _ = _errors(histogram, form, -bounds, bounds)
+            errors, _ = squared_errors(histogram, form, -bounds, bounds)
             bound = float(bounds[np.argmin(errors)])
         return max(-bound, full[0]) if full[0] < 0 else full[0], min(bound, full[1])
     low, high = full
     for grid in (_FRACTIONS, _FRACTIONS, _REFINE):
         if full[1] > 0:
             ends = np.minimum(grid * (full[1] if grid is _FRACTIONS else high), full[1])
-            errors, _ = _errors(histogram, form, np.full(ends.shape, low), ends)
+            errors, _ = squared_errors(histogram, form, np.full(ends.shape, low), ends)
             high = float(ends[np.argmin(errors)])
         if full[0] < 0:
             ends = np.maximum(grid * (full[0] if grid is _FRACTIONS else low), full[0])
-            errors, _ = _errors(histogram, form, ends, np.full(ends.shape, high))
+            errors, _ = squared_errors(histogram, form, ends, np.full(ends.shape, high))
             low = float(ends[np.argmin(errors)])
     return low, high
 
 
-def _errors(
+def squared_errors(
     histogram: Histogram, form: QFormat, low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Estimated mean squared error of every candidate range, and how far the estimate may be off."""

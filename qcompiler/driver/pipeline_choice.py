@@ -96,7 +96,13 @@ def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:
     """The pipeline in which the plan stands where formats are assigned."""
     from qcompiler.passes.allocate.apply_plan import ApplyPlan
 
+    passes = tuple(_with_factors(item, plan) if item.name == "fit-powers-of-two" else item for item in passes)
     return _changed(passes, "assign-formats", "--plan", lambda _: ApplyPlan(path=str(plan)))
+
+
+def _with_factors(item: Any, plan: Path) -> Pass:
+    changed: Pass = replace(item, plan=str(plan))
+    return changed
 
 
 def _with_method(item: Any, method: str) -> Pass:

@@ -11,19 +11,22 @@
 
 ``values`` are tensors as their producer keeps them; an entry of ``edges`` (by input number) is what one reader
 takes instead: another format, or ``"float"``. Lists are per channel (or nested, per block). A decision without
-``scale`` is calibrated. Names are those of the normalized graph.
+``scale`` is calibrated. Names are those of the normalized graph. ``factors`` (``{"conv1_fitted": 1.26}``) are what
+tensors were multiplied by before that.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from qcompiler.errors import QCompilerError, UsageError, nearest
-from qcompiler.quant import state
+from qcompiler.quant import factors, state
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
@@ -31,10 +34,10 @@ from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
 if TYPE_CHECKING:
     from qcompiler.pipeline.base import Context
 
-__all__ = ["SCHEMA", "apply", "dump"]
+__all__ = ["SCHEMA", "apply", "dump", "load"]
 
 SCHEMA = 1
-_TOP = ("schema", "target", "format", "nodes", "values")
+_TOP = ("schema", "target", "format", "factors", "nodes", "values")
 _NODE_KEYS = ("operator", "integer", "reason", "edges")
 _QUANT_KEYS = ("format", "scale", "zero_point", "tie")
 
@@ -43,7 +46,25 @@ def dump(model: ir.Model) -> dict[str, Any]:
     """The decisions on the main graph of ``model`` as JSON-ready data, in graph order."""
     values = {str(value.name): _quant_entry(quant) for value, quant in state.quantized_values(model.graph)}
     nodes = {str(node.name): entry for node in model.graph if (entry := _node_entry(node)) is not None}
-    return {"schema": SCHEMA, "nodes": nodes, "values": values}
+    multiplied = factors.dump(model.graph)
+    return {"schema": SCHEMA, **({"factors": multiplied} if multiplied else {}), "nodes": nodes, "values": values}
+
+
+def load(path: str) -> dict[str, Any]:
+    """The content of a plan file.
+
+    Raises:
+        UsageError: It cannot be read, or is not a JSON object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the plan: {error.strerror}", where=path) from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(f"the plan is not JSON: {error}", where=path) from error
+    if not isinstance(content, dict):
+        raise UsageError("the plan is not a JSON object", where=path)
+    return content
 
 
 def apply(model: ir.Model, plan: Mapping[str, Any], ctx: Context) -> None:

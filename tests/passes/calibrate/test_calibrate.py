@@ -198,3 +198,17 @@ def test_power_of_two_scales_are_searched_by_default(chain: ir.Model) -> None:
     ctx = run(chain, dataset(chain, x=X))
     assert float(np.frexp(params(chain, "a").scale)[0]) == 0.5
     assert "minmax and mse ranges of 2 tensors" in notes(ctx)
+
+
+def test_a_power_of_two_that_makes_results_covers_them(chain: ir.Model) -> None:
+    outlier = np.append(np.zeros((1, 3), np.float32), np.float32([[8.1]]), axis=1)
+    several = np.concatenate([np.random.default_rng(0).uniform(0, 1, (5000, 4)).astype(np.float32), outlier])
+    scales = []
+    for result in (False, True):
+        want(chain, "a", QFormat.parse("u8/pot"))
+        if result:
+            reader = next(iter(value(chain, "a").uses()))
+            state.set_edge_quant(reader.node, reader.idx, state.FLOAT)
+        run(chain, dataset(chain, x=several))
+        scales.append(float(params(chain, "a").scale))
+    assert scales[0] < scales[1] == 2.0**-4
