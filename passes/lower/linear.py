@@ -21,7 +21,7 @@ from qcompiler.analysis.code_ranges import CodeRanges
 from qcompiler.ir import constants
 from qcompiler.ir.edit import AttributeValue
 from qcompiler.passes.lower.emitter import Emitter
-from qcompiler.passes.lower.products import Product, exact_real, product_of, rows_of
+from qcompiler.passes.lower.products import STORED, Product, exact_real, product_of, rows_of
 from qcompiler.passes.lower.site import Codes, NoIntegerForm, Site, dequantizer
 from qcompiler.passes.normalize._rewrite import transformed
 from qcompiler.quant import packing
@@ -30,7 +30,7 @@ from qcompiler.quant.integer.dyadic import Overflow
 from qcompiler.quant.integer.linear import WIDE_DEPTH
 from qcompiler.quant.operators import BIAS_INPUT, WEIGHT_INPUT
 
-__all__ = ["Layer", "Layout", "added_constants", "check_order", "clamped_per_channel", "emit", "layer"]
+__all__ = ["Layer", "Layout", "added_constants", "check_order", "clamped_per_channel", "emit", "layer", "weight_codes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +97,8 @@ def _product(site: Site) -> Product:
         raise NoIntegerForm("its weight is no constant in codes")
     if weight.block:
         raise NoIntegerForm("its weights have a scale per block")
+    if weight_codes(site).dtype not in STORED:
+        raise NoIntegerForm("its weight has no codes of 8 bits or fewer")
     product = product_of(site, CodeRanges())
     if product is None:
         raise NoIntegerForm("the scales of its weight do not belong to output channels")

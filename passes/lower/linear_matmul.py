@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.patterns import integer, number
 from qcompiler.passes.lower.emitter import Emitter
-from qcompiler.passes.lower.linear import Layout, added_constants, check_order, clamped_per_channel, emit, layer
+from qcompiler.passes.lower.linear import (
+    Layout,
+    added_constants,
+    check_order,
+    clamped_per_channel,
+    emit,
+    layer,
+    weight_codes,
+)
 from qcompiler.passes.lower.site import Lowering, NoIntegerForm, Site
 from qcompiler.quant.operators import WEIGHT_INPUT
 
@@ -32,7 +40,7 @@ def lower_gemm(site: Site, emitter: Emitter) -> ir.Value:
 def lower_matmul(site: Site, emitter: Emitter) -> ir.Value:
     """MatMul with a constant matrix, or of two activations."""
     weight = site.weight(WEIGHT_INPUT)
-    if weight is not None and weight.codes.ndim == 2:
+    if weight is not None and weight.codes.ndim == 2 and weight_codes(site).dtype is not ir.DataType.INT16:
         return _with_weight(site, emitter, channels_first=False)
     return _two_activations(site, emitter)
 
@@ -54,11 +62,13 @@ def _with_weight(site: Site, emitter: Emitter, *, channels_first: bool) -> ir.Va
 
 
 def _check_broadcast(constant: NDArray[np.float64], site: Site, channels: int) -> None:
-    """A bias must not widen the product.
+    """A bias must not widen the product, and must have channels as its last axis.
 
     Raises:
-        NoIntegerForm: It does, or the shape of the product is not known well enough to tell.
+        NoIntegerForm: It does not, or the shape of the product is not known well enough to tell.
     """
+    if constant.size > 1 and constant.shape[-1] == 1 < channels:
+        raise NoIntegerForm(f"a constant of shape {constant.shape} is added to it: the same number for all channels")
     shape = site.node.outputs[0].shape
     sizes = None if shape is None else list(shape)
     for axis in range(1, constant.ndim + 1):

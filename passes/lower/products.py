@@ -21,9 +21,10 @@ from qcompiler.ir.patterns import integer, integers
 from qcompiler.passes.lower.site import Codes, Site, Weight, dequantizer
 from qcompiler.quant.operators import BIAS_INPUT, WEIGHT_INPUT
 
-__all__ = ["Product", "exact_real", "product_of", "rows_of"]
+__all__ = ["STORED", "Product", "exact_real", "product_of", "rows_of"]
 
-_STORED: Final = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
+STORED: Final = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
+"""Element types of weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +118,7 @@ def rows_of(node: ir.Node, codes: NDArray[Any]) -> NDArray[Any]:
 
 def _stored_as_codes(site: Site) -> bool:
     source = dequantizer(site.node.inputs[WEIGHT_INPUT])
-    return source is not None and source.inputs[0] is not None and source.inputs[0].dtype in _STORED
+    return source is not None and source.inputs[0] is not None and source.inputs[0].dtype in STORED
 
 
 def _scale_axis(weight: Weight) -> int | None:

@@ -113,6 +113,26 @@ def test_a_constant_with_one_scale_is_an_activation_like_any_other() -> None:
     assert integer_nodes(lowered(model)[0]) == ["QMatMul"]
 
 
+def test_a_constant_of_16_bits_is_an_activation_like_any_other() -> None:
+    graph = Graph(np.random.default_rng(0))
+    w = graph.weight(graph.random.integers(-9000, 9000, (16, 4)), 0.0003, kind="i16")
+    model = graph.model(
+        {"x": (5, 16)}, graph.quantized(graph.node("MatMul", [graph.quantized("x", SCALE_X, 3), w]), SCALE_Y, 0), 2
+    )
+    assert codes_apart(model, {"x": (5, 16)}, SCALE_Y)[0] <= 1
+    assert integer_nodes(lowered(model)[0]) == ["QMatMulWide"]
+
+
+def test_a_constant_may_be_the_left_operand() -> None:
+    graph = Graph(np.random.default_rng(0))
+    w = graph.weight(graph.random.integers(-127, 128, (4, 16)), 0.01)
+    model = graph.model(
+        {"x": (2, 16, 5)}, graph.quantized(graph.node("MatMul", [w, graph.quantized("x", SCALE_X, 3)]), SCALE_Y, 0), 3
+    )
+    assert codes_apart(model, {"x": (2, 16, 5)}, SCALE_Y)[0] <= 1
+    assert integer_nodes(lowered(model)[0]) == ["QMatMul"]
+
+
 @pytest.mark.parametrize("kind", ["i8", "i16"])
 def test_a_sum_of_unknown_length_says_how_long_it_may_get(kind: str) -> None:
     model, _, scale = two_activations(1, ("N", 3, "T"), ("N", "T", 4), (kind, kind))
@@ -164,6 +184,8 @@ REFUSED: dict[str, tuple[Callable[[], Built], IntegerArithmetic | None, str]] = 
     "a transposed activation": (lambda: product(0, (16, 16), op="Gemm", transA=1), None, "transposes its activation"),
     "a factor": (lambda: product(0, (4, 16), op="Gemm", alpha=2.0), None, "scales its terms"),
     "a constant that widens the result": (lambda: product(0, (1, 16), added=[(3, 5)]), None, "may widen"),
+    "a constant per row": (lambda: product(0, (3, 16), added=[(3, 1)]), None, "for all channels"),
+    "a weight of 16 bits in a Gemm": (lambda: product(0, (3, 16), op="Gemm", weights="i16"), None, "8 bits or fewer"),
     "an accumulator that is too narrow": (
         lambda: product(0, (4, 64)),
         IntegerArithmetic(accumulator_bits=16),
