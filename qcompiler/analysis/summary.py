@@ -9,9 +9,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from qcompiler.analysis.integer_only import IntegerOnly, integer_only
 from qcompiler.ir import io
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import operator_name
+from qcompiler.quant.annotations import annotation
+from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.target.lowered import is_lowered
 
 __all__ = ["ModelSummary", "Port", "QuantizedPart", "summarize"]
 
@@ -36,8 +40,8 @@ class QuantizedPart:
         quantize: QuantizeLinear nodes.
         dequantize: DequantizeLinear nodes.
         weights: Dequantized constants by element type.
-        activations: Quantized activations by element type.
-        integer_operators: Operators that compute on integers by themselves (QLinearConv …).
+        activations: Dequantized activations by element type; of an integer graph all tensors of codes.
+        integer_operators: Operators that compute on integers by themselves (QLinearConv, ai.qcompiler …).
     """
 
     quantize: int
@@ -67,6 +71,7 @@ class ModelSummary:
         batch_norms: BatchNormalization nodes that folding can remove.
         functions: Model-local functions.
         quantized: What is quantized; ``None`` in a float model.
+        integer_only: What is float in an integer graph; ``None`` where there are no operators of ``ai.qcompiler``.
     """
 
     path: str
@@ -84,6 +89,7 @@ class ModelSummary:
     batch_norms: int
     functions: int
     quantized: QuantizedPart | None
+    integer_only: IntegerOnly | None = None
 
 
 def summarize(path: str | Path) -> ModelSummary:
@@ -116,6 +122,7 @@ def summarize(path: str | Path) -> ModelSummary:
         batch_norms=operators["BatchNormalization"],
         functions=len(model.functions),
         quantized=_quantized(nodes, operators),
+        integer_only=integer_only(model) if is_lowered(model) else None,
     )
 
 
@@ -139,7 +146,7 @@ def _dimension(item: int | ir.SymbolicDim) -> int | str:
 
 
 def _quantized(nodes: list[ir.Node], operators: Counter[str]) -> QuantizedPart | None:
-    integer = {name: count for name, count in operators.items() if name.split(":")[-1] in _INTEGER_OPERATORS}
+    integer = {name: count for name, count in operators.items() if _computes_integers(name)}
     if not integer and not any(operators[name] for name in _QDQ):
         return None
     weights: Counter[str] = Counter()
@@ -148,9 +155,21 @@ def _quantized(nodes: list[ir.Node], operators: Counter[str]) -> QuantizedPart |
         if node.op_type == "DequantizeLinear" and node.inputs and node.inputs[0] is not None:
             kind = weights if is_constant(node.inputs[0]) else activations
             kind[_codes(node.inputs[0])] += 1
+        coded = [value for value in node.outputs if node.op_type not in _QDQ and annotation(value) is not None]
+        activations.update(_codes(value) for value in coded if not _is_dequantized(value))
     return QuantizedPart(
         operators["QuantizeLinear"], operators["DequantizeLinear"], dict(weights), dict(activations), integer
     )
+
+
+def _computes_integers(operator: str) -> bool:
+    domain, _, op_type = operator.rpartition(":")
+    return domain == DOMAIN or op_type in _INTEGER_OPERATORS
+
+
+def _is_dequantized(value: ir.Value) -> bool:
+    """Whether a DequantizeLinear reads the value: then it is counted there."""
+    return any(reader.op_type == "DequantizeLinear" for reader in value.consumers())
 
 
 def _codes(value: ir.Value) -> str:

@@ -11,6 +11,9 @@ from qcompiler.cli.guard import GuardedCommand, traceback_option
 from qcompiler.cli.show import as_json_option, bytes_text, pairs, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qcompiler.analysis.integer_only import FloatNode, IntegerOnly
     from qcompiler.analysis.summary import ModelSummary, Port, QuantizedPart
 
 __all__ = ["command"]
@@ -48,7 +51,24 @@ def _lines(summary: ModelSummary) -> list[tuple[str, str]]:
         lines.append(("batch norms", f"{summary.batch_norms} (the compiler folds them)"))
     lines += [("functions", str(summary.functions))] if summary.functions else []
     lines.append(("quantized", _quantized_text(summary.quantized)))
+    lines += [] if summary.integer_only is None else _integer_lines(summary.integer_only)
     return lines
+
+
+def _integer_lines(found: IntegerOnly) -> list[tuple[str, str]]:
+    from qcompiler.report.words import count_text
+
+    inside = count_text(len(found.tensors), "float tensor")
+    lines = [("integer-only", f"{'yes' if found.holds else 'no'}: {inside} inside")]
+    lines += [("float inside", _names(island.nodes)) for island in found.islands]
+    wrong = (*found.divisions, *found.attributes, *found.functions)
+    lines += [("not integer", ", ".join(wrong))] if wrong else []
+    around = (("float before", _names(found.head)), ("float after", _names(found.tail)))
+    return [*lines, *((head, text) for head, text in around if text)]
+
+
+def _names(nodes: Sequence[FloatNode]) -> str:
+    return ", ".join(f"{node.name} ({node.op_type})" for node in nodes)
 
 
 def _port_text(port: Port) -> str:

@@ -153,6 +153,16 @@ def test_diff_refuses_wrong_data(toolbox: Run, small_cnn_path: Path, tmp_path: P
     assert "bad.npz" in result.stderr
 
 
+def test_an_integer_graph_is_inspected(toolbox: Run, lowered: Path) -> None:
+    found = _json(toolbox("inspect", lowered, "--json"))
+    assert found["integer_only"] == {
+        "tensors": [], "islands": [], "head": [], "tail": [], "divisions": [], "attributes": [], "functions": []
+    }  # fmt: skip
+    assert found["quantized"]["integer_operators"] == {"ai.qcompiler:QConv": 1, "ai.qcompiler:QGemm": 1}
+    assert sum(found["quantized"]["activations"].values()) >= 3
+    assert "integer-only  yes: 0 float tensors inside" in toolbox("inspect", lowered).stdout
+
+
 def test_diff_bit_for_bit(toolbox: Run, small_cnn_path: Path, lowered: Path, data: Path) -> None:
     result = toolbox("diff", "--bitwise", "--interpreter", "--codes", lowered, "--data", data, "--batch", 8, "--json")
     assert result.exit_code == 0
