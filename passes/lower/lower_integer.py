@@ -30,7 +30,6 @@ from qcompiler.passes.lower.site import (
     Site,
     codes_of_quantizer,
     codes_read,
-    dequantizer,
 )
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant.functions import catalogue
@@ -92,10 +91,24 @@ def _lower(node: ir.Node, arithmetic: IntegerArithmetic, ctx: Context) -> None:
     if node.op_type == "QuantizeLinear":
         _requantize(node, arithmetic, ctx)
     elif node.op_type in _ASK_ABOUT_CODES and not node.domain:
-        if (source := dequantizer(node.inputs[0])) is not None and codes_read(node.inputs[0]) is not None:
-            ctx.edit.set_input(node, 0, source.inputs[0])
+        _ask_codes(node, ctx)
     elif node.op_type not in _QDQ and computes_floats(node):
         _lower_group(node, arithmetic, ctx)
+
+
+def _ask_codes(node: ir.Node, ctx: Context) -> None:
+    """Let a node whose answer is about positions or sizes read codes; runtimes search no 16-bit ones."""
+    codes = codes_read(node.inputs[0])
+    if codes is None:
+        return
+    source = codes.value
+    if codes.dtype is ir.DataType.INT16 and node.op_type in ("ArgMax", "ArgMin"):
+        wide = {"to": ir.DataType.INT32.value}
+        emitter = Emitter(ctx.edit, node, ctx.note)
+        source = emitter.emit(
+            "Cast", [source], wide, name=codes.of, dtype=ir.DataType.INT32, shape=source.shape, domain=""
+        )
+    ctx.edit.set_input(node, 0, source)
 
 
 def _lower_group(node: ir.Node, arithmetic: IntegerArithmetic, ctx: Context) -> None:
@@ -103,7 +116,12 @@ def _lower_group(node: ir.Node, arithmetic: IntegerArithmetic, ctx: Context) -> 
     lowering = lowerings().get(node.op_type) if not node.domain else None
     if lowering is None:
         raise NoIntegerForm(f"{node.op_type} has no integer form")
-    results = lowering(site, Emitter(ctx.edit, node, ctx.note))
+    emitter = Emitter(ctx.edit, node, ctx.note)
+    try:
+        results = lowering(site, emitter)
+    except NoIntegerForm:
+        emitter.discard()
+        raise
     _replace(site, [results] if isinstance(results, ir.Value) else results, ctx)
 
 

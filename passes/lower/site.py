@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qcompiler.passes.lower.emitter import Emitter
     from qcompiler.target.integer import IntegerArithmetic
 
-__all__ = ["Codes", "Lowering", "NoIntegerForm", "Site", "Weight", "codes_of_quantizer", "dequantizer"]
+__all__ = ["Codes", "Lowering", "NoIntegerForm", "Site", "Weight", "bounds", "codes_of_quantizer", "dequantizer"]
 
 _FORMATS: Final = {ir.DataType.INT8: QFormat(8), ir.DataType.INT16: QFormat(16)}
 
@@ -153,7 +153,7 @@ class Site:
         for node in self.absorbed:
             if node.op_type == "Add":
                 continue
-            least, greatest = _bounds(node)
+            least, greatest = bounds(node)
             low = low if least is None else max(low, self.output.code_of(least))
             high = high if greatest is None else min(high, self.output.code_of(greatest))
         return min(low, high), high
@@ -236,7 +236,7 @@ def _codes(node: ir.Node, value: ir.Value, of: str) -> Codes | None:
     return Codes(value, float(scale.reshape(())), 0 if zero is None else int(zero.reshape(())), dtype, of)
 
 
-def _bounds(node: ir.Node) -> tuple[float | None, float | None]:
+def bounds(node: ir.Node) -> tuple[float | None, float | None]:
     """Least and greatest real result of an activation."""
     if node.op_type == "Relu":
         return 0.0, None
