@@ -144,7 +144,9 @@ def _measured(
 def _wanted(function: Function, codes: NDArray[Any], source: Affine, result: Affine) -> NDArray[np.float64]:
     """``f / scale`` at every code, finite: no value is zero, and infinite is just beyond the codes."""
     with np.errstate(all="ignore"):
-        value = function(source.scale * (codes.astype(np.float64) - source.zero_point)) / result.scale
+        # DequantizeLinear gives float32: around a jump its rounding decides.
+        real = np.float32(source.scale) * (codes - source.zero_point).astype(np.float32)
+        value = function(real.astype(np.float64)) / result.scale
     bound = 2.0**20
     return np.clip(np.nan_to_num(value, nan=0.0, posinf=bound, neginf=-bound), -bound, bound)
 

@@ -26,6 +26,11 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
+def dequantized(codes: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    real = np.float32(scale) * (codes.astype(np.int32) - zero_point).astype(np.float32)
+    return np.asarray(real.astype(np.float64))
+
+
 def words(scale: float, zero_point: int) -> Affine:
     return Affine(scale, zero_point, -32768, 32767)
 
@@ -45,7 +50,7 @@ def test_a_table_is_the_function_rounded_once(
     low, high = (-32768, 32767) if wide else (-128, 127)
     result = Affine(math.exp(fine), -zero_point, low, high)
     table = design_table(function, source, result, 5 if wide else 3)
-    real = function(source.scale * (BYTES.astype(np.float64) - zero_point)) / result.scale
+    real = function(dequantized(BYTES, source.scale, zero_point)) / result.scale
     wanted = [min(max(round(item) - zero_point, low), high) for item in real]  # round is half_even
     assert lookup(BYTES, table).tolist() == wanted
 
@@ -80,7 +85,7 @@ def test_smooth_functions_are_within_one_code(
         found = lookup_interpolated(
             WORDS, design.entries, curved=int(design.curved), to=to, low=target.low, high=target.high
         )
-        real = function(scale * (WORDS.astype(np.float64) - zero_point)) / target.scale + target.zero_point
+        real = function(dequantized(WORDS, scale, zero_point)) / target.scale + target.zero_point
         assert np.abs(found - np.clip(real, target.low, target.high)).max() <= design.error + 1e-6
 
 
