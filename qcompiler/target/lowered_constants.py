@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -18,15 +19,15 @@ __all__ = ["accumulator_reasons", "multiplier_reasons", "shift_reasons", "table_
 
 
 def multiplier_reasons(name: str, value: ir.Value | None, target: Target) -> Iterator[str]:
-    """A multiplier must be constant, not negative, and no wider than the target's."""
+    """A multiplier must be constant, not negative unless its name says so, and no wider than the target's."""
     factors = array(value)
     bits = target.integer.multiplier_bits
     if factors is None:
         yield f"its {name} is not a constant"
-    elif factors.size and factors.min() < 0:
+    elif factors.size and factors.min() < 0 and not name.startswith("signed"):
         yield f"its {name} is negative ({factors.min()})"
-    elif factors.size and bits and int(factors.max()) >> bits:
-        yield f"its {name} {factors.max()} takes {int(factors.max()).bit_length()} bits, the target has {bits}"
+    elif factors.size and bits and (most := int(np.abs(factors.astype(np.int64)).max())) >> bits:
+        yield f"its {name} {most} takes {most.bit_length()} bits, the target has {bits}"
 
 
 def shift_reasons(name: str, value: ir.Value | None, target: Target) -> Iterator[str]:

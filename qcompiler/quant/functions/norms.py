@@ -99,7 +99,7 @@ root = Cast <to = 6> (root_2)
 normal_32 = ai.qcompiler.Requantize <x_zero_point = 0, y_zero_point = 0, to = 6, low = -2147483648, high = 2147483647>
   (centred, root, amount)
 normal = Cast <to = 7> (normal_32)
-factor = Cast <to = 7> (multiplier)
+factor = Cast <to = 7> (signed_multiplier)
 """
 
 _BIAS = """
@@ -121,7 +121,7 @@ _MIDDLE: Final = _ROOT + _NEWTON.format(last=0, next=1) + _NEWTON.format(last=1,
 
 _CONSTANTS: Final = {"left": "int", "right": "int", "epsilon": "int", "root_shift": "int"}
 
-_TYPES: Final = {"x": "int8 int16", "multiplier": "int32, any sign", "bias": "int64", "shift": "uint8"}
+_TYPES: Final = {"x": "int8 int16", "signed_multiplier": "int32", "bias": "int64", "shift": "uint8"}
 
 
 def _infer(types: Sequence[TensorType], attributes: Mapping[str, Any]) -> TensorType:
@@ -133,7 +133,7 @@ OPERATORS: Final = (
         name="QLayerNormalization",
         formula="clip(((n * g + bias + 2^(h-1)) >> h) + zy, low, high), n = c / sqrt(v) in fixed point, "
         "c = N * x - sum(x), v = ((N * sum(x^2) - sum(x)^2) << left >> right) + epsilon",
-        inputs=("x", "multiplier", "bias", "shift"),
+        inputs=("x", "signed_multiplier", "bias", "shift"),
         types=_TYPES,
         attributes={"axes": "ints", "size": "int", **_CONSTANTS, **CLAMP},
         body=_CENTRE + _MIDDLE + _BIAS + _TAIL,
@@ -146,7 +146,7 @@ OPERATORS: Final = (
         name="QRMSNormalization",
         formula="clip(((n * g + 2^(h-1)) >> h) + zy, low, high), n = c / sqrt(v) in fixed point, "
         "c = x - zx, v = (sum(c^2) << left >> right) + epsilon",
-        inputs=("x", "multiplier", "shift"),
+        inputs=("x", "signed_multiplier", "shift"),
         types={name: kinds for name, kinds in _TYPES.items() if name != "bias"},
         attributes={"axes": "ints", "x_zero_point": "int", **_CONSTANTS, **CLAMP},
         body=_ENERGY + _MIDDLE + _NO_BIAS + _TAIL,

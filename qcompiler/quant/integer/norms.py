@@ -67,7 +67,7 @@ NORMAL_BITS: Final = 30
 
 def layer_normalization(
     x: NDArray[Any],
-    multiplier: NDArray[Any],
+    signed_multiplier: NDArray[Any],
     bias: NDArray[Any],
     shift: NDArray[Any],
     *,
@@ -86,7 +86,7 @@ def layer_normalization(
 
     Args:
         x: int8 or int16 of any shape.
-        multiplier: int32 ``g``, signed; broadcasts against ``x``.
+        signed_multiplier: int32 ``g``, of any sign; broadcasts against ``x``.
         bias: int64 ``beta`` at the scale of ``n g``; broadcasts against ``x``.
         shift: uint8 ``h``, 1 to 60; broadcasts against ``x``.
         axes: The normalized axes: the last ones, counted from the end.
@@ -111,12 +111,12 @@ def layer_normalization(
     total = codes.sum(axis=over, keepdims=True)
     spread = size * np.square(codes).sum(axis=over, keepdims=True) - total * total
     normal = _normalized(size * codes - total, spread, _Root(left, right, epsilon, root_shift))
-    return _scaled(normal, multiplier, bias, shift, y_zero_point=y_zero_point, to=to, low=low, high=high)
+    return _scaled(normal, signed_multiplier, bias, shift, y_zero_point=y_zero_point, to=to, low=low, high=high)
 
 
 def rms_normalization(
     x: NDArray[Any],
-    multiplier: NDArray[Any],
+    signed_multiplier: NDArray[Any],
     shift: NDArray[Any],
     *,
     axes: Sequence[int],
@@ -132,7 +132,7 @@ def rms_normalization(
 ) -> NDArray[Any]:
     """RMSNorm of codes over their last axes; arguments and errors as in :func:`layer_normalization`.
 
-    ``sqrt(N)`` is part of ``multiplier``.
+    ``sqrt(N)`` is part of ``signed_multiplier``.
     """
     over = _row(np.shape(x), axes, None)
     centred = np.asarray(x, np.int64) - x_zero_point
@@ -141,7 +141,7 @@ def rms_normalization(
         raise Overflow(f"a row of {row} codes: the sum of its squares leaves {PRODUCT_BITS} bits")
     energy = np.square(centred).sum(axis=over, keepdims=True)
     normal = _normalized(centred, energy, _Root(left, right, epsilon, root_shift))
-    return _scaled(normal, multiplier, 0, shift, y_zero_point=y_zero_point, to=to, low=low, high=high)
+    return _scaled(normal, signed_multiplier, 0, shift, y_zero_point=y_zero_point, to=to, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from qcompiler.ir.edit import Edit
 from qcompiler.passes.lower.lower_integer import LowerInteger
 from qcompiler.pipeline.base import Context
 from qcompiler.quant.annotations import annotation
+from qcompiler.target.legality import check_model
 from qcompiler.target.load import load
+from qcompiler.target.schema import Target
 
 TEXT = """<ir_version: 11, opset_import: ["" : 23]>
 g (float[{batch},3,{row}] x) => (float[{batch},3,{row}] y)
@@ -47,9 +49,7 @@ def graph(op: str, gamma: tuple[int, ...] = (16,), batch: str = "N", row: str = 
 
 def lower(model: ir.Model, bits: int = 31) -> list[str]:
     """Lower, and return the reasons of what was not."""
-    npu = load("edge-npu")
-    target = dataclasses.replace(npu, integer=dataclasses.replace(npu.integer, multiplier_bits=bits))
-    ctx = Context(edit=Edit(model), target=target)
+    ctx = Context(edit=Edit(model), target=narrow(bits))
     LowerInteger().run(model, ctx)
     return [skip.reason for record in ctx.records for skip in record.skips]
 
@@ -116,6 +116,20 @@ def test_what_the_codes_mean_is_written_beside_them() -> None:
     meaning = annotation(model.graph[1].outputs[0])
     assert meaning is not None
     assert (meaning.of, meaning.zero_point) == ("c", -9)
+
+
+@pytest.mark.parametrize("op", [LAYER, RMS])
+def test_the_result_is_legal_whatever_the_sign_of_the_factor(op: str) -> None:
+    model = graph(op, **BYTES)
+    lower(model)
+    assert min(model.graph[1].inputs[1].const_value.numpy()) < 0
+    assert check_model(model, load("edge-npu")) == []
+    assert any("16" in violation.reason for violation in check_model(model, narrow(16)))
+
+
+def narrow(bits: int) -> Target:
+    npu = load("edge-npu")
+    return dataclasses.replace(npu, integer=dataclasses.replace(npu.integer, multiplier_bits=bits))
 
 
 class TestReasons:
