@@ -1,7 +1,8 @@
 """Which input elements an output element of Resize reads, and with which weights: the tables of a resize.
 
-Coordinates follow the text of the ONNX operator (versions 11 to 19), computed in float32 as runtimes do: a nearest
-neighbour that lies on a tie must fall to the same side as there.
+Coordinates follow the text of the ONNX operator (versions 11 to 19), computed in float32 as runtimes do, so that a
+nearest neighbour on a tie falls to the same side. Where the scale is no power of two, the last bit decides about ties,
+and runtimes order their operations differently: there either neighbour may be copied.
 """
 
 from __future__ import annotations
