@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from qcompiler.ir.edit import AttributeValue
 from qcompiler.ir.patterns import integer, integers
 from qcompiler.passes.lower.emitter import Emitter
-from qcompiler.passes.lower.linear import Layout, added_constants, check_order, emit, layer
+from qcompiler.passes.lower.linear import added_constants, check_order, layer
+from qcompiler.passes.lower.linear_results import Layout, emit
 from qcompiler.passes.lower.site import Lowering, NoIntegerForm, Site
 
 __all__ = ["LOWERINGS"]

@@ -11,16 +11,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.ir.patterns import integer, number
+from qcompiler.passes.lower.channel_bounds import clamped_per_channel
 from qcompiler.passes.lower.emitter import Emitter
-from qcompiler.passes.lower.linear import (
-    Layout,
-    added_constants,
-    check_order,
-    clamped_per_channel,
-    emit,
-    layer,
-    weight_codes,
-)
+from qcompiler.passes.lower.linear import added_constants, check_order, layer, weight_codes
+from qcompiler.passes.lower.linear_results import Layout, emit
 from qcompiler.passes.lower.site import Lowering, NoIntegerForm, Site
 from qcompiler.quant.operators import WEIGHT_INPUT
 
