@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from qcompiler.errors import ModelError, QCompilerError, VerificationError, first_line
 from qcompiler.ir import io
@@ -54,6 +55,7 @@ class Interpreter:
 
     def __init__(self, model: str | Path | onnx.ModelProto | ir.Model, outputs: Sequence[str] | None = None) -> None:
         self._model = _loaded(model)
+        self._threads = ThreadpoolController()
         graph = self._model.graph
         self._constants = {
             name: value.const_value.numpy()
@@ -80,7 +82,11 @@ class Interpreter:
             ModelError: A node failed, or there is no value of such a name.
             VerificationError: An integer left the range that its operator gives it.
         """
-        wanted = self.outputs if outputs is None else list(outputs)
+        # The products are small: threads of BLAS cost more than they give, ten times more on a busy machine.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return self._execute(feed, self.outputs if outputs is None else list(outputs))
+
+    def _execute(self, feed: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
         values: dict[str, Any] = {**self._constants, **check_feed(self._model.graph, feed)}
         # A value is kept until its last reader is done.
         pending = Counter(name for step in self._steps for name in step.reads)
