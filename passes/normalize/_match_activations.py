@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from qcompiler.ir import constants, patterns
 
-__all__ = ["activation"]
+__all__ = ["activation", "gelu_form"]
 
 Points = NDArray[np.float64]
 
 _POINTS: Points = np.array([-4.0, -2.3, -1.0, -0.4, -0.05, 0.0, 0.1, 0.7, 1.3, 2.6, 5.0])
 _TOLERANCE = 2e-3
 """The tanh form of GELU is off by up to 5e-4; a wrong constant in the second digit is off by more than this."""
+_EXACT = 2e-5
+"""Constants written with five digits are closer than this; the two forms of GELU are not."""
+
 _DEPTH = 8
 """Longest way from the product back to the operand, in nodes."""
 
@@ -39,8 +42,14 @@ _BINARY: dict[str, Callable[[Points, Points], Points]] = {
     "Sub": np.subtract,
 }
 
+_GELU: dict[str, Points] = {
+    "none": _POINTS * 0.5 * (1 + _erf(_POINTS / math.sqrt(2))),
+    "tanh": _POINTS * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (_POINTS + 0.044715 * _POINTS**3))),
+}
+"""By the name that the operator Gelu has for the form."""
+
 _KINDS: dict[str, list[Points]] = {
-    "gelu": [_POINTS * 0.5 * (1 + _erf(_POINTS / math.sqrt(2))), _POINTS * _sigmoid(1.702 * _POINTS)],
+    "gelu": [_GELU["none"], _POINTS * _sigmoid(1.702 * _POINTS)],
     "silu": [_POINTS * _sigmoid(_POINTS)],
 }
 
@@ -57,6 +66,15 @@ def activation(anchor: ir.Node) -> tuple[str, list[ir.Node]] | None:
             if any(np.abs(points - form).max() <= _TOLERANCE for form in forms):
                 return kind, list(nodes)
     return None
+
+
+def gelu_form(source: ir.Value, result: ir.Value) -> str | None:
+    """Which Gelu computes ``result`` from ``source`` to float precision: ``none``, ``tanh``, or no one."""
+    with np.errstate(all="ignore"):
+        points = _evaluate(result, source, {}, _DEPTH)
+    if points is None:
+        return None
+    return next((name for name, form in _GELU.items() if np.abs(points - form).max() <= _EXACT), None)
 
 
 def _candidates(anchor: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
