@@ -42,6 +42,7 @@ def resized(site: Site) -> Resized:
     named = [axis % len(shape) for axis in node.attributes.get_ints("axes", ())] or list(range(len(shape)))
     regions = _regions(site, len(named))
     scales, sizes = _given(site, _SCALES), _given(site, _SIZES)
+    common = None if sizes is None else _common_scale(site, [shape[axis] for axis in named], sizes)
     found: dict[int, Axis | int] = {}
     for place, axis in enumerate(named):
         if scales is not None:
@@ -49,7 +50,7 @@ def resized(site: Site) -> Resized:
         elif _unchanged(site, axis):
             item = None
         elif sizes is not None:
-            item = _sized(shape[axis], int(_kept(site, shape, named, sizes)[place]), regions[place], axis)
+            item = _sized(shape[axis], int(sizes[place]), regions[place], axis, common)
         else:
             item = _sized(shape[axis], _known(site, axis), regions[place], axis)
         if item is not None:
@@ -98,25 +99,25 @@ def _scaled(size: int | None, scale: float, region: tuple[float, float], axis: i
     return Axis(size, int(np.floor(np.float32(size) * np.float32(scale))), scale, region)
 
 
-def _sized(size: int | None, result: int, region: tuple[float, float], axis: int) -> Axis | None:
+def _sized(
+    size: int | None, result: int, region: tuple[float, float], axis: int, common: float | None = None
+) -> Axis | None:
     if size is None:
         raise NoIntegerForm(f"the size of axis {axis} is not known")
+    if common is not None:  # the sizes only say how large the result may be
+        result = int(np.floor(size * common + 0.5))
     if size == result and region == (0.0, 1.0):
         return None
-    return Axis(size, result, float(np.float32(result) / np.float32(size)), region)
+    return Axis(size, result, float(np.float32(result) / np.float32(size)) if common is None else common, region)
 
 
-def _kept(
-    site: Site, shape: tuple[int | None, ...], named: list[int], sizes: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The sizes, adjusted where the ratio of the sides is kept."""
+def _common_scale(site: Site, before: list[int | None], sizes: NDArray[np.float64]) -> float | None:
+    """The scale of all axes where the ratio of the sides is kept; ``None`` where each has its own."""
     policy = site.node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
-        return sizes
-    known = [shape[axis] for axis in named]
-    if any(size is None for size in known):
+        return None
+    known = [size for size in before if size is not None]
+    if len(known) < len(before):
         raise NoIntegerForm("it keeps the ratio of sides whose sizes are not known")
-    before = np.array(known, np.float64)
-    ratios = sizes / before
-    scale = ratios.min() if policy == "not_larger" else ratios.max()
-    return np.asarray(np.floor(before * scale + 0.5), np.float64)
+    ratios = sizes / np.array(known, np.float64)
+    return float(np.float32(ratios.min() if policy == "not_larger" else ratios.max()))

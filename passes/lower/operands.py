@@ -17,7 +17,7 @@ from qcompiler.quant.arithmetic import quantize
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.params import MINIMUM_SCALE, QParams
 
-__all__ = ["at_output", "finish", "limits", "operand", "standard"]
+__all__ = ["at_output", "finish", "limits", "moved_to", "operand", "standard"]
 
 _FORMATS: Final = {ir.DataType.INT8: QFormat(8), ir.DataType.INT16: QFormat(16)}
 _CONSTANT: Final = QFormat(16, symmetric=True)
@@ -120,6 +120,14 @@ def standard(
         result = emit("Cast", [wide], moved.dtype, to=moved.dtype.value)
     annotate(result, Annotation(out.of, moved.scale, moved.zero_point))
     return replace(moved, value=result, of=out.of)
+
+
+def moved_to(site: Site, source: Codes, value: ir.Value) -> Codes:
+    """Codes of ``source`` that other nodes moved or compared into ``value``, on the way to the site's output."""
+    if value is source.value:
+        return source
+    annotate(value, Annotation(site.output.of, source.scale, source.zero_point))
+    return replace(source, value=value, of=site.output.of)
 
 
 def finish(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from qcompiler.ir.edit import AttributeValue
 from qcompiler.passes.lower._windows import Windows, sizes_of, windows_of
 from qcompiler.passes.lower.emitter import Emitter
-from qcompiler.passes.lower.operands import finish
+from qcompiler.passes.lower.operands import finish, moved_to, standard
 from qcompiler.passes.lower.site import Codes, Lowering, NoIntegerForm, Site
 from qcompiler.quant.integer.digits import choose_digits
 
@@ -67,37 +66,32 @@ def max_pool(site: Site, emitter: Emitter) -> ir.Value:
     if len(site.node.outputs) > 1 and site.node.outputs[1].uses():
         raise NoIntegerForm("the places of its maxima are read")
     if source.dtype is ir.DataType.INT8:
-        attributes: dict[str, AttributeValue] = {
-            name: attribute.value for name, attribute in site.node.attributes.items()
-        }
-        value = emitter.emit(
-            "MaxPool", [source.value], attributes, name=f"{site.output.of}_greatest", dtype=source.dtype,
-            shape=site.output.value.shape, domain="",
-        )  # fmt: skip
-        return finish(site, emitter, replace(source, value=value))
+        return finish(site, emitter, standard(site, emitter, [source.value], source))
     sizes = sizes_of(site.node.inputs[0])
     windows = windows_of(site.node, sizes[2:])
-    return finish(site, emitter, replace(source, value=_max_along_axes(site, emitter, source, windows)))
+    return finish(site, emitter, moved_to(site, source, _max_along_axes(site, emitter, source, windows)))
 
 
 def global_max_pool(site: Site, emitter: Emitter) -> ir.Value:
     """GlobalMaxPool: ReduceMax over the spatial axes, on 16-bit codes by way of 32 bits."""
     source = site.codes(0)
-    axes = emitter.constant(f"{site.output.of}_axes", np.arange(2, len(sizes_of(site.node.inputs[0])), dtype=np.int64))
-    shape, name = site.output.value.shape, f"{site.output.of}_greatest"
-    value = source.value
-    if source.dtype is not ir.DataType.INT8:
-        value = emitter.emit(
-            "Cast", [value], {"to": ir.DataType.INT32.value}, name=f"{name}_32", dtype=ir.DataType.INT32,
-            shape=source.value.shape, domain="",
-        )  # fmt: skip
-    element = ir.DataType.INT8 if source.dtype is ir.DataType.INT8 else ir.DataType.INT32
-    value = emitter.emit("ReduceMax", [value, axes], {"keepdims": 1}, name=name, dtype=element, shape=shape, domain="")
-    if element is not source.dtype:
-        value = emitter.emit(
-            "Cast", [value], {"to": source.dtype.value}, name=f"{name}_16", dtype=source.dtype, shape=shape, domain=""
+    spatial = np.arange(2, len(sizes_of(site.node.inputs[0])), dtype=np.int64)
+    axes = emitter.constant(f"{site.output.of}_axes", spatial)
+    before, after = source.value.shape, site.node.outputs[0].shape
+
+    def emit(
+        op_type: str, inputs: list[ir.Value], element: ir.DataType, shape: ir.Shape | None, **settings: int
+    ) -> ir.Value:
+        return emitter.emit(op_type, inputs, settings, name=site.output.of, dtype=element, shape=shape, domain="")
+
+    if source.dtype is ir.DataType.INT8:
+        return finish(
+            site, emitter, moved_to(site, source, emit("ReduceMax", [source.value, axes], source.dtype, after))
         )
-    return finish(site, emitter, replace(source, value=value))
+    widened = emit("Cast", [source.value], ir.DataType.INT32, before, to=ir.DataType.INT32.value)
+    greatest = emit("ReduceMax", [widened, axes], ir.DataType.INT32, after)
+    value = emit("Cast", [greatest], source.dtype, after, to=source.dtype.value)
+    return finish(site, emitter, moved_to(site, source, value))
 
 
 def _max_along_axes(site: Site, emitter: Emitter, source: Codes, windows: Windows) -> ir.Value:

@@ -7,7 +7,7 @@ compiled. Where a size is not known, enlarging by whole numbers still works: eac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qcompiler.passes.lower._resized import Resized, resized
 from qcompiler.passes.lower.emitter import Emitter
-from qcompiler.passes.lower.operands import finish
+from qcompiler.passes.lower.operands import finish, moved_to
 from qcompiler.passes.lower.site import Codes, Lowering, NoIntegerForm, Site
 from qcompiler.quant.integer import resampling
 from qcompiler.quant.integer.resize import quantized_taps
@@ -49,7 +49,7 @@ def resize(site: Site, emitter: Emitter) -> ir.Value:
         tables = _nearest(site, form)
         if tables is None:
             return _interpolated(site, emitter, _cropped(site, form))
-        return finish(site, emitter, replace(source, value=_gathered(site, emitter, source, form, tables)))
+        return finish(site, emitter, moved_to(site, source, _gathered(site, emitter, source, form, tables)))
     if node.attributes.get_int("antialias", 0):
         raise NoIntegerForm("it filters while it makes smaller (antialias)")
     return _interpolated(site, emitter, _taps(site, form, mode))
