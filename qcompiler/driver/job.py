@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompiler.driver.options import CompileOptions, DataSpec
-from qcompiler.driver.pipeline_choice import choose_pipeline, lowering_of
+from qcompiler.driver.pipeline_choice import check_lowering, choose_pipeline, lowering_of
 from qcompiler.driver.plugins import load_plugins
 from qcompiler.driver.source import Source
 from qcompiler.errors import DataError, UsageError
@@ -147,12 +147,14 @@ def resolve(options: CompileOptions, source: Source) -> Job:
     metrics = load_plugins(options.plugins)
     target = load(options.target)
     calibration, evaluation = _data(options, source)
+    pipeline = choose_pipeline(options, target.lowering)
+    check_lowering(pipeline.passes, target)
     return Job(
         options=options,
         source=source,
         target=target,
         format=resolve_format(target, options.format),
-        pipeline=choose_pipeline(options, target.lowering),
+        pipeline=pipeline,
         metric=metric(options.metric, metrics),
         calibration=calibration,
         evaluation=evaluation,

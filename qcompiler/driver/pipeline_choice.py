@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from qcompiler.pipeline.base import Pass
     from qcompiler.pipeline.manager import Pipeline
     from qcompiler.target.integer import Lowering
+    from qcompiler.target.schema import Target
 
-__all__ = ["choose_pipeline", "lowering_of"]
+__all__ = ["check_lowering", "choose_pipeline", "lowering_of"]
 
 _DEFAULT = "default"
 _LOWER = "lower"
@@ -54,6 +55,20 @@ def choose_pipeline(options: CompileOptions, profile: Lowering) -> Pipeline:
 def lowering_of(passes: tuple[Pass, ...]) -> str:
     """The form in which a pipeline leaves the quantized graph."""
     return "integer" if _has(passes, _LOWERS) else "qdq"
+
+
+def check_lowering(passes: tuple[Pass, ...], target: Target) -> None:
+    """Refuse early what legality would refuse after all the work.
+
+    Raises:
+        UsageError: Integer operators work on signed codes, and the target takes none.
+    """
+    forms = [form for rule in target.operators.values() for form in rule.activations]
+    if _has(passes, _LOWERS) and forms and not any(form.signed for form in forms):
+        raise UsageError(
+            f"integer operators work on signed codes, {target.name} takes {', '.join(dict.fromkeys(map(str, forms)))}",
+            where="--lowering integer", hint="--lowering qdq writes what this target takes",
+        )  # fmt: skip
 
 
 def _lowered(passes: tuple[Pass, ...], options: CompileOptions, profile: Lowering) -> tuple[Pass, ...]:

@@ -295,3 +295,41 @@ def test_a_model_with_nothing_to_quantize_is_refused(qcompile: Run, tmp_path: Pa
     assert result.exit_code == 1
     assert "no integer Celu" in result.stderr
     assert list(work.iterdir()) == []
+
+
+def test_lowering(qcompile: Run, small_cnn_path: Path, data: Path, work: Path) -> None:
+    def domains(*arguments: object) -> set[str]:
+        base = (small_cnn_path, "-t", "edge-npu", "-c", data, "-o", work / "out.onnx", "-q")
+        result = qcompile(*base, *arguments)
+        assert result.exit_code == 0, result.output
+        return {node.domain for node in onnx.load(work / "out.onnx").graph.node}
+
+    assert "ai.qcompiler" in domains("--lowering", "integer")
+    assert "ai.qcompiler" not in domains("--lowering", "qdq")
+    (work / "c.toml").write_text('lowering = "integer"', encoding="utf-8")
+    assert "ai.qcompiler" in domains("--config", work / "c.toml")
+    assert "ai.qcompiler" not in domains("--config", work / "c.toml", "--lowering", "qdq")
+
+
+def test_the_report_of_an_integer_graph_names_what_is_float(qcompile: Run, small_cnn_path: Path, data: Path) -> None:
+    base = (small_cnn_path, "-t", "edge-npu", "-c", data, "--lowering", "integer")
+    report = json.loads(qcompile(*base, "--exclude", "fc", "--json").stdout)
+    assert report["integer"]["holds"]
+    assert report["integer"]["after"] == [{"name": "fc", "op_type": "Gemm"}]
+    assert report["configuration"]["lowering"] == "integer"
+    report = json.loads(qcompile(*base, "--exclude", "pool", "--json").stdout)
+    (island,) = report["integer"]["islands"]
+    assert [node["name"] for node in island["nodes"]] == ["pool", "flatten"]
+    assert island["reasons"][0] == "excluded by 'pool'"
+    assert report["integer"]["float_tensors"] == island["tensors"] == 3
+    assert not report["integer"]["holds"]
+    text = qcompile(*base, "--exclude", "pool").stdout
+    assert "integer-only: 3 float tensors inside" in text
+    assert "pool (MaxPool), flatten (Flatten): excluded by 'pool'" in text
+
+
+def test_integer_operators_need_signed_codes(compile_small: Run) -> None:
+    result = compile_small("--lowering", "integer")
+    assert result.exit_code == 2
+    assert "cpu-x86 takes u8" in result.stderr
+    assert "--lowering qdq" in result.stderr
