@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +16,10 @@ from qcompiler.quant.annotations import Annotation, annotate
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.integer import dyadic
 
-__all__ = ["Emitter"]
+__all__ = ["FACTOR", "Emitter"]
+
+FACTOR: Final = "qcompiler.factor"
+"""Where the ``meta`` of a node has the real factor of its rescale, before it was rounded to a dyadic number."""
 
 _Shape: TypeAlias = "ir.Shape | Sequence[int] | None"
 
@@ -121,9 +124,12 @@ class Emitter:
         target = site.output if output is None else output
         operands = [*inputs, *self.dyadic(factor, bound, site, target.of)]
         ending = "Shift" if site.arithmetic.multiplier_bits == 0 else ""
-        return self.codes(
+        result = self.codes(
             f"{base}{ending}", operands, site=site, attributes=attributes, shape=shape, output=target, clamp=clamp
         )
+        if (node := result.producer()) is not None:
+            node.meta[FACTOR] = factor
+        return result
 
     def codes(
         self,
@@ -162,7 +168,7 @@ class Emitter:
         Raises:
             NoIntegerForm: The factor cannot be represented.
         """
-        bits = site.arithmetic.multiplier_bits
+        bits = site.arithmetic.multiplier_bits_for(bound)
         try:
             chosen = dyadic.choose(factor, bits, bound) if bits else dyadic.choose_shift(factor)
         except ValueError as error:

@@ -4,8 +4,9 @@ A rescale behind an operator that ends with a rescale itself rounds a second tim
 between, the first can write the codes of the second: with factor ``M_1`` to the codes between and ``M_2`` behind them
 the new factor is ``M_1 M_2``. What saturated between still does: ``f``, the second rescale, is monotone, so
 ``f(clip(v, low, high)) = clip(f(v), f(low), f(high))``, and the bounds of the result are the codes that ``f`` gives
-the bounds between. Only the rounding between is lost: at most ``M_2 / 2`` codes of the result. Where ``M_2 > 1`` that
-could be several codes, the coarse codes are then part of what was decided, and both stay.
+the bounds between. Only the rounding between is lost, ``M_2 / 2`` codes of the result before its own rounding: for
+``M_2 < 2`` one rescale and two are at most one code apart. Where ``M_2 >= 2`` the coarse codes between are part of what
+was decided, and both rescales stay.
 
 Codes of a Requantize that changes nothing are read directly.
 """
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from qcompiler.analysis.code_ranges import CodeRanges
 from qcompiler.ir.constants import array
 from qcompiler.ir.uses import only_use
+from qcompiler.passes.lower.emitter import FACTOR
 from qcompiler.passes.lower.site import NoIntegerForm
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant.annotations import annotate, annotation
@@ -39,6 +41,8 @@ _FAMILIES: Final = (
     "Requantize",
 )  # fmt: skip
 """Operators that end with one rescale of an exact sum or product, by the first letters of their names."""
+_COARSE: Final = 2.0
+"""Steps of the result in one step of the codes between, from which on the latter's rounding is kept."""
 
 
 @dataclass(frozen=True)
@@ -119,21 +123,28 @@ def _fold(first: ir.Node, second: ir.Node, ctx: Context) -> None:
     Raises:
         NoIntegerForm: It cannot, or should not.
     """
-    factor = _factor(second)
-    if factor is None or not factor:
+    factor = _real(second, _factor(second))
+    if factor is None or np.size(factor) != 1 or not float(factor):
         raise NoIntegerForm("its factor is not one constant number")
-    if factor > 1.0:
+    if float(factor) >= _COARSE:
         raise NoIntegerForm(f"{first.name} writes coarser codes, and their rounding belongs to the result")
-    between, result = annotation(_read(second)), annotation(second.outputs[0])
-    if between is not None and result is not None:
-        factor = between.scale / result.scale  # not rounded to a multiplier
     if first.attributes["y_zero_point"].as_int() != second.attributes["x_zero_point"].as_int():
         raise NoIntegerForm(f"{first.name} writes codes with another zero point")
-    scales = _scales(first, factor, ctx)
+    scales = _scales(first, float(factor), ctx)
     folded = _written(first, second, scales, _bounds(first, second), ctx)
-    if result is not None:
+    if (result := annotation(second.outputs[0])) is not None:
         annotate(folded, result)
+    if (node := folded.producer()) is not None and (known := first.meta.get(FACTOR)) is not None:
+        node.meta[FACTOR] = known * float(factor)
     _replace(second, folded, ctx)
+
+
+def _real(node: ir.Node, rounded: float | NDArray[np.float64] | None) -> float | NDArray[np.float64] | None:
+    """The factor of a rescale before it was rounded to a dyadic number, where the node still knows it."""
+    known: float | NDArray[np.float64] | None = node.meta.get(FACTOR)
+    # A pass that changed the multiplier since does not know of the note.
+    holds = known is not None and rounded is not None and np.allclose(known, rounded, rtol=2.0**-6, atol=0.0)
+    return known if holds else rounded
 
 
 def _bounds(first: ir.Node, second: ir.Node) -> dict[str, int]:
@@ -154,7 +165,7 @@ def _scales(first: ir.Node, factor: float, ctx: Context) -> dict[str, ir.Value]:
         raise NoIntegerForm(f"the rescale of {first.name} is computed")
     old = {name: item for name, item in held.items() if item is not None}
     try:
-        chosen = _common(old, factor) if len(old) == 3 else _single(old, factor)
+        chosen = _common(old, factor) if len(old) == 3 else _single(first, old, factor)
     except ValueError as error:
         raise NoIntegerForm(f"{first.name} cannot write its codes: {error}") from error
     return {name: ctx.edit.constant(f"{first.name}_{name}", item) for name, item in chosen.items()}
@@ -164,8 +175,9 @@ def _is_scale(name: str) -> bool:
     return name.endswith(("multiplier", "shift", "left"))
 
 
-def _single(old: Mapping[str, NDArray[Any]], factor: float) -> dict[str, NDArray[Any]]:
-    values = _dyadic(list(old.values())).value() * factor
+def _single(first: ir.Node, old: Mapping[str, NDArray[Any]], factor: float) -> dict[str, NDArray[Any]]:
+    rounded = _dyadic(list(old.values())).value()
+    values = np.broadcast_to(np.asarray(_real(first, rounded), np.float64), rounded.shape) * factor
     if "multiplier" not in old:
         return {"shift": dyadic.choose_shift(values).shift}
     # As many bits as before: what the accumulator left room for then, it leaves now.

@@ -175,3 +175,25 @@ def test_the_multiplier_gets_no_wider() -> None:
         assert value is not None
         assert value.const_value is not None
         assert 0 < int(value.const_value.numpy()) < 2**8
+
+
+@pytest.mark.parametrize("number", [0.125, 0.9, -0.125])
+@pytest.mark.parametrize("bits", [31, 16])
+def test_a_number_that_is_multiplied_in_a_rescale_stays_in_it(number: float, bits: int) -> None:
+    """The ratio of the scales around such a rescale is not its factor."""
+    held = constants(m=STREAM) | {"k": np.float32(number)}
+    body = "s = Mul (a, b) " + again("s", "t", "m") + "y = Mul (t, k)"
+    inputs: Inputs = {"a": ((4, 64), FINE), "b": ((64,), COARSE)}
+    model, _, distance = folded(body, inputs, Parameters(0.09 * abs(number), 5), held, multiplier_bits=bits)
+    assert operators(model) == (["QMul"] if number > 0 else ["QMul", "QSub"])
+    assert distance <= 1
+
+
+def test_codes_between_may_be_a_little_coarser_as_long_as_that_costs_no_second_code() -> None:
+    body = "s = Mul (a, b) " + again("s", "t", "m") + "y = Identity (t)"
+    inputs: Inputs = {"a": ((4, 64), FINE), "b": ((64,), COARSE)}
+    for ratio, wanted in ((1.9, ["QMul"]), (2.1, ["QMul", "Requantize"])):
+        y = Parameters(STREAM.scale / ratio, 0, "i16")
+        model, _, distance = folded(body, inputs, y, constants(m=STREAM))
+        assert operators(model) == wanted
+        assert distance <= 1
