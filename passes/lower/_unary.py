@@ -13,17 +13,12 @@ from numpy.typing import NDArray
 
 from qcompiler.quant.integer.table_design import Function
 
-__all__ = ["FUNCTIONS", "leaky", "power", "quotient"]
+__all__ = ["FUNCTIONS", "power", "quotient"]
 
 Points: TypeAlias = NDArray[np.float64]
 
 _SELU: Final = (1.67326319217681884765625, 1.05070102214813232421875)
 _TANH_GELU: Final = (math.sqrt(2 / math.pi), 0.044715)
-
-
-def leaky(slope: float) -> Function:
-    """``x`` where it is positive, ``slope * x`` where it is not: LeakyRelu, PRelu with one slope."""
-    return lambda x: np.where(x >= 0, x, slope * x)
 
 
 def power(exponent: float) -> Function:
@@ -100,7 +95,6 @@ def _fixed(function: Callable[[Points], Any]) -> Callable[[ir.Node], Function]:
 
 FUNCTIONS: Final[Mapping[str, Callable[[ir.Node], Function]]] = MappingProxyType(
     {
-        "Abs": _fixed(np.abs),
         "Acos": _fixed(np.arccos),
         "Acosh": _fixed(np.arccosh),
         "Asin": _fixed(np.arcsin),

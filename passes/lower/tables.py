@@ -1,8 +1,7 @@
 """Functions of one number become tables.
 
 With 8-bit codes a table holds every result and is exact. With 16-bit codes it is interpolated, and measured at every
-code; what it cannot follow stays float with the reason. Where a function is made of two lines, two rescales are
-compared instead.
+code; what it cannot follow stays float with the reason.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from qcompiler.passes.lower._unary import FUNCTIONS, leaky, power, quotient
+from qcompiler.passes.lower._unary import FUNCTIONS, power, quotient
 from qcompiler.passes.lower.elementwise import lower_div, scaled
 from qcompiler.passes.lower.emitter import Emitter
 from qcompiler.passes.lower.site import Codes, Lowering, NoIntegerForm, Site
 from qcompiler.quant.annotations import Annotation, annotate
-from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.integer.table_design import Affine, Function, design_interpolated, design_table
 
 __all__ = ["LOWERINGS", "lower_function"]
@@ -69,11 +67,9 @@ def _interpolated(
 
 
 def _emitted(
-    op_type: str, inputs: list[ir.Value], attributes: dict[str, int], emitter: Emitter, out: Codes, domain: str = DOMAIN
+    op_type: str, inputs: list[ir.Value], attributes: dict[str, int], emitter: Emitter, out: Codes
 ) -> ir.Value:
-    result = emitter.emit(
-        op_type, inputs, attributes, name=out.of, dtype=out.dtype, shape=out.value.shape, domain=domain
-    )
+    result = emitter.emit(op_type, inputs, attributes, name=out.of, dtype=out.dtype, shape=out.value.shape)
     annotate(result, Annotation(out.of, out.scale, out.zero_point))
     return result
 
@@ -86,41 +82,6 @@ def _lower_neg(site: Site, emitter: Emitter) -> ir.Value:
     if site.codes(0).dtype is ir.DataType.INT16 and (result := scaled(site, emitter, 0, -1.0)) is not None:
         return result
     return lower_function(site, emitter, np.negative)
-
-
-def _lower_leaky(site: Site, emitter: Emitter) -> ir.Value:
-    return _leaky(site, emitter, site.node.attributes.get_float("alpha", 0.01) or 0.0)
-
-
-def _lower_prelu(site: Site, emitter: Emitter) -> ir.Value:
-    return _leaky(site, emitter, _number(site, 1, "its slope"))
-
-
-def _leaky(site: Site, emitter: Emitter, slope: float) -> ir.Value:
-    """16-bit codes have no table that follows a kink: the greater of two rescales is exact to one code."""
-    if site.codes(0).dtype is ir.DataType.INT8 or slope <= 0.0:
-        return lower_function(site, emitter, leaky(slope))
-    pieces = [scaled(site, emitter, 0, factor) for factor in (1.0, slope)]
-    operands = [piece for piece in pieces if piece is not None]
-    if len(operands) < len(pieces):
-        return lower_function(site, emitter, leaky(slope))
-    out, shape = site.output, site.output.value.shape
-    # Runtimes compare 32-bit integers.
-    wide = [
-        emitter.emit(
-            "Cast",
-            [piece],
-            {"to": ir.DataType.INT32.value},
-            name=f"{out.of}_wide",
-            dtype=ir.DataType.INT32,
-            shape=shape,
-            domain="",
-        )
-        for piece in operands
-    ]
-    op_type = "Max" if slope <= 1.0 else "Min"
-    chosen = emitter.emit(op_type, wide, name=f"{out.of}_chosen", dtype=ir.DataType.INT32, shape=shape, domain="")
-    return _emitted("Cast", [chosen], {"to": out.dtype.value}, emitter, out, domain="")
 
 
 def _lower_pow(site: Site, emitter: Emitter) -> ir.Value:
@@ -149,9 +110,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
     {
         **{op_type: _unary(make) for op_type, make in FUNCTIONS.items()},
         "Div": _lower_div,
-        "LeakyRelu": _lower_leaky,
         "Neg": _lower_neg,
-        "PRelu": _lower_prelu,
         "Pow": _lower_pow,
     }
 )
