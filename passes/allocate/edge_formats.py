@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import networkx as nx
+import numpy as np
 import onnx_ir as ir
 
 from qcompiler.ir.uses import is_used, use_count
@@ -20,6 +21,7 @@ from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
 from qcompiler.passes.allocate.widths import is_narrow
 from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.params import QParams
 from qcompiler.quant.state import FLOAT, TensorQuant
 from qcompiler.target.formats import FormatRequest
 from qcompiler.target.schema import OperatorRule
@@ -109,8 +111,15 @@ def _assign(
             for edge, wish in found.items():
                 state.set_edge_quant(*edge, TensorQuant(wish))
             continue
-        state.set_value_quant(value, TensorQuant(own))
+        state.set_value_quant(value, TensorQuant(own, _fixed(value, own, nodes)))
         _assign_edges(value, own, found, nodes)
+
+
+def _fixed(value: ir.Value, form: QFormat, nodes: IntegerNodes) -> QParams | None:
+    """Parameters that the kernel gives its result by itself."""
+    producer = value.producer()
+    found = nodes.rule(producer).fixed_result(form) if producer is not None and nodes.integer(producer) else None
+    return None if found is None else QParams(np.array(found[0], np.float32), np.array(found[1], np.int32))
 
 
 def _assign_edges(value: ir.Value, own: QFormat, wishes: Mapping[Use, QFormat], nodes: IntegerNodes) -> None:

@@ -15,7 +15,7 @@ from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import operator_name
 from qcompiler.quant.format import QFormat
 from qcompiler.target import qdq
-from qcompiler.target.parameters import bias_reasons, form_reason, scale_reasons
+from qcompiler.target.parameters import BIAS_TOLERANCE, bias_reasons, form_reason, scale_reasons
 from qcompiler.target.qdq import Codes, View
 from qcompiler.target.schema import Fallback, InputOutput, Kind, OperatorRule, Target
 from qcompiler.target.weights import storage_type, weight_reason
@@ -25,6 +25,7 @@ __all__ = [
     "check_graph",
     "check_node",
     "fallback_reason",
+    "fixed_reasons",
     "header_reasons",
     "label",
     "works_on_floats",
@@ -118,10 +119,21 @@ def _result_reasons(seen: View) -> Iterator[str]:
     for codes in seen.results:
         if (reason := _format_reason(codes, seen.rule.output_formats(), seen.rule)) is not None:
             yield f"its result {reason}"
+        elif codes.scale is not None and codes.zero_point is not None:
+            parameters = float(codes.scale.reshape(-1)[0]), int(codes.zero_point.reshape(-1)[0])
+            yield from fixed_reasons(seen.rule, codes.dtype, *parameters)
         reader = codes.value.producer()
         source = reader.inputs[0] if reader is not None else None
         if not outputs.setdefault(id(source), codes).same_parameters(codes):
             yield "its result is quantized in different ways by different readers"
+
+
+def fixed_reasons(rule: OperatorRule, dtype: ir.DataType, scale: float, zero: int) -> Iterator[str]:
+    """Why a result has other parameters than the kernel gives it."""
+    forms = [form for form in rule.output_formats() if storage_type(form) == dtype]
+    given = next((found for form in forms if (found := rule.fixed_result(form)) is not None), None)
+    if given is not None and (abs(scale / given[0] - 1) > BIAS_TOLERANCE or zero != given[1]):
+        yield f"its result has scale {scale:g} and zero point {zero}, the kernel gives {given[0]:g} and {given[1]}"
 
 
 def _format_reason(codes: Codes, accepted: Iterable[QFormat], rule: OperatorRule) -> str | None:

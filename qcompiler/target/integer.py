@@ -38,6 +38,7 @@ class IntegerArithmetic:
 
     Attributes:
         multiplier_bits: Bits of a rescale multiplier: ``0 < b < 2^bits``; 0 means shifts only.
+        wide_multiplier_bits: The same behind an accumulator that needs more than ``accumulator_bits``.
         shift: Least and greatest shift to the right of a rescale.
         rounding: How that shift rounds.
         accumulator_bits: Width of the accumulator over products of 8-bit codes, sign included.
@@ -47,6 +48,7 @@ class IntegerArithmetic:
     """
 
     multiplier_bits: int = 31
+    wide_multiplier_bits: int = 31
     shift: tuple[int, int] = (1, GREATEST_SHIFT)
     rounding: Rounding = Rounding.HALF_UP
     accumulator_bits: int = 32
@@ -57,6 +59,8 @@ class IntegerArithmetic:
     def __post_init__(self) -> None:
         if not 0 <= self.multiplier_bits <= 31:
             _refuse("multiplier_bits", f"{self.multiplier_bits} is outside 0 to 31", "0 means shifts only")
+        if not 2 <= self.wide_multiplier_bits <= 31:
+            _refuse("wide_multiplier_bits", f"{self.wide_multiplier_bits} is outside 2 to 31", None)
         least, greatest = self.shift
         if not 1 <= least <= greatest <= GREATEST_SHIFT:
             _refuse(
@@ -80,6 +84,11 @@ class IntegerArithmetic:
     def shifts_only(self) -> bool:
         """Whether a rescale has no multiplier."""
         return self.multiplier_bits == 0
+
+    def multiplier_bits_for(self, bound: int) -> int:
+        """Bits of a multiplier for an accumulator of at most this magnitude; 0 means shifts only."""
+        wide = int(bound).bit_length() >= self.accumulator_bits
+        return min(self.multiplier_bits, self.wide_multiplier_bits) if wide else self.multiplier_bits
 
 
 def _refuse(key: str, message: str, hint: str | None) -> None:

@@ -20,10 +20,11 @@ from qcompiler.quant.format import QFormat
 from qcompiler.quant.functions.catalogue import operators
 from qcompiler.quant.functions.definition import DOMAIN, Operator
 from qcompiler.target import qdq
-from qcompiler.target.checks import Violation, fallback_reason, header_reasons, label, works_on_floats
+from qcompiler.target.checks import Violation, fallback_reason, fixed_reasons, header_reasons, label, works_on_floats
 from qcompiler.target.definitions import definition_reasons
 from qcompiler.target.lowered_constants import (
     accumulator_reasons,
+    multiplier_bits,
     multiplier_reasons,
     shift_reasons,
     table_reasons,
@@ -119,7 +120,7 @@ def _operator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iter
     yield from _clamp_reasons(node)
     for name, value in inputs.items():
         if "multiplier" in name:
-            yield from multiplier_reasons(name, value, target)
+            yield from multiplier_reasons(name, value, multiplier_bits(node, ranges, target))
         elif "shift" in name:
             yield from shift_reasons(name, value, target)
         elif "table" in name:
@@ -127,7 +128,7 @@ def _operator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iter
     if "w" in inputs:
         yield from weight_reasons(node, inputs["w"], rules)
     yield from accumulator_reasons(node, ranges, target)
-    yield from _annotation_reasons(node, target)
+    yield from _annotation_reasons(node, rules if base in _STANDS_FOR else [], target)
 
 
 def _type_reasons(operator: Operator, inputs: dict[str, ir.Value | None]) -> Iterator[str]:
@@ -187,10 +188,15 @@ def _clamp_reasons(node: ir.Node) -> Iterator[str]:
         yield f"its clamp {low} to {high} is no range of {dtype.name.lower()}"
 
 
-def _annotation_reasons(node: ir.Node, target: Target) -> Iterator[str]:
+def _annotation_reasons(node: ir.Node, rules: list[OperatorRule], target: Target) -> Iterator[str]:
+    """Scales of results, as far as the graph still says them."""
     meaning = annotation(node.outputs[0]) if node.outputs else None
-    if meaning is not None:
-        yield from _real_scale_reasons(meaning.scale, target)
+    if meaning is None:
+        return
+    yield from _real_scale_reasons(meaning.scale, target)
+    if len(rules) == 1:
+        dtype = ir.DataType(node.attributes.get_int("to", 0) or 0)
+        yield from fixed_reasons(rules[0], dtype, meaning.scale, meaning.zero_point)
 
 
 def _scale_reasons(node: ir.Node, target: Target) -> Iterator[str]:

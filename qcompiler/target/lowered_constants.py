@@ -15,13 +15,27 @@ from qcompiler.target.schema import OperatorRule, Target
 if TYPE_CHECKING:
     from qcompiler.analysis.code_ranges import CodeRanges
 
-__all__ = ["accumulator_reasons", "multiplier_reasons", "shift_reasons", "table_reasons", "weight_reasons"]
+__all__ = [
+    "accumulator_reasons",
+    "multiplier_bits",
+    "multiplier_reasons",
+    "shift_reasons",
+    "table_reasons",
+    "weight_reasons",
+]
 
 
-def multiplier_reasons(name: str, value: ir.Value | None, target: Target) -> Iterator[str]:
+def multiplier_bits(node: ir.Node, ranges: CodeRanges, target: Target) -> int:
+    """Bits that the target's multipliers have behind the node's accumulator; 0 where the target only shifts."""
+    from qcompiler.analysis.accumulators import accumulator_of
+
+    found = accumulator_of(node, ranges, target.integer)
+    return target.integer.multiplier_bits_for(1 if found is None else max(found.high, -found.low))
+
+
+def multiplier_reasons(name: str, value: ir.Value | None, bits: int) -> Iterator[str]:
     """A multiplier must be constant, not negative unless its name says so, and no wider than the target's."""
     factors = array(value)
-    bits = target.integer.multiplier_bits
     if factors is None:
         yield f"its {name} is not a constant"
     elif factors.size and factors.min() < 0 and not name.startswith("signed"):

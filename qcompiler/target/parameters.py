@@ -12,7 +12,7 @@ from qcompiler.quant.format import QFormat
 from qcompiler.target.qdq import Codes, View
 from qcompiler.target.schema import Target, ZeroPoint
 
-__all__ = ["bias_reasons", "form_reason", "scale_reasons"]
+__all__ = ["BIAS_TOLERANCE", "bias_reasons", "form_reason", "scale_reasons"]
 
 BIAS_TOLERANCE = 1e-6
 """Relative: float32 products of two scales, rounded in another order, differ by about 1e-7."""

@@ -161,6 +161,7 @@ class OperatorRule:
         weights: Accepted weight formats without axis, preferred first.
         granularity: How weights may share scales, preferred first.
         block_sizes: Accepted block sizes.
+        fixed: Scale and zero point that the result has whatever it holds, by format.
         bias: Format of the bias; ``None`` where the kernel takes none.
         output: What the kernel writes.
         fuse: Activation operators absorbed after it.
@@ -180,6 +181,7 @@ class OperatorRule:
     weights: tuple[QFormat, ...] = ()
     granularity: tuple[Granularity, ...] = ()
     block_sizes: tuple[int, ...] = ()
+    fixed: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     bias: QFormat | None = None
     output: Output = Output.QUANTIZED
     fuse: tuple[str, ...] = ()
@@ -192,6 +194,20 @@ class OperatorRule:
         self._check_inputs()
         self._check_activations()
         self._check_weights()
+        self._check_fixed()
+
+    def _check_fixed(self) -> None:
+        forms = {str(form): form for form in self.output_formats()}
+        for name, (scale, zero) in self.fixed.items():
+            form = forms.get(name)
+            if form is None:
+                _refuse(f"fixed.{name}", "it writes no such format", f"it writes {', '.join(forms)}")
+            elif not (math.isfinite(scale) and scale > 0):
+                _refuse(f"fixed.{name}", f"{scale} is not a scale", "write [scale, zero point]")
+            elif zero != int(zero) or not form.minimum <= zero <= form.maximum or (form.symmetric and zero):
+                _refuse(f"fixed.{name}", f"{zero} is no zero point of {form}", "write [scale, zero point]")
+        if self.fixed and self.kind is Kind.SAME_SCALE:
+            _refuse("fixed", "a same-scale operator has its input's scale", None)
 
     def _check_inputs(self) -> None:
         if not self.inputs:
@@ -248,6 +264,11 @@ class OperatorRule:
     def activation_formats(self, index: int) -> tuple[QFormat, ...]:
         """Accepted formats of the activation at input ``index``."""
         return self.second if self.role(index) is Role.WEIGHT else self.activations
+
+    def fixed_result(self, form: QFormat) -> tuple[float, int] | None:
+        """Scale and zero point of a result in ``form`` that nothing but the kernel decides; ``None`` where free."""
+        found = self.fixed.get(str(form))
+        return None if found is None else (found[0], int(found[1]))
 
     def output_formats(self) -> tuple[QFormat, ...]:
         """Accepted formats of the result."""

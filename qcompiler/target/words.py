@@ -104,6 +104,9 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
     if rule.output is Output.FLOAT:
         found.append("it writes real numbers")
     found += _wide(rule)
+    found += [
+        f"its {name} result has scale {scale:g}, zero point {zero:g}" for name, (scale, zero) in rule.fixed.items()
+    ]
     if rule.second:
         found.append(f"where the weight is not constant it is an activation: {_listed(rule.second)}")
     elif Role.WEIGHT in rule.inputs:
@@ -181,6 +184,8 @@ def _arithmetic(integer: IntegerArithmetic) -> list[tuple[str, str]]:
     shift = f"a shift of {least} to {most} that rounds {integer.rounding}"
     multiplier = f"a multiplier of {integer.multiplier_bits} bits, then {shift}"
     wide = f"{integer.wide_accumulator_bits} bits with 16-bit codes" if integer.wide_accumulator_bits else ""
+    if not integer.shifts_only and integer.wide_multiplier_bits < integer.multiplier_bits:
+        multiplier += f"; of {integer.wide_multiplier_bits} bits behind wider accumulators"
     tables = [f"{integer.table_entries} entries over 8-bit codes"] if integer.table_entries else []
     if integer.interpolated_table_entries:
         tables.append(f"{integer.interpolated_table_entries} entries, interpolated, over 16-bit codes")

@@ -181,6 +181,7 @@ def test_long_chain_is_refused(tmp_path: Path) -> None:
         (BASE.replace("schema = 1", "schema = 1\ninteger = 3"), "integer: 3 is not a table"),
         (BASE + "[integer]\nmultiplier_bit = 8", "did you mean 'multiplier_bits'"),
         (BASE + "[integer]\nmultiplier_bits = 32", "integer.multiplier_bits: 32 is outside 0 to 31"),
+        (BASE + "[integer]\nwide_multiplier_bits = 1", "wide_multiplier_bits: 1 is outside 2 to 31"),
         (BASE + "[integer]\nmultiplier_bits = -1", "-1 is outside 0 to 31"),
         (BASE + "[integer]\nshift = [0, 31]", "is not a range of shifts"),
         (BASE + "[integer]\nshift = [9, 3]", "is not a range of shifts"),
@@ -241,3 +242,25 @@ def test_huge_binary_and_deep_files_are_refused(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(TargetError, match="is not a file"):
         load(f"{tmp_path}/")
+
+
+def test_results_with_parameters_of_their_own(tmp_path: Path) -> None:
+    text = BASE + '[operators.Softmax]\nactivations = ["i8", "i16/sym"]\nfixed = { i8 = [0.00390625, -128] }'
+    rule = load(write(tmp_path, text)).operators["Softmax"]
+    assert rule.fixed_result(QFormat.parse("i8")) == (2.0**-8, -128)
+    assert rule.fixed_result(QFormat.parse("i16/sym")) is None
+    for fixed, message in [
+        ("{ i9 = [1, 0] }", "operators.Softmax.fixed.i9: it writes no such format"),
+        ("{ i8 = [0, 0] }", "0.0 is not a scale"),
+        ("{ i8 = [1, 128] }", "128.0 is no zero point of i8"),
+        ('{ "i16/sym" = [1, 1] }', "1.0 is no zero point of i16/sym"),
+        ("{ i8 = [1] }", "1 entries where 2 belong"),
+        ('{ i8 = [1, 0] }\nkind = "same-scale"', "a same-scale operator has its input's scale"),
+    ]:
+        assert message in refused(tmp_path, text.replace("{ i8 = [0.00390625, -128] }", fixed))
+
+
+def test_multipliers_behind_wide_accumulators() -> None:
+    mcu = load("mcu").integer
+    assert [mcu.multiplier_bits_for(bound) for bound in (1, 2**31 - 1, 2**31, 2**40)] == [31, 31, 15, 15]
+    assert load("fpga-pot").integer.multiplier_bits_for(2**40) == 0

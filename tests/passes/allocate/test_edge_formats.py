@@ -81,3 +81,11 @@ def test_a_bias_vector_that_is_also_an_operand(decide, kept):
     model = decide(body, "float[2,8] x", "float[2,4] y", {"w": (8, 8), "c": (8,), "v": (8, 4)}, "edge-npu")
     assert kept(model)["c"].format.bits == 16
     assert own_edges(model, "c") == {("Add", "a"): FLOAT, ("Mul", "s"): None}
+
+
+def test_a_kernel_with_a_scale_of_its_own_decides_the_parameters(decide, kept):
+    body = "a = Conv(x, w) s = Sigmoid(a) r = Reshape(s, n) y = Gemm(r, v)"
+    model = decide(body, f"{INPUT}, int64[2] n", "float[1,4] y", {"w": (4, 3, 1, 1), "v": (256, 4)}, "mcu")
+    params = kept(model)["s"].params
+    assert (float(params.scale), int(params.zero_point)) == (2.0**-8, -128)
+    assert kept(model)["a"].params is None
