@@ -26,7 +26,12 @@ __all__ = [
 
 
 def multiplier_bits(node: ir.Node, ranges: CodeRanges, target: Target) -> int:
-    """Bits that the target's multipliers have behind the node's accumulator; 0 where the target only shifts."""
+    """Bits that the target's multipliers have behind the node's accumulator; 0 where the target only shifts.
+
+    Only products of 16-bit codes have an accumulator of their own that may be wider.
+    """
+    if "Wide" not in node.op_type:
+        return target.integer.multiplier_bits
     from qcompiler.analysis.accumulators import accumulator_of
 
     found = accumulator_of(node, ranges, target.integer)
