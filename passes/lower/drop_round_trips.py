@@ -1,0 +1,71 @@
+"""drop-round-trips: codes that nothing computes with are no codes.
+
+A plan quantizes what an operator on integers will read or write. Where lowering finds no integer form, the operator
+stays float, and a QuantizeLinear between two such operators only rounds: its codes go into DequantizeLinear nodes and
+nowhere else. The float nodes then read the numbers themselves: they lose nothing, and what follows the last integer
+operator is float to the end, as it would be on any device that falls back to a processor with floats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from qcompiler.ir import constants
+from qcompiler.ir.operators import has_type
+from qcompiler.pipeline.base import Context, Fact, Pass
+
+__all__ = ["DropRoundTrips"]
+
+
+@dataclass(frozen=True)
+class DropRoundTrips(Pass):
+    """Let float nodes read numbers directly where codes between them are only rounded to and back."""
+
+    name: ClassVar[str] = "drop-round-trips"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.LOWERED})
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Apply; see the module."""
+        for node in list(model.graph):
+            if has_type(node, "QuantizeLinear") and _only_dequantized(node):
+                _bypass(node, ctx)
+
+
+def _only_dequantized(node: ir.Node) -> bool:
+    """Whether every reader of the codes turns them back with the same scale and zero point."""
+    codes = node.outputs[0]
+    uses = list(codes.uses())
+    return (
+        bool(uses)
+        and not codes.is_graph_output()
+        and all(
+            use.idx == 0
+            and has_type(use.node, "DequantizeLinear")
+            and use.node.graph is node.graph
+            and all(_same(node, use.node, index) for index in (1, 2))
+            for use in uses
+        )
+    )
+
+
+def _same(first: ir.Node, second: ir.Node, index: int) -> bool:
+    """Whether two nodes have the same constant there, or both nothing."""
+    values = [node.inputs[index] if index < len(node.inputs) else None for node in (first, second)]
+    if values[0] is values[1]:
+        return True
+    arrays = [constants.array(value) for value in values]
+    return arrays[0] is not None and arrays[1] is not None and bool(np.array_equal(arrays[0], arrays[1]))
+
+
+def _bypass(node: ir.Node, ctx: Context) -> None:
+    source, codes = node.inputs[0], node.outputs[0]
+    if source is None:
+        return
+    readers = [use.node for use in codes.uses()]
+    for reader in readers:
+        ctx.edit.replace_uses(reader.outputs[0], source)
+    ctx.edit.remove_unused([reader.outputs[0] for reader in readers])

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from qcompiler.analysis.integer_only import integer_only
+from qcompiler.ir import facts
+from qcompiler.ir.edit import Edit
+from qcompiler.passes.lower.drop_round_trips import DropRoundTrips
+from qcompiler.pipeline.base import Context, Fact
+from qcompiler.quant.functions.catalogue import attach
+from qcompiler.runtime import interpret
+
+Parse = Callable[[str], ir.Model]
+HEAD = """<ir_version: 10, opset_import: ["" : 21, "ai.qcompiler" : 1]>
+m (float[1,4] x) => (float[1,4] y)
+<float s = {0.1}, float t = {0.25}, int8 z = {1}, int8 zz = {1}, int32 b = {1073741824}, uint8 c = {30}> {
+  q = QuantizeLinear(x, s, z)
+  r = ai.qcompiler.Requantize<x_zero_point=1, y_zero_point=1, to=3, low=-128, high=127>(q, b, c)
+  d = DequantizeLinear(r, s, z)
+  [sine] e = Sin(d)
+"""
+FEED = {"x": np.array([[-1.0, 0.33, 0.5, 2.0]], np.float32)}
+
+
+def run(parse: Parse, *lines: str) -> tuple[ir.Model, int]:
+    model = parse(HEAD + "\n".join(lines) + "\n}")
+    attach(model)
+    ctx = Context(Edit(model))
+    DropRoundTrips().run(model, ctx)
+    assert facts.check(Fact.LOWERED, model) == []
+    return model, ctx.edit.count
+
+
+def types(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+def test_float_nodes_behind_each_other_read_numbers(parse: Parse) -> None:
+    model, _ = run(
+        parse,
+        "f = QuantizeLinear(e, s, z)",
+        "g = DequantizeLinear(f, s, zz)",
+        "h = DequantizeLinear(f, s, z)",
+        "[product] i = Mul(g, h)",
+        "j = QuantizeLinear(i, t, z)",
+        "y = DequantizeLinear(j, t, z)",
+    )
+    assert types(model) == ["QuantizeLinear", "Requantize", "DequantizeLinear", "Sin", "Mul"]
+    assert model.graph.outputs[0].name == "y"
+    assert integer_only(model).holds
+    assert [node.name for node in integer_only(model).tail] == ["sine", "product"]
+    real = interpret(model, FEED)[0]
+    np.testing.assert_allclose(real, np.sin(np.array([[-1.0, 0.3, 0.5, 2.0]])) ** 2, atol=1e-6)
+
+
+def test_codes_that_something_reads_stay(parse: Parse) -> None:
+    rescale = "ai.qcompiler.Requantize<x_zero_point=1, y_zero_point=1, to=3, low=-128, high=127>"
+    _, edits = run(
+        parse,
+        "f = QuantizeLinear(e, s, z)",
+        f"o = {rescale}(f, b, c)",
+        "g = DequantizeLinear(f, s, z)",
+        "h = DequantizeLinear(o, s, z)",
+        "y = Add(g, h)",
+    )
+    assert edits == 0
+
+
+def test_another_scale_is_a_computation(parse: Parse) -> None:
+    _, edits = run(parse, "f = QuantizeLinear(e, s, z)", "y = DequantizeLinear(f, t, z)")
+    assert edits == 0
+
+
+def test_codes_that_leave_the_graph_stay(parse: Parse) -> None:
+    model = parse(
+        (HEAD + "f = QuantizeLinear(e, s, z)\n y = DequantizeLinear(f, s, z)\n}").replace(
+            "(float[1,4] y)", "(float[1,4] y, int8[1,4] f)"
+        )
+    )
+    ctx = Context(Edit(model))
+    DropRoundTrips().run(model, ctx)
+    assert ctx.edit.count == 0
