@@ -1,7 +1,6 @@
 """Pooling and means as functions: window sums by an all-ones convolution, area sums by ReduceSum.
 
-A kernel of ones is safe on processors whose dot products saturate: two products of a byte with one fit 16 bits.
-16-bit codes are split into bytes, each summed on its own; their zero points are the bytes of the zero point.
+16-bit codes are split into signed bytes, each summed on its own; their zero points are the bytes of the zero point.
 """
 
 from __future__ import annotations
@@ -37,6 +36,23 @@ ones = ConstantOfShape <value = int8[1] {1}> (kernel_sizes)
 
 _CONV: Final = "ConvInteger <strides: ints = @strides, dilations: ints = @dilations>"
 
+
+def _signed_bytes(word: str, name: str) -> str:
+    """Both bytes of a 16-bit code, each less 128: ``code + 32768 = 256 * (upper + 128) + lower + 128``."""
+    return f"""
+{name}raised = Add ({word}, offset)
+{name}bits = Cast <to = 12> ({name}raised)
+{name}upper_bits = BitShift <direction = "RIGHT"> ({name}bits, eight)
+{name}upper32 = Cast <to = 6> ({name}upper_bits)
+{name}upper_less = Sub ({name}upper32, middle)
+{name}upper = Cast <to = 3> ({name}upper_less)
+{name}lower_bits = BitwiseAnd ({name}bits, mask)
+{name}lower32 = Cast <to = 6> ({name}lower_bits)
+{name}lower_less = Sub ({name}lower32, middle)
+{name}lower = Cast <to = 3> ({name}lower_less)
+""".strip()
+
+
 _SUM_BYTES = f"""
 zero = Cast <to = 3> (zx)
 padded = Pad (flat, widths, zero)
@@ -47,23 +63,14 @@ _SUM_WORDS = f"""
 offset = Constant <value = int32 {{32768}}> ()
 mask = Constant <value = uint32 {{255}}> ()
 eight = Constant <value = uint32 {{8}}> ()
+middle = Constant <value = int32 {{128}}> ()
 flat32 = Cast <to = 6> (flat)
 zero32 = Cast <to = 6> (zx)
 padded32 = Pad (flat32, widths, zero32)
-raised = Add (padded32, offset)
-raised_zero = Add (zero32, offset)
-words = Cast <to = 12> (raised)
-zero_word = Cast <to = 12> (raised_zero)
-upper = BitShift <direction = "RIGHT"> (words, eight)
-upper_bytes = Cast <to = 2> (upper)
-lower = BitwiseAnd (words, mask)
-lower_bytes = Cast <to = 2> (lower)
-zero_upper = BitShift <direction = "RIGHT"> (zero_word, eight)
-zero_upper_byte = Cast <to = 2> (zero_upper)
-zero_lower = BitwiseAnd (zero_word, mask)
-zero_lower_byte = Cast <to = 2> (zero_lower)
-upper_sums32 = {_CONV} (upper_bytes, ones, zero_upper_byte)
-lower_sums32 = {_CONV} (lower_bytes, ones, zero_lower_byte)
+{_signed_bytes("padded32", "")}
+{_signed_bytes("zero32", "zero_")}
+upper_sums32 = {_CONV} (upper, ones, zero_upper)
+lower_sums32 = {_CONV} (lower, ones, zero_lower)
 upper_sums = Cast <to = 7> (upper_sums32)
 lower_sums = Cast <to = 7> (lower_sums32)
 scale = Constant <value_int = 256> ()
@@ -187,7 +194,7 @@ def _variants(
             found.append(
                 Operator(
                     name=f"{name}{'Wide' if wide else ''}{'Shift' if digits else ''}",
-                    formula=formula.replace("* b", "<< digits") if digits else formula,
+                    formula=formula.replace("sum * b", "(sum of ±(sum << left)) << 16") if digits else formula,
                     inputs=tuple(types),
                     types=types,
                     attributes={**attributes, "x_zero_point": "int", **CLAMP},
