@@ -19,8 +19,11 @@ _GREATEST_EXPONENT: Final = 32.0
 """One step of the input that is worth more leaves nothing of a term; so does this."""
 
 _LEAST_SCALE: Final = 2.0**-25
-_DISTANCE: Final = 65535 << 16
-_RECIPROCAL: Final = 1 << 30
+_DISTANCE: Final = {ir.DataType.INT8: 255 << 16, ir.DataType.INT16: 65535 << 16}
+"""Greatest distance from a row's maximum, with the 16 bits that it is shifted left."""
+
+_RECIPROCAL: Final = (1 << 30) - 1
+"""Greatest reciprocal of a row but one: ``2^30`` itself fits beside any shift below 62, with all multiplier bits."""
 
 
 def lower_softmax(site: Site, emitter: Emitter) -> ir.Value:
@@ -43,7 +46,7 @@ def lower_softmax(site: Site, emitter: Emitter) -> ir.Value:
         exponent = min(source.scale * math.log2(math.e), _GREATEST_EXPONENT)
     return emitter.rescaled(
         "QSoftmax",
-        [source.value, *emitter.dyadic(exponent, _DISTANCE, site, f"{out.of}_exponent")],
+        [source.value, *emitter.dyadic(exponent, _DISTANCE[source.dtype], site, f"{out.of}_exponent")],
         2.0**-24 / out.scale,
         bound=_RECIPROCAL,
         site=site,

@@ -94,7 +94,8 @@ def softmax(
 
     Args:
         x: int8 or int16 codes; their zero point does not matter.
-        x_multiplier: int32 scalar; with ``x_shift`` the dyadic number for ``s_x * log2(e)``, below ``2^29``.
+        x_multiplier: int32 scalar; with ``x_shift`` the dyadic number for ``s_x * log2(e)``; below
+            ``2^29`` for int16, so that the product fits.
         x_shift: uint8 scalar, 1 to 62.
         multiplier: int32 scalar; with ``shift`` the dyadic number for ``2^-24 / s_y``.
         shift: uint8 scalar, 1 to 62.
