@@ -106,7 +106,7 @@ def _assign(
     for value, found in wishes.items():
         if not found and not nodes.integer(value.producer()):
             continue
-        own = _value_format(value, together, nodes)
+        own = _value_format(value, together, nodes, request)
         if own is None:  # the kernel gives real numbers: only edges are quantized
             for edge, wish in found.items():
                 state.set_edge_quant(*edge, TensorQuant(wish))
@@ -136,9 +136,9 @@ def _assign_edges(value: ir.Value, own: QFormat, wishes: Mapping[Use, QFormat], 
 def _accepts_narrower(rule: OperatorRule, index: int, form: QFormat, wish: QFormat) -> bool:
     """Whether a reader that would like ``wish`` takes the narrower ``form``: requantizing upwards gains nothing.
 
-    Where codes are merely moved, what is read must be what is written.
+    Where codes are merely moved, or the kernel has one type for all, what is read must be what is written.
     """
-    return form.bits < wish.bits and rule.kind != "same-scale" and form in rule.activation_formats(index)
+    return form.bits < wish.bits and rule.mixed and rule.kind != "same-scale" and form in rule.activation_formats(index)
 
 
 def _integer_edges(value: ir.Value, nodes: IntegerNodes) -> Iterator[Use]:
@@ -154,7 +154,9 @@ def _left_alone(value: ir.Value, nodes: IntegerNodes) -> bool:
     return value.producer() is not None and any(user in nodes.owner for user in value.consumers())
 
 
-def _value_format(value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes) -> QFormat | None:
+def _value_format(
+    value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes, request: FormatRequest
+) -> QFormat | None:
     """The value's own format; ``None`` where its integer producer rather writes real numbers."""
     producer = value.producer()
     if producer is None or not nodes.integer(producer):
@@ -164,6 +166,9 @@ def _value_format(value: ir.Value, wishes: list[QFormat], nodes: IntegerNodes) -
     if rule.output != "quantized" and not everything_reads_codes:
         return None
     writable = rule.output_formats()
+    if rule.kind == "compute" and not rule.mixed:  # the kernel writes what it reads
+        node = nodes.owner.get(producer, producer)
+        return _of_bits(writable, wanted(node, nodes.activation_inputs(node)[0], nodes, request).bits)
     if not wishes:
         # Codes that become real numbers again deserve all the precision that the kernel can write.
         return _widest(writable)

@@ -31,6 +31,7 @@ from qcompiler.quant.annotations import annotate, annotation
 from qcompiler.quant.functions import catalogue
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.integer import dyadic, elementwise
+from qcompiler.target.lowered import why_not_rescales
 
 __all__ = ["FoldRequantize"]
 
@@ -130,6 +131,9 @@ def _fold(first: ir.Node, second: ir.Node, ctx: Context) -> None:
         raise NoIntegerForm(f"{first.name} writes coarser codes, and their rounding belongs to the result")
     if first.attributes["y_zero_point"].as_int() != second.attributes["x_zero_point"].as_int():
         raise NoIntegerForm(f"{first.name} writes codes with another zero point")
+    written = ir.DataType(second.attributes["to"].as_int())
+    if ctx.target is not None and (reason := why_not_rescales(first, written, ctx.target)) is not None:
+        raise NoIntegerForm(reason)
     scales = _scales(first, float(factor), ctx)
     folded = _written(first, second, scales, _bounds(first, second), ctx)
     if (result := annotation(second.outputs[0])) is not None:

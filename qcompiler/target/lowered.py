@@ -30,10 +30,10 @@ from qcompiler.target.lowered_constants import (
     table_reasons,
     weight_reasons,
 )
-from qcompiler.target.schema import Fallback, OperatorRule, Target, ZeroPoint
+from qcompiler.target.schema import Fallback, Kind, OperatorRule, Target, ZeroPoint
 from qcompiler.target.weights import storage_type
 
-__all__ = ["check_lowered", "family", "is_lowered", "stands_for"]
+__all__ = ["check_lowered", "family", "is_lowered", "stands_for", "why_not_rescales"]
 
 _STANDS_FOR: Final = {
     "QAdd": ("Add", "Sub", "Sum"),
@@ -68,6 +68,24 @@ def stands_for(op_type: str) -> str:
     """The float operator whose work an operator does; its own family where it serves several (tables, rescales)."""
     base = family(op_type)
     return _STANDS_FOR.get(base, (base,))[0]
+
+
+def why_not_rescales(node: ir.Node, dtype: ir.DataType, target: Target) -> str | None:
+    """Why the target's kernel of an integer node cannot write other codes of type ``dtype`` instead of its own."""
+    base = family(node.op_type)
+    rules = [target.operators[name] for name in _STANDS_FOR.get(base, ()) if name in target.operators]
+    able = [rule for rule in rules if rule.kind is Kind.COMPUTE and not rule.fixed]
+    if rules and not able:
+        return f"{base} keeps its scale on {target.name}"
+    own = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    if able and not any(_writes(rule, dtype, own) for rule in able):
+        return f"{base} does not write {dtype.name.lower()} there on {target.name}"
+    return None
+
+
+def _writes(rule: OperatorRule, dtype: ir.DataType, own: ir.DataType | None) -> bool:
+    listed = dtype in {storage_type(form) for form in rule.output_formats()}
+    return listed and (rule.mixed or bool(rule.outputs) or own in (None, dtype))
 
 
 def check_lowered(model: ir.Model, target: Target) -> list[Violation]:
@@ -151,9 +169,18 @@ def _code_reasons(
     to = node.attributes.get_int("to", 0)
     if to in {item.value for item in _CODES}:
         yield from _format_reasons("its result", ir.DataType(to), _zero(node, "y"), writes, rules)
+    if len(rules) == 1 and not rules[0].mixed and not rules[0].outputs:
+        yield from _mixing_reasons(list(inputs.values())[:1], to)
     wide = any(value is not None and value.dtype == ir.DataType.INT16 for value in inputs.values())
     if wide and "Wide" in node.op_type and target.integer.wide_accumulator_bits == 0:
         yield f"it adds products of 16-bit codes, {target.name} has no accumulator for them"
+
+
+def _mixing_reasons(activations: list[ir.Value | None], to: int) -> Iterator[str]:
+    """Where a kernel has one type for all, it must write what it reads."""
+    for value in activations:
+        if value is not None and value.dtype in _CODES and to in {item.value for item in _CODES} and value.dtype != to:
+            yield f"it reads {value.dtype.name.lower()} and writes {ir.DataType(to).name.lower()}"
 
 
 def _zero(node: ir.Node, name: str) -> int:
