@@ -125,8 +125,6 @@ def compiled(subject: Callable[[str], Subject], tmp_path_factory: pytest.TempPat
         command += ["--calibration", str(given.calibration), "-o", str(files["onnx"])]
         command += ["--report", str(files["report.json"]), "--plan-out", str(files["plan.json"])]
         command += ["--quiet", "--no-cache", "--no-latency", *options]
-        if target == "edge-npu" and "--lowering" not in options:
-            command += ["--lowering", "integer"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         report, plan = (json.loads(files[ending].read_text("utf-8")) for ending in ("report.json", "plan.json"))
