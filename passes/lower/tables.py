@@ -22,6 +22,9 @@ from qcompiler.quant.integer.table_design import Affine, Function, design_interp
 
 __all__ = ["LOWERINGS", "lower_function"]
 
+_ELSEWHERE: Final = ("HardSigmoid", "HardSwish")
+"""Functions whose 16-bit form is no table."""
+
 _PATIENCE: Final = 1 / 128
 """An interpolated table that errs by more than this part of the result's codes is no form of its function."""
 
@@ -108,7 +111,7 @@ def _number(site: Site, index: int, what: str) -> float:
 
 LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
     {
-        **{op_type: _unary(make) for op_type, make in FUNCTIONS.items()},
+        **{op_type: _unary(make) for op_type, make in FUNCTIONS.items() if op_type not in _ELSEWHERE},
         "Div": _lower_div,
         "Neg": _lower_neg,
         "Pow": _lower_pow,

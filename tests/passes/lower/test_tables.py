@@ -23,7 +23,7 @@ UNARY = [
     ("Softplus (a)", Parameters(0.03, -128), Parameters(0.0001, -32768, "i16")),
     ("Softsign (a)", Parameters(1 / 127), Parameters(1 / 8000, 0, "i16")),
     ("Mish (a)", Parameters(0.03, -110), Parameters(0.0001, -29000, "i16")),
-    ("HardSigmoid <alpha = 0.25, beta = 0.4> (a)", Parameters(1 / 255, -128), None),
+    ("HardSigmoid <alpha = 0.25, beta = 0.4> (a)", Parameters(1 / 255, -128), Parameters(1 / 65535, -32768, "i16")),
     ("HardSwish (a)", Parameters(0.03, -110), None),
     ("Exp (a)", Parameters(2.0, -128), Parameters(0.02, -32768, "i16")),
     ("Sin (a)", Parameters(1 / 127), Parameters(1 / 32767, 0, "i16")),
@@ -83,10 +83,10 @@ def test_what_a_table_cannot_follow_stays_float_with_the_reason() -> None:
 
 
 def test_a_table_that_is_not_within_one_code_says_so() -> None:
-    model = graph("y = HardSwish (a)", {"a": ((9,), WORD)}, {"y": Parameters(0.0001, -20000, "i16")})
+    model = graph("y = Selu (a)", {"a": ((9,), WORD)}, {"y": Parameters(0.0002, -20000, "i16")})
     ctx = lower(model)
     assert operators(model) == ["QLookupInterpolated"]
-    assert any("HardSwish" in note.text and "codes" in note.text for record in ctx.records for note in record.notes)
+    assert any("Selu" in note.text and "codes" in note.text for record in ctx.records for note in record.notes)
 
 
 @pytest.mark.parametrize(("source", "key"), [(BYTE, "table_entries"), (WORD, "interpolated_table_entries")])
