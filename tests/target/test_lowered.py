@@ -17,7 +17,7 @@ from qcompiler.quant.packing import pack
 from qcompiler.target.integer import IntegerArithmetic
 from qcompiler.target.legality import check_model
 from qcompiler.target.load import load
-from qcompiler.target.lowered import family
+from qcompiler.target.lowered import family, why_not_rescales
 from qcompiler.target.schema import Fallback, Target
 
 EDGE, SHIFTS = load("edge-npu"), load("fpga-pot")
@@ -214,3 +214,28 @@ def test_float_islands(conv: Make) -> None:
     assert [str(item) for item in check_model(model, refusing)] == [
         "island (Tan): it stays float, which edge-npu refuses: no integer Tan"
     ]
+
+
+def test_kernels_with_one_type_for_all(conv: Make) -> None:
+    model = conv(to=5, low=-32768, high=32767)
+    assert reasons(model, EDGE) == []
+    assert reasons(model, load("mcu")) == ["it reads int8 and writes int16"]
+    first = model.graph.node(0)
+    assert why_not_rescales(first, ir.DataType.INT16, EDGE) is None
+    assert why_not_rescales(first, ir.DataType.INT8, load("mcu")) is None
+    assert why_not_rescales(first, ir.DataType.INT16, load("mcu")) == "QConv does not write int16 there on mcu"
+    first.op_type = "QAveragePool"
+    assert why_not_rescales(first, ir.DataType.INT8, load("mcu")) == "QAveragePool keeps its scale on mcu"
+
+
+def test_results_with_parameters_of_their_own(conv: Make) -> None:
+    rule = replace(EDGE.operators["Conv"], fixed={"i8": (0.5, 3)})
+    target = replace(EDGE, operators={**EDGE.operators, "Conv": rule})
+    assert reasons(conv(), target) == ["its result has scale 0.25 and zero point 0, the kernel gives 0.5 and 3"]
+
+
+def test_multipliers_behind_wide_accumulators(conv: Make) -> None:
+    target = limited(EDGE, wide_multiplier_bits=15)
+    assert reasons(conv("QConvWide", ir.DataType.INT16), target) == []  # its sums need no more than 32 bits
+    long = conv("QConvWide", ir.DataType.INT16, bias=2**33, multiplier=1 << 20)
+    assert reasons(long, target) == [f"its multiplier {1 << 20} takes 21 bits, the target has 15"]

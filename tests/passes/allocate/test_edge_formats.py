@@ -89,3 +89,23 @@ def test_a_kernel_with_a_scale_of_its_own_decides_the_parameters(decide, kept):
     params = kept(model)["s"].params
     assert (float(params.scale), int(params.zero_point)) == (2.0**-8, -128)
     assert kept(model)["a"].params is None
+
+
+def test_kernels_with_one_type_for_all_write_what_they_read(decide, kept):
+    """On ``mcu`` a Transpose takes 8 bits only: what it reads is narrowed behind the convolution, not inside it."""
+    body = "a = Conv(x, w) t = Transpose <perm = [0, 2, 3, 1]> (a) y = Softmax(t)"
+    target = load("mcu")
+    model = decide(f"{body} z = Mul(y, y)", INPUT, "float[1,8,8,4] z", {"w": (4, 3, 1, 1)}, replace(
+        target, default_format="w8a16"))  # fmt: skip
+    formats = kept(model)
+    assert str(formats["a"].format) == "i16/sym"
+    assert str(own_edges(model, "a")["Transpose", "t"].format) == "i8"
+    assert str(formats["t"].format) == "i8"
+    assert str(own_edges(model, "t")["Softmax", "y"].format) == "i16/sym"
+    assert str(formats["z"].format) == "i16/sym"
+
+
+def test_results_of_8_bit_kernels_stay_8_bits_where_types_may_not_mix(decide, kept):
+    body = "y = Conv(x, w)"
+    for target, form in (("mcu", "i8"), ("edge-npu", "i16")):
+        assert str(kept(decide(body, INPUT, "float[1,4,8,8] y", {"w": (4, 3, 1, 1)}, target))["y"].format) == form
