@@ -18,6 +18,7 @@ import onnx_ir as ir
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type, operator_name
 from qcompiler.ir.uses import only_use
+from qcompiler.passes.allocate.tails import tail
 from qcompiler.quant.factors import why_float
 from qcompiler.quant.state import NodeDecision
 from qcompiler.target.legality import rule_for, why_not
@@ -72,7 +73,26 @@ def decide(graph: ir.Graph, target: Target, excluded: dict[ir.Node, str]) -> Int
     for node in graph:
         nodes.decisions[node] = _first_decision(node, nodes, excluded)
     _fuse_followers(graph, nodes, excluded)
-    queue = deque(node for node in graph if nodes.integer(node))
+    _settle(nodes, deque(node for node in graph if nodes.integer(node)))
+    if target.lowering == "integer":
+        _end_once(graph, nodes)
+    return nodes
+
+
+def _end_once(graph: ir.Graph, nodes: IntegerNodes) -> None:
+    """Leave what lies between float nodes and the outputs in float."""
+    found = set(tail(graph, {node for node in graph if nodes.integer(node)}))
+    left = [node for node in graph if node in found and nodes.owner.get(node, node) in found]
+    for node in left:
+        if nodes.owner.pop(node, None) is None:
+            _release_fused(node, nodes)
+        reason = "it stands between a float node and the outputs: going back to codes would gain nothing"
+        nodes.decisions[node] = NodeDecision(False, reason)
+    _settle(nodes, deque(neighbour for node in left for neighbour in _neighbours(node, nodes)))
+
+
+def _settle(nodes: IntegerNodes, queue: deque[ir.Node]) -> None:
+    """Let nodes become float until every integer node has a reason to be one."""
     while queue:
         node = queue.popleft()
         if not nodes.integer(node) or (reason := _why_leave(node, nodes)) is None:
@@ -81,7 +101,6 @@ def decide(graph: ir.Graph, target: Target, excluded: dict[ir.Node, str]) -> Int
         for follower in _release_fused(node, nodes):
             queue.append(follower)
         queue.extend(_neighbours(node, nodes))
-    return nodes
 
 
 def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, str]) -> NodeDecision:
