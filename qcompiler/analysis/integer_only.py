@@ -1,8 +1,9 @@
 """What is float between the quantizers of a graph: the proof that a lowered graph is integer, or what it lacks.
 
-A float tensor lies *inside* when a QuantizeLinear comes before it and another one after it: numbers that were codes
-once and become codes again. That includes what DequantizeLinear gives to a float node inside. What is float before
-the first quantization (the *head*) and behind the last dequantization (the *tail*) is named, not counted.
+A float tensor lies *inside* when codes come before it and a QuantizeLinear after it: numbers that were codes once and
+become codes again. That includes what DequantizeLinear gives to a float node inside. Codes come from QuantizeLinear,
+from an operator of ``ai.qcompiler``, or from a table of codes that is looked up (an embedding). What is float before
+the first codes (the *head*) and behind the last dequantization (the *tail*) is named, not counted.
 
 An integer graph may still be float in disguise, so functions are looked into: a float constant, a float attribute, a
 conversion to float, a division. Divisions of integers between the first QuantizeLinear and the last DequantizeLinear
@@ -62,7 +63,7 @@ class IntegerOnly:
     Attributes:
         tensors: Names of the float tensors inside, in graph order.
         islands: The nodes that make them or read them.
-        head: Float nodes before the first QuantizeLinear.
+        head: Float nodes before the first codes.
         tail: Float nodes behind the last DequantizeLinear.
         divisions: Nodes inside that divide integers.
         attributes: Float attributes of integer nodes inside, as ``node.attribute``.
@@ -95,7 +96,7 @@ def integer_only(model: ir.Model, reasons: Mapping[str, str] | None = None) -> I
     where = _Places(model.graph)
     nodes = [node for node in model.graph if not has_type(node, *_QDQ)]
     floating = [node for node in nodes if _computes_floats(node)]
-    inside = [node for node in nodes if node in where.after_quantize and node in where.before_dequantize]
+    inside = [node for node in nodes if node in where.after_codes and node in where.before_dequantize]
     return IntegerOnly(
         tensors=tuple(str(value.name) for value in where.floats_inside),
         islands=tuple(_islands(where, reasons or {})),
@@ -113,7 +114,7 @@ def final_codes(model: ir.Model) -> list[str]:
     found: dict[str, None] = {}
     for node in model.graph:
         codes = node.inputs[0] if has_type(node, "DequantizeLinear") else None
-        if codes is not None and node in where.after_quantize and node not in where.before_quantize:
+        if codes is not None and node in where.after_codes and node not in where.before_quantize:
             found[str(codes.name)] = None
     return list(found)
 
@@ -124,14 +125,14 @@ class _Places:
     def __init__(self, graph: ir.Graph) -> None:
         nodes = list(graph)
         operands = {node: [value for value in (*node.inputs, *captured(node)) if value is not None] for node in nodes}
-        self.after_quantize = _reached(nodes, operands, "QuantizeLinear")
+        self.after_codes = _after_codes(nodes, operands)
         self.before_quantize = _reaching(nodes, operands, "QuantizeLinear")
         self.before_dequantize = _reaching(nodes, operands, "DequantizeLinear")
         self.operands = operands
         self.floats_inside = [
             value
             for node in nodes
-            if node in self.after_quantize and node in self.before_quantize
+            if node in self.after_codes and node in self.before_quantize
             for value in node.outputs
             if value.name and _is_float(value) and self._feeds_quantizer(value)
         ]
@@ -141,22 +142,28 @@ class _Places:
         return any(has_type(use.node, "QuantizeLinear") or use.node in self.before_quantize for use in value.uses())
 
     def is_head(self, node: ir.Node) -> bool:
-        """Whether a node comes before a QuantizeLinear and behind none."""
-        return node in self.before_quantize and node not in self.after_quantize
+        """Whether a node comes before a QuantizeLinear and behind no codes."""
+        return node in self.before_quantize and node not in self.after_codes
 
     def makes_inside(self, node: ir.Node) -> bool:
         """Whether a node makes float tensors inside."""
         return node in self._makers
 
 
-def _reached(nodes: list[ir.Node], operands: Mapping[ir.Node, list[ir.Value]], op_type: str) -> set[ir.Node]:
-    """Nodes behind a node of this type, and such nodes themselves where they are behind another."""
+def _after_codes(nodes: list[ir.Node], operands: Mapping[ir.Node, list[ir.Value]]) -> set[ir.Node]:
+    """Nodes that read, directly or through others, what was codes."""
     found: set[ir.Node] = set()
     for node in nodes:
-        makers = (value.producer() for value in operands[node])
-        if any(maker is not None and (has_type(maker, op_type) or maker in found) for maker in makers):
+        makers = [maker for value in operands[node] if (maker := value.producer()) is not None]
+        # What is dequantized and no constant are codes, whoever made them.
+        looked_up = has_type(node, "DequantizeLinear") and bool(makers) and not is_constant(node.inputs[0])
+        if looked_up or any(_makes_codes(maker) or maker in found for maker in makers):
             found.add(node)
     return found
+
+
+def _makes_codes(node: ir.Node) -> bool:
+    return node.domain == DOMAIN or has_type(node, "QuantizeLinear")
 
 
 def _reaching(nodes: list[ir.Node], operands: Mapping[ir.Node, list[ir.Value]], op_type: str) -> set[ir.Node]:

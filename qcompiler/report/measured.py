@@ -101,13 +101,13 @@ class IslandPart:
 
 @dataclass(frozen=True)
 class IntegerPart:
-    """Whether the written graph is integer between its first QuantizeLinear and its last DequantizeLinear.
+    """Whether the written graph is integer between its first codes and its last DequantizeLinear.
 
     Attributes:
         holds: Whether nothing inside is float and nothing divides.
-        float_tensors: Float tensors inside: behind a QuantizeLinear and before another one.
+        float_tensors: Float tensors inside: behind codes and before a QuantizeLinear.
         islands: The nodes that make them.
-        before: Float nodes before the first QuantizeLinear.
+        before: Float nodes before the first codes.
         after: Float nodes behind the last DequantizeLinear.
         divisions: Nodes inside that divide integers.
         float_attributes: Float attributes of integer nodes inside.

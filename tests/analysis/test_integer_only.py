@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 import pytest
 
-from qcompiler.analysis.integer_only import FloatNode, integer_only
+from qcompiler.analysis.integer_only import FloatNode, final_codes, integer_only
 from qcompiler.quant.functions.catalogue import attach
 
 Parse = Callable[[str], ir.Model]
@@ -84,6 +84,20 @@ def test_islands_are_counted_named_and_justified(build: Parse) -> None:
     assert result.islands[0].reasons == ("Sin has no integer form", "its input 0 ('e') is float")
     assert result.islands[2].reasons == ()
     assert result.head == result.tail == ()
+
+
+def test_codes_may_come_from_a_table(build: Parse) -> None:
+    """An embedding of codes: there is no QuantizeLinear before the first float node."""
+    table = SCALES.replace("<float s", "<int8[3,2] e = {1,2,3,4,5,6}, float s")
+    model = build(f"""{HEAD}m (int64[1] i) => (float[1,2] y) {table} {{
+  [embedding] q = Gather(e, i)
+  [d1] a = DequantizeLinear(q, s, z)
+  [sine] f = Sin(a)
+  [q2] g = QuantizeLinear(f, s, z)
+  [last] y = DequantizeLinear(g, s, z)
+}}""")
+    assert integer_only(model).tensors == ("a", "f")
+    assert final_codes(model) == ["g"]
 
 
 def test_constants_are_not_inside(build: Parse) -> None:
