@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from qcompiler.errors import PassError
+from qcompiler.ir import shapes
 from qcompiler.ir.operators import schema
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.quant.functions.definition import DOMAIN
@@ -53,6 +54,8 @@ class Finalize(Pass):
         """Apply; see the class."""
         _remove_unused(model, ctx)
         _set_versions(model, ctx)
+        if model.functions and shapes.name_dimensions(model):
+            ctx.edit.touch()
         if model.doc_string or model.graph.doc_string:
             model.doc_string = model.graph.doc_string = None
             ctx.edit.touch()

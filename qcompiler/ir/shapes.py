@@ -7,6 +7,7 @@ back graph by graph and node by node, so that equal names in different subgraphs
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import onnx
@@ -15,7 +16,10 @@ import onnx_ir as ir
 
 from qcompiler.ir.slim import structure_proto
 
-__all__ = ["infer"]
+__all__ = ["infer", "name_dimensions"]
+
+_MADE_UP = "unk__"
+"""How symbols begin that inference makes up."""
 
 
 def infer(model: ir.Model) -> None:
@@ -34,6 +38,46 @@ def infer(model: ir.Model) -> None:
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             return
     _merge(model.graph, inferred.graph)
+
+
+def name_dimensions(model: ir.Model) -> int:
+    """Name the unknown dimensions of inner results of the main graph: the same name where inference proves them equal.
+
+    ONNX Runtime makes up a name for every unknown dimension of every node, those in bodies of functions included, and
+    compares it with all names before: creating a session takes quadratic time where dimensions have no names.
+
+    Returns:
+        The number of dimensions named.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(structure_proto(model), data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return 0
+    found = {info.name: info.type.tensor_type.shape.dim for info in inferred.graph.value_info}
+    taken = _symbols(model)
+    free = (name for index in itertools.count() if (name := f"dynamic_{index}") not in taken)
+    names: dict[str, str] = {}
+    named = 0
+    for value in (value for node in model.graph for value in node.outputs):
+        dims = found.get(str(value.name))
+        if value.shape is None or value.is_graph_output() or dims is None or len(dims) != len(value.shape):
+            continue
+        shape = list(value.shape)
+        for axis, symbol in enumerate(dim.dim_param for dim in dims):
+            if symbol and value.shape.is_unknown_dim(axis):
+                if symbol not in names:
+                    names[symbol] = next(free) if symbol.startswith(_MADE_UP) else symbol
+                shape[axis] = ir.SymbolicDim(names[symbol])
+                named += 1
+        value.shape = ir.Shape(shape)
+    return named
+
+
+def _symbols(model: ir.Model) -> set[str]:
+    """All names of dimensions in the main graph."""
+    values = (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
+    shapes = (value.shape for value in values if value.shape is not None)
+    return {dim.value for shape in shapes for dim in shape if isinstance(dim, ir.SymbolicDim) and dim.value is not None}
 
 
 def _merge(graph: ir.Graph, proto: onnx.GraphProto) -> None:
@@ -86,4 +130,4 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     which = dim.WhichOneof("value")
     if which == "dim_value":
         return int(dim.dim_value)
-    return str(dim.dim_param) if which == "dim_param" and not dim.dim_param.startswith("unk__") else None
+    return str(dim.dim_param) if which == "dim_param" and not dim.dim_param.startswith(_MADE_UP) else None

@@ -45,8 +45,11 @@ def test_changes_nothing_the_second_time(small_cnn: ir.Model) -> None:
 
 
 def test_shape_operands_are_seen_and_weights_are_not_read(parse: Callable[[str], ir.Model]) -> None:
-    model = parse(HEAD + """m (float[2,600] x) => (float[a,b] y)
-        <int64[2] target = {600, 2}, float w = {0}> { r = Reshape(x, target)  y = Add(r, w) }""")
+    model = parse(
+        HEAD
+        + """m (float[2,600] x) => (float[a,b] y)
+        <int64[2] target = {600, 2}, float w = {0}> { r = Reshape(x, target)  y = Add(r, w) }"""
+    )
 
     def unread() -> ir.TensorProtocol:
         raise AssertionError("the weight was read")
@@ -78,11 +81,14 @@ def test_a_contradiction_is_survived(parse: Callable[[str], ir.Model]) -> None:
 
 
 def test_subgraphs_with_equal_names(parse: Callable[[str], ir.Model]) -> None:
-    model = parse(HEAD + """main (bool c, float[2] x, float[3] z) => (float[k] y) {
+    model = parse(
+        HEAD
+        + """main (bool c, float[2] x, float[3] z) => (float[k] y) {
         t = Neg(x)
         y = If(c) <then_branch = a () => (float[n] o) { u = Neg(x)  o = Exp(u) },
                    else_branch = b () => (float[m] o) { u = Neg(z)  o = Exp(u) }>
-    }""")
+    }"""
+    )
     shapes.infer(model)
     branch = model.graph[1].attributes
     assert str(branch["then_branch"].as_graph()[0].outputs[0].shape) == "[2]"
@@ -118,3 +124,25 @@ def test_time_grows_linearly(chain: Callable[[int], ir.Model]) -> None:
     seconds(500)
     small, large = min(seconds(1000) for _ in range(3)), seconds(8000)
     assert large < 8 * small * 4 + 0.5
+
+
+NAMELESS = """agraph (float[N, 4] x, float[dynamic_0] other) => (float[M, 2] y)
+<int64[2] pairs = {-1, 2}> {
+  a = Reshape(x, pairs) b = Relu(a) c = Exp(b) d = NonZero(c) e = Cast <to = 1> (d) f = Transpose(e) g = Add(a, a)
+  r = ReduceSum <keepdims = 0> (f) h = Mul(g, r) y = Reshape(h, pairs)
+}"""
+
+
+def test_unknown_dimensions_get_names_equal_where_they_are_proven_equal() -> None:
+    model = ir.from_onnx_text(f"{HEAD} {NAMELESS}")
+    shapes.infer(model)
+    found = {str(value.name): value for node in model.graph for value in node.outputs}
+    assert found["a"].shape is not None
+    assert found["a"].shape.is_unknown_dim(0)
+    assert shapes.name_dimensions(model) > 0
+    assert found["a"].shape[0] == found["b"].shape[0] == found["g"].shape[0] == found["h"].shape[0]
+    assert found["d"].shape[1] == found["f"].shape[0] != found["a"].shape[0]
+    symbols = {str(size) for value in found.values() for size in value.shape if not isinstance(size, int)}
+    assert not any(symbol.startswith("unk__") for symbol in symbols)
+    assert "dynamic_0" not in symbols
+    assert shapes.name_dimensions(model) == 0
