@@ -78,7 +78,7 @@ def why_not_constraints(constraints: Constraints, node: ir.Node) -> str | None:
             return f"its input has rank {rank}, the target takes {least} to {most}"
     for index in constraints.constant_inputs:
         value = node.inputs[index] if index < len(node.inputs) else None
-        if value is not None and not is_constant(value):
+        if value is not None and not _holds_constant(value):
             return f"input {index} is not constant"
     for name, accepted in constraints.attributes.items():
         found = _attribute(node, name)
@@ -86,6 +86,13 @@ def why_not_constraints(constraints: Constraints, node: ir.Node) -> str | None:
         if any(item not in accepted for item in items):
             return f"its attribute {name} is {_shown(found)}, the target takes {_listed(accepted)}"
     return None
+
+
+def _holds_constant(value: ir.Value) -> bool:
+    """Whether a value is constant, as it is or stored as codes."""
+    producer = value.producer()
+    stored = producer is not None and producer.op_type == "DequantizeLinear"
+    return is_constant(producer.inputs[0] if producer is not None and stored else value)
 
 
 def _attribute(node: ir.Node, name: str) -> Any:

@@ -12,9 +12,9 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.quant.format import QFormat
-from qcompiler.target.legality import check_model, rule_for, why_not
+from qcompiler.target.legality import check_model, rule_for, why_not, why_not_constraints
 from qcompiler.target.load import load
-from qcompiler.target.schema import Fallback, Granularity, InputOutput, Output, Target, ZeroPoint
+from qcompiler.target.schema import Constraints, Fallback, Granularity, InputOutput, Output, Target, ZeroPoint
 
 CPU, NPU = load("cpu-x86"), load("edge-npu")
 
@@ -334,3 +334,12 @@ def test_a_file_is_checked_and_nodes_are_named(tmp_path: Path, conv: Callable[..
     assert found
     assert all("theConv" in item.node and "(Conv)" in item.node for item in found)
     assert str(found[0]).startswith(found[0].node)
+
+
+def test_a_constant_that_is_stored_as_codes_is_constant() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[4] x) => (float[4] y)
+        <int8 d = {5}, float s = {0.5}> { c = DequantizeLinear(d, s) y = Div(x, c) }"""
+    )
+    assert why_not_constraints(Constraints(constant_inputs=(1,)), model.graph[1]) is None
+    assert why_not_constraints(Constraints(constant_inputs=(0,)), model.graph[1]) == "input 0 is not constant"
