@@ -1,4 +1,4 @@
-"""The reference table of ``ai.qcompiler`` in Markdown, made from the definitions; ``README.md`` beside this holds it."""
+"""The reference table of ``ai.qcompiler`` in Markdown, made from the definitions; ``README.md`` holds it."""
 
 from __future__ import annotations
 
