@@ -168,7 +168,8 @@ def _value_format(
     writable = rule.output_formats()
     if rule.kind == "compute" and not rule.mixed:  # the kernel writes what it reads
         node = nodes.owner.get(producer, producer)
-        return _of_bits(writable, wanted(node, nodes.activation_inputs(node)[0], nodes, request).bits)
+        bits = wanted(node, nodes.activation_inputs(node)[0], nodes, request).bits
+        writable = tuple(form for form in writable if form.bits == bits) or writable
     if not wishes:
         # Codes that become real numbers again deserve all the precision that the kernel can write.
         return _widest(writable)

@@ -246,7 +246,8 @@ def test_softmax_and_sigmoid_write_their_own_scales(compiled: ir.Model) -> None:
             eight = node.outputs[0].dtype == ir.DataType.INT8
             assert meaning(node.outputs[0]) == ((2.0**-8, -128) if eight else (2.0**-15, 0))
         if family(node.op_type) == "QLookup":
-            assert meaning(node.outputs[0]) == (2.0**-8, -128)
+            if node.outputs[0].dtype == ir.DataType.INT8:  # a table may hold a rescale to 16 bits, too
+                assert meaning(node.outputs[0]) == (2.0**-8, -128)
             table = array(operands(node)["table"])
             assert table is not None
             assert table.shape == (256,)
