@@ -3,8 +3,8 @@
 * ``ai.qcompiler`` nodes run their specification, which checks every intermediate integer.
 * Standard operators on integers, operators that move elements, and QuantizeLinear and DequantizeLinear run in NumPy
   (``qcompiler.runtime.standard``), exact or refused.
-* Everything else, that is the float nodes before, after and between the integers, runs in ONNX's reference
-  implementation. Its last bits may differ from those of a runtime; the integers must not.
+* Everything else, that is the float nodes before, after and between the integers, runs in ONNX Runtime, one node at
+  a time: what is compared with a runtime's result are the integers, and outputs compare bit for bit.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from qcompiler.ir.operators import STANDARD_DOMAINS, operator_name
 from qcompiler.ir.structure import captured
 from qcompiler.quant.functions.catalogue import operators
 from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.runtime.elsewhere import RuntimeNode
 from qcompiler.runtime.feeds import check_feed
 from qcompiler.runtime.order import execution_order
-from qcompiler.runtime.reference import ReferenceNode
 from qcompiler.runtime.standard.kernel import ElsewhereError, Node
 from qcompiler.runtime.standard.table import KERNELS
 
@@ -119,7 +119,7 @@ class _Step:
         self._operands = [None if value is None else str(value.name) for value in node.inputs]
         self.outputs = [str(value.name) for value in node.outputs if value.name]
         self.reads = list(dict.fromkeys([*(name for name in self._operands if name is not None), *self._captured]))
-        self._reference: ReferenceNode | None = None
+        self._runtime: RuntimeNode | None = None
         self._run = self._choose()
 
     def __call__(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,16 +157,16 @@ class _Step:
             return lambda operands: operator.specification(*operands, **keywords)
         kernel = KERNELS.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
         if kernel is None:
-            self._reference = ReferenceNode(node, self._captured, self._model)
+            self._runtime = RuntimeNode(node, self._captured, self._model)
             return _leave
         attributes = {name: _plain(attribute) for name, attribute in node.attributes.items()}
         described = Node(attributes, len(node.outputs), self._model.opset_imports.get("", 1))
         return functools.partial(kernel, described)
 
     def _elsewhere(self, operands: Sequence[Any], values: Mapping[str, Any]) -> list[Any]:
-        if self._reference is None:
-            self._reference = ReferenceNode(self._node, self._captured, self._model)
-        return self._reference(operands, values)
+        if self._runtime is None:
+            self._runtime = RuntimeNode(self._node, self._captured, self._model)
+        return self._runtime(operands, values)
 
 
 def _leave(_operands: Sequence[Any]) -> Any:

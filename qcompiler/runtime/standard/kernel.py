@@ -16,7 +16,7 @@ Inputs: TypeAlias = "Sequence[Array | None]"
 
 
 class ElsewhereError(Exception):
-    """A kernel leaves this case (an element type, a rare attribute) to ONNX's reference implementation."""
+    """A kernel leaves this case (an element type, a rare attribute) to ONNX Runtime."""
 
 
 @dataclass(frozen=True, slots=True)

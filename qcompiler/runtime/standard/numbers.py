@@ -1,6 +1,6 @@
 """Integer arithmetic and comparisons, exact: a result that its element type cannot hold is an overflow.
 
-Floats are left to ONNX's reference implementation, except where a result is one of the operands.
+Floats are left to ONNX Runtime, except where a result is one of the operands.
 """
 
 from __future__ import annotations
