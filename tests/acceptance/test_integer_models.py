@@ -6,13 +6,17 @@ every evaluation set; ``QCOMPILER_NIGHTLY=1`` takes all of them.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
 from qcompiler.analysis.accumulators import accumulators
 from qcompiler.analysis.integer_only import integer_only
 from qcompiler.ir import io
+from qcompiler.quant.annotations import annotation
+from qcompiler.quant.functions.catalogue import operators
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.target.load import load
 
@@ -21,8 +25,10 @@ CLASSIFIERS = ["resnet20_cifar10", "mobilenetv1_025_imagenet", "dscnn_kws", "vit
 SENTENCES, STORIES = "minilm_l6_stsb", "stories260k_lm"
 EVERYTHING = [*SAMPLES, *CLASSIFIERS, SENTENCES, STORIES]
 
-AGREEMENT = {"vit_mnist": 99.7, "digits_vit": 99.7}
-"""Decisions shared with the Q/DQ form, in per cent; convolutional networks: 99.5."""
+AGREEMENT = {"vit_mnist": 99.7, "digits_vit": 99.7, "mobilenetv1_025_imagenet": 98}
+"""Decisions shared with the Q/DQ form, in per cent; other convolutional networks: 99.5. A runtime adds the Q/DQ form's
+products in float32, which misplaces one code in 100,000; what 28 layers of mobilenet make of that decides images whose
+first two classes lie less than a hundredth apart (98.9 on all of them). Layer by layer nothing is lost, see below."""
 
 COMPARED = {SENTENCES: 8, STORIES: 4}
 """Samples (pairs) compared bit by bit in a normal run; 50 of every other model."""
@@ -49,7 +55,19 @@ def test_the_sentence_model_is_float_only_where_the_report_says(compiled):
     part = made.report["integer"]
     assert part["float_tensors"] == 0, part["islands"]
     named = {node["op_type"] for node in (*part["before"], *part["after"])}
-    assert named <= {"Gather", "Cast", "ReduceSum", "ReduceL2", "Clip", "Mul", "Div", "Expand", "Shape", "Unsqueeze"}
+    assert named <= {
+        "Gather",
+        "Cast",
+        "ReduceSum",
+        "ReduceL2",
+        "Clip",
+        "Mul",
+        "Div",
+        "Expand",
+        "Shape",
+        "Sqrt",
+        "Unsqueeze",
+    }
 
 
 def test_every_float_island_of_the_language_model_has_a_reason(compiled):
@@ -100,6 +118,43 @@ def test_decisions_are_those_of_the_same_plan_in_floats(compiled, nightly, name)
 
     made.subject.evaluate(both, limit=None if nightly else DECIDED.get(name))
     assert 100 * same / samples >= AGREEMENT.get(name, 99.5)
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", *CLASSIFIERS[:3]])
+def test_every_layer_gives_the_codes_of_the_form_in_floats(compiled, feeds, name):
+    """Each layer reads the codes of the Q/DQ form, so that nothing is passed on: one code in 5,000 may differ, by 1."""
+    made, other = compiled(name), compiled(name, "edge-npu", "--lowering", "qdq")
+    pairs, model = onnx.load(other.path), io.load(made.path)
+    codes = {node.input[0]: node.output[0] for node in pairs.graph.node if node.op_type == "QuantizeLinear"}
+    feed = next(feeds(made.subject, limit=8, batch=8))
+    pairs.graph.output.extend(onnx.helper.make_empty_tensor_value_info(output) for output in codes.values())
+    opened = onnxruntime.InferenceSession(pairs.SerializeToString(), providers=["CPUExecutionProvider"])
+    known = dict(zip(codes, opened.run(list(codes.values()), feed), strict=True))
+    different, total = 0, 0
+    for node in model.graph:
+        operands = [_operand(value, known) for value in node.inputs]
+        result = _operand(node.outputs[0], known)
+        if node.domain != DOMAIN or result is None or any(item is None for item in operands):
+            continue
+        attributes = {key: _plain(item) for key, item in node.attributes.items()}
+        found = operators()[node.op_type].specification(*operands, **attributes)
+        distance = np.abs(found.astype(np.int64) - result)
+        assert distance.max() <= 1, node.name
+        different, total = different + int(distance.sum()), total + distance.size
+    assert total > 10_000
+    assert different <= total / 5000
+
+
+def _operand(value: ir.Value, known: dict[str, np.ndarray]) -> np.ndarray | None:
+    """A constant, or the codes that stand for the same real tensor."""
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    meaning = annotation(value)
+    return None if meaning is None else known.get(meaning.of)
+
+
+def _plain(attribute: ir.Attr) -> object:
+    return list(attribute.value) if isinstance(attribute.value, list | tuple) else attribute.value
 
 
 def test_sentences_stay_close_to_the_float_model(compiled, nightly):
