@@ -170,17 +170,6 @@ def _softmax(node: Operands) -> Bounds | None:
     return Bounds(0, (1 if size is None else size) << 30, True, product, size is not None, bits=64)
 
 
-def _weighted(node: Operands) -> Bounds | None:
-    """Resize: constant weights of a few taps. Behind 8-bit codes all axes fit 32 bits."""
-    found, weight = node.centred("x"), node.array("weight")
-    if found is None or weight is None:
-        return None
-    rows = weight.reshape(weight.shape[:2]).astype(np.int64)
-    least, most = order_free_bounds(rows, np.zeros(len(rows), np.int64), *found)
-    low, high = int(least.min(initial=0)), int(most.max(initial=0))
-    return Bounds(low, high, max(-low, high) >= 1 << 31, node.rescaled(max(-low, high)))
-
-
 RULES: Final[dict[str, Callable[[Operands], Bounds | None]]] = {
     "QAdd": _sum,
     "QAveragePool": _mean,
