@@ -38,13 +38,14 @@ def test_bars_show_on_a_terminal_only(work: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as run:
         os.close(theirs)
         assert run.stdout is not None
-        summary = run.stdout.read()
         shown = b""
         try:
+            # The terminal first: its buffer is a few kilobytes, and the command stops while it is full.
             while chunk := os.read(ours, 65536):
                 shown += chunk
         except OSError:  # the other end is closed
             pass
+        summary = run.stdout.read()
     os.close(ours)
     assert run.returncode == 0
     assert b"calibrate" in shown
