@@ -116,8 +116,8 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
     if (illegal := why_not(nodes.target, node)) is not None:
         return NodeDecision(False, illegal)
     data = [node.inputs[i] for i in nodes.activation_inputs(node)]
-    if not data or any(value is None or value.dtype != ir.DataType.FLOAT for value in data):
-        return NodeDecision(False, "it carries no float32 data")
+    if (unfit := _why_unfit(node, data)) is not None:
+        return NodeDecision(False, unfit)
     if any((info := value.meta.get("qcompiler.mask")) and not math.isfinite(info.constant) for value in data if value):
         return NodeDecision(False, "an infinite mask has no integer code")
     if rule.place == "between" and len(data) > 1 and sum(not is_constant(value) for value in data) <= 1:
@@ -125,6 +125,16 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
     if node.op_type in _PROBABILITIES and node.outputs[0].is_graph_output():
         return NodeDecision(False, "it makes a graph output: 8-bit probabilities would tie")
     return NodeDecision(True)
+
+
+def _why_unfit(node: ir.Node, data: list[ir.Value | None]) -> str | None:
+    """Why the operands of a node are nothing to quantize."""
+    if not data or any(value is None or value.dtype != ir.DataType.FLOAT for value in data):
+        return "it carries no float32 data"
+    empty = [value for value in node.inputs if value is not None and is_constant(value) and 0 in (value.shape or ())]
+    if any(value.dtype is ir.DataType.FLOAT for value in empty):
+        return "a constant operand is empty: there is nothing to compute"
+    return None
 
 
 def _neighbours(node: ir.Node, nodes: IntegerNodes) -> Iterator[ir.Node]:

@@ -87,6 +87,8 @@ def _product(site: Site) -> Product:
     weight = site.weight(WEIGHT_INPUT)
     if weight is None:
         raise NoIntegerForm("its weight is no constant in codes")
+    if not weight.codes.size:
+        raise NoIntegerForm("its weight is empty")
     if weight.block:
         raise NoIntegerForm("its weights have a scale per block")
     if weight_codes(site).dtype not in STORED:

@@ -87,10 +87,10 @@ class Product:
 
 
 def product_of(site: Site, ranges: CodeRanges) -> Product | None:
-    """The group as a product with constant weights; ``None`` where it is none, or its weights come in blocks."""
+    """The group as a product with constant weights; ``None`` where it is none or empty, or weights come in blocks."""
     weight = site.weight(WEIGHT_INPUT)
     data = site.inputs[0]
-    if weight is None or data is None or weight.block or not _stored_as_codes(site):
+    if weight is None or data is None or weight.block or not weight.codes.size or not _stored_as_codes(site):
         return None
     axis = _scale_axis(weight)
     codes = weight.codes.astype(np.int16) - _spread(weight.zero_point, axis, weight.codes.ndim).astype(np.int16)
