@@ -21,8 +21,9 @@ from qcompiler.ir import constants, patterns
 from qcompiler.ir.dataflow import ties
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.statistics import set_statistics, statistics
+from qcompiler.ir.transformed import transformed
 from qcompiler.passes.equalize._pairs import LAYERS, why_not_layer
-from qcompiler.passes.normalize._rewrite import own_constant, tensor_shape, transformed
+from qcompiler.passes.normalize._rewrite import own_constant, tensor_shape
 from qcompiler.quant.factors import keep_float, set_factor
 
 __all__ = ["MOVERS", "Stream", "multiply", "streams"]

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from qcompiler.ir import constants
 from qcompiler.ir.edit import AttributeValue
+from qcompiler.ir.transformed import transformed
 from qcompiler.passes.lower.channel_bounds import clamped_per_channel
 from qcompiler.passes.lower.emitter import Emitter
 from qcompiler.passes.lower.linear import Layer, weight_codes
 from qcompiler.passes.lower.products import rows_of
 from qcompiler.passes.lower.site import NoIntegerForm, Site
-from qcompiler.passes.normalize._rewrite import transformed
 from qcompiler.quant import packing
 
 __all__ = ["Layout", "emit"]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from qcompiler.errors import ModelError
 from qcompiler.ir.constants import array, tensor
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.normalize._rewrite import integers, static_shape, tensor_shape, transformed
+from qcompiler.ir.transformed import transformed
+from qcompiler.passes.normalize._rewrite import integers, static_shape, tensor_shape
 
 __all__ = ["evaluate", "why_not"]
 

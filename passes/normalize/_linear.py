@@ -13,8 +13,9 @@ from qcompiler.ir.constants import array, is_constant
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.patterns import rank
+from qcompiler.ir.transformed import transformed
 from qcompiler.passes.normalize._affine import Affine
-from qcompiler.passes.normalize._rewrite import flag, integers, own_constant, replace_node, static_shape, transformed
+from qcompiler.passes.normalize._rewrite import flag, integers, own_constant, replace_node, static_shape
 
 __all__ = ["LINEAR", "absorb_after", "absorb_before", "channels_out", "why_not_before", "why_not_linear"]
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from qcompiler.ir.edit import AttributeValue, Edit
 from qcompiler.ir.uses import only_use, use_count
@@ -22,7 +19,6 @@ __all__ = [
     "replace_node",
     "static_shape",
     "tensor_shape",
-    "transformed",
 ]
 
 
@@ -113,30 +109,3 @@ def own_constant(edit: Edit, node: ir.Node, index: int) -> ir.Value:
     )
     edit.set_input(node, index, copy)
     return copy
-
-
-def transformed(
-    edit: Edit,
-    source: ir.TensorProtocol,
-    function: Callable[[NDArray[Any]], NDArray[Any]],
-    shape: Sequence[int],
-    dtype: ir.DataType | None = None,
-) -> ir.TensorProtocol:
-    """``function`` of a tensor; computed when it is read where the tensor is large (``Edit.lazy_above``).
-
-    Args:
-        edit: The edits of the running pipeline.
-        source: The tensor.
-        function: From its array to the new array.
-        shape: Shape of the result.
-        dtype: Element type of the result; by default that of the source.
-    """
-    target = dtype or source.dtype
-
-    def compute() -> ir.TensorProtocol:
-        result = np.ascontiguousarray(function(source.numpy()).reshape(tuple(shape)))
-        return ir.Tensor(result.astype(target.numpy(), copy=False), dtype=target)
-
-    if source.nbytes < edit.lazy_above:
-        return compute()
-    return ir.LazyTensor(compute, dtype=target, shape=ir.Shape(shape))

@@ -13,6 +13,7 @@ from qcompiler.ir.constants import array, is_constant
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.patterns import rank
+from qcompiler.ir.transformed import transformed
 from qcompiler.ir.uses import use_count
 from qcompiler.passes.normalize._rewrite import (
     flag,
@@ -21,7 +22,6 @@ from qcompiler.passes.normalize._rewrite import (
     replace_node,
     static_shape,
     tensor_shape,
-    transformed,
 )
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
