@@ -104,15 +104,14 @@ class Emitter:
     ) -> ir.Value:
         """Insert an operator that ends with a rescale to the codes of the site's first output.
 
-        Picks the best dyadic numbers for ``factor``, appends them to the inputs, and chooses the variant without a
-        multiplier where the target only shifts.
+        Picks the best dyadic numbers for ``factor``, or the variant without a multiplier where the target only shifts.
 
         Args:
             base: Operator without the ending ``Shift``.
             inputs: Its inputs up to the multiplier.
             factor: Real factor from the accumulator to the output, scalar or broadcastable against the accumulator.
             bound: Greatest magnitude of the accumulator.
-            site: The site; gives the arithmetic and, by default, output and clamp.
+            site: Gives the arithmetic and, by default, output and clamp.
             attributes: Attributes besides ``y_zero_point``, ``to``, ``low`` and ``high``.
             shape: Shape of the result; by default that of the output.
             output: Other codes to write than the first output's.
@@ -123,10 +122,8 @@ class Emitter:
         """
         target = site.output if output is None else output
         operands = [*inputs, *self.dyadic(factor, bound, site, target.of)]
-        ending = "Shift" if site.arithmetic.multiplier_bits == 0 else ""
-        result = self.codes(
-            f"{base}{ending}", operands, site=site, attributes=attributes, shape=shape, output=target, clamp=clamp
-        )
+        kind = f"{base}Shift" if site.arithmetic.multiplier_bits == 0 else base
+        result = self.codes(kind, operands, site=site, attributes=attributes, shape=shape, output=target, clamp=clamp)
         if (node := result.producer()) is not None:
             node.meta[FACTOR] = factor
         return result

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.passes.lower.emitter import Emitter
-from qcompiler.passes.lower.site import Codes, NoIntegerForm, Site
+from qcompiler.passes.lower.site import FORMATS, Codes, NoIntegerForm, Site
 from qcompiler.quant.annotations import Annotation, annotate
 from qcompiler.quant.arithmetic import quantize
 from qcompiler.quant.format import QFormat
@@ -19,13 +19,12 @@ from qcompiler.quant.params import MINIMUM_SCALE, QParams
 
 __all__ = ["at_output", "finish", "limits", "moved_to", "operand", "standard"]
 
-_FORMATS: Final = {ir.DataType.INT8: QFormat(8), ir.DataType.INT16: QFormat(16)}
 _CONSTANT: Final = QFormat(16, symmetric=True)
 
 
 def limits(codes: Codes) -> tuple[int, int]:
     """Least and greatest code of the type."""
-    form = _FORMATS[codes.dtype]
+    form = FORMATS[codes.dtype]
     return form.minimum, form.maximum
 
 
@@ -75,7 +74,7 @@ def at_output(site: Site, emitter: Emitter, index: int) -> ir.Value:
         params = QParams(np.asarray(out.scale, np.float32), np.asarray(out.zero_point, np.int32))
         greatest = np.finfo(np.float32).max  # infinities saturate like everything large
         real = np.clip(content, -greatest, greatest).astype(np.float32)
-        return emitter.constant(f"{out.of}_operand", quantize(real, params, _FORMATS[out.dtype]))
+        return emitter.constant(f"{out.of}_operand", quantize(real, params, FORMATS[out.dtype]))
     source = site.codes(index)
     if source.same_parameters(out):
         return source.value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -24,9 +25,20 @@ if TYPE_CHECKING:
     from qcompiler.passes.lower.emitter import Emitter
     from qcompiler.target.integer import IntegerArithmetic
 
-__all__ = ["Codes", "Lowering", "NoIntegerForm", "Site", "Weight", "bounds", "codes_of_quantizer", "dequantizer"]
+__all__ = [
+    "FORMATS",
+    "Codes",
+    "Lowering",
+    "NoIntegerForm",
+    "Site",
+    "Weight",
+    "bounds",
+    "codes_of_quantizer",
+    "dequantizer",
+]
 
-_FORMATS: Final = {ir.DataType.INT8: QFormat(8), ir.DataType.INT16: QFormat(16)}
+FORMATS: Final = MappingProxyType({ir.DataType.INT8: QFormat(8), ir.DataType.INT16: QFormat(16)})
+"""What activations can be stored as."""
 
 
 class NoIntegerForm(Exception):  # noqa: N818 - it is an answer, not a failure: the node stays float
@@ -54,12 +66,12 @@ class Codes:
     @property
     def low(self) -> int:
         """Least code that the tensor can hold: its producer's clamp where it is known, else that of the type."""
-        return self._bound("low", _FORMATS[self.dtype].minimum)
+        return self._bound("low", FORMATS[self.dtype].minimum)
 
     @property
     def high(self) -> int:
         """Greatest code that the tensor can hold."""
-        return self._bound("high", _FORMATS[self.dtype].maximum)
+        return self._bound("high", FORMATS[self.dtype].maximum)
 
     @property
     def magnitude(self) -> int:
@@ -73,7 +85,7 @@ class Codes:
     def code_of(self, real: float) -> int:
         """The code that QuantizeLinear gives a real number."""
         params = QParams(np.asarray(self.scale, np.float32), np.asarray(self.zero_point, np.int32))
-        return int(quantize(np.float32(real).reshape(1), params, _FORMATS[self.dtype])[0])
+        return int(quantize(np.float32(real).reshape(1), params, FORMATS[self.dtype])[0])
 
     def _bound(self, name: str, default: int) -> int:
         content = constants.array(self.value)
@@ -149,7 +161,7 @@ class Site:
         Raises:
             NoIntegerForm: A bound is not one constant number.
         """
-        low, high = _FORMATS[self.output.dtype].minimum, _FORMATS[self.output.dtype].maximum
+        low, high = FORMATS[self.output.dtype].minimum, FORMATS[self.output.dtype].maximum
         for node in self.absorbed:
             if node.op_type == "Add":
                 continue
@@ -231,7 +243,9 @@ def _codes(node: ir.Node, value: ir.Value, of: str) -> Codes | None:
     zero = constants.array(node.inputs[2]) if len(node.inputs) > 2 else None
     zero_type = node.inputs[2].dtype if len(node.inputs) > 2 and node.inputs[2] is not None else None
     dtype = zero_type or value.dtype
-    if scale is None or scale.size != 1 or dtype not in _FORMATS or (zero is not None and zero.size != 1):
+    if dtype is None or dtype not in FORMATS:
+        return None
+    if scale is None or scale.size != 1 or (zero is not None and zero.size != 1):
         return None
     return Codes(value, float(scale.reshape(())), 0 if zero is None else int(zero.reshape(())), dtype, of)
 

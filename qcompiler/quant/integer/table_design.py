@@ -112,7 +112,7 @@ def design_interpolated(function: Function, source: Affine, result: Affine, to: 
     samples = (quotient[::STEP] + result.zero_point)[:INTERPOLATED_ENTRIES]
     try:
         parabolas = _measured(samples, quotient, used, result, to, curved=True)
-    except Overflow:
+    except Overflow:  # too steep for entries of a parabola; the error of the lines is measured and told all the same
         return best
     return parabolas if parabolas.error < best.error else best
 
