@@ -153,7 +153,8 @@ def _coverage(coverage: CoveragePart, console: Console) -> None:
 def _integer(integer: IntegerPart, console: Console) -> None:
     """One line where everything inside is integer; where not, what is not and why."""
     inside = count_text(integer.float_tensors, "float tensor")
-    lines = [("  integer-only: ", "green" if integer.holds else "yellow", f"{inside} inside")]
+    verdict = ("  integer-only: ", "green") if integer.holds else ("  not integer-only: ", "yellow")
+    lines = [(*verdict, f"{inside} inside")]
     for island in integer.islands[:_ISLANDS]:
         why = f": {'; '.join(island.reasons[:2])}" if island.reasons else ""
         lines.append(("  float inside: ", "yellow", f"{_nodes(island.nodes)}{why}"))

@@ -22,7 +22,8 @@ def check_feed(graph: ir.Graph, feed: Mapping[str, Any]) -> dict[str, NDArray[An
         feed: Arrays by input name.
 
     Raises:
-        DataError: A name is unknown or missing, or an array has another type or shape than its input.
+        DataError: A name is unknown or missing, an array has another type or shape than its input, or holds NaN, which
+            has no code: a runtime makes the least or any other of it.
     """
     inputs = {str(value.name): value for value in graph.inputs}
     for name in feed:
@@ -37,6 +38,8 @@ def check_feed(graph: ir.Graph, feed: Mapping[str, Any]) -> dict[str, NDArray[An
     for name, array in arrays.items():
         _check_type(inputs[name], array)
         _check_shape(inputs[name], array, sizes)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise DataError("it holds NaN, which has no integer code", where=f"input '{name}'")
     return arrays
 
 

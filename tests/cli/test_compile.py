@@ -324,7 +324,7 @@ def test_the_report_of_an_integer_graph_names_what_is_float(qcompile: Run, small
     assert report["integer"]["float_tensors"] == island["tensors"] == 3
     assert not report["integer"]["holds"]
     text = qcompile(*base, "--exclude", "pool").stdout
-    assert "integer-only: 3 float tensors inside" in text
+    assert "not integer-only: 3 float tensors inside" in text
     assert "pool (MaxPool), flatten (Flatten): excluded by 'pool'" in text
 
 

@@ -37,7 +37,7 @@ def test_what_is_float_between_integers_is_named(full_report: Report) -> None:
     text = shown(full_report)
     for words in (
         "accumulators: none of 2 can overflow: at least 7 of 32 bits stay free (conv1)",
-        "integer-only: 3 float tensors inside", "float inside: sine (Sin): Sin has no integer form",
+        "not integer-only: 3 float tensors inside", "float inside: sine (Sin): Sin has no integer form",
         "float before: embedding (Gather)", "float after: softmax (Softmax)", "divides inside: split",
     ):  # fmt: skip
         assert re.sub(" +", " ", words) in re.sub(" +", " ", text), words

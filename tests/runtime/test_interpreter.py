@@ -158,6 +158,11 @@ def test_a_feed_that_does_not_fit(rescale: ir.Model) -> None:
         interpret(rescale, {"x": good[:, :3]})
 
 
+def test_a_feed_with_nan_is_refused(rescale: ir.Model) -> None:
+    with pytest.raises(DataError, match="input 'x': it holds NaN"):
+        interpret(rescale, {"x": np.full((1, 4), np.nan, np.float32)})
+
+
 def test_one_symbol_is_one_size(parse: Parse) -> None:
     model = parse(HEAD + "m (int32[N] a, int32[N] b) => (int32[N] y) { y = Add(a, b) }")
     with pytest.raises(DataError, match="'N' is 3 here and 1 in input 'a'"):
@@ -206,7 +211,7 @@ def test_order_of_nodes_does_not_matter_but_cycles_do(parse: Parse) -> None:
         Interpreter(model)
 
 
-def test_floats_run_in_the_reference_implementation(parse: Parse) -> None:
+def test_floats_run_in_the_runtime(parse: Parse) -> None:
     model = parse(
         HEAD
         + """
