@@ -113,7 +113,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         io.save(model, staged)
         io.release(model)  # its weights need not be in memory while the result is measured
         del model
-        trim()
+        trim(graphs=True)
         graphs = io.load(job.source.path), io.load(staged)
         _check_legality(job, graphs[1], compiled.decisions)
         integer = _integer_only(job, graphs[1], compiled.decisions)
