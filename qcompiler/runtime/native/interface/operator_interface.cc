@@ -1,0 +1,191 @@
+// C entry points that run one operator without ONNX Runtime: for tests, and for devices that bring their own runtime.
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+#include "core/operator.h"
+#include "core/scratch.h"
+#include "kernels/table.h"
+
+#define QCOMPILER_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace qcompiler {
+namespace {
+
+/// A tensor as the C interface passes it. `constant` marks operands that never change.
+struct PlainTensor {
+  int32_t type;  // 0: absent
+  int32_t constant;
+  uint64_t rank;
+  const int64_t* sizes;
+  const void* data;
+};
+
+struct PlainAttribute {
+  const char* name;
+  const int64_t* values;
+  uint64_t count;
+};
+
+class PlainAttributes final : public Attributes {
+ public:
+  PlainAttributes(const PlainAttribute* items, size_t count) : items_(items), count_(count) {}
+
+  std::optional<std::vector<int64_t>> find(const char* name) const override {
+    for (size_t index = 0; index < count_; ++index) {
+      if (std::strcmp(items_[index].name, name) == 0) {
+        return std::vector<int64_t>(items_[index].values, items_[index].values + items_[index].count);
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  const PlainAttribute* items_;
+  size_t count_;
+};
+
+class NewThreads final : public Threads {
+ public:
+  explicit NewThreads(size_t count) : count_(count) {}
+  size_t count() const override { return count_; }
+  void run(size_t tasks, void (*task)(void*, size_t), void* user) const override {
+    std::vector<std::thread> threads;
+    for (size_t first = 1; first < count_; ++first) {
+      threads.emplace_back([=] {
+        for (size_t index = first; index < tasks; index += count_) task(user, index);
+      });
+    }
+    for (size_t index = 0; index < tasks; index += count_) task(user, index);
+    for (std::thread& thread : threads) thread.join();
+  }
+
+ private:
+  size_t count_;
+};
+
+Tensor view(const PlainTensor& plain) {
+  if (plain.type == 0) return {};
+  return {static_cast<ElementType>(plain.type), Shape(plain.sizes, plain.rank), plain.data};
+}
+
+std::vector<Tensor> views(const PlainTensor* inputs, size_t count) {
+  std::vector<Tensor> tensors;
+  for (size_t index = 0; index < count; ++index) tensors.push_back(view(inputs[index]));
+  return tensors;
+}
+
+/// An operator with the packed weights that it has adopted.
+struct Handle {
+  std::unique_ptr<Operator> made;
+  std::vector<std::unique_ptr<Scratch>> packed;
+  std::vector<bool> adopted;
+
+  std::vector<Tensor> operands(const PlainTensor* inputs, size_t count) const {
+    std::vector<Tensor> tensors = views(inputs, count);
+    for (size_t index = 0; index < count; ++index) {
+      if (index < adopted.size() && adopted[index]) tensors[index].data = nullptr;
+    }
+    return tensors;
+  }
+};
+
+template <typename Work>
+int guarded(char* message, uint64_t room, const Work& work) {
+  try {
+    work();
+    return 0;
+  } catch (const std::exception& error) {
+    std::strncpy(message, error.what(), room - 1);
+    message[room - 1] = '\0';
+    return 1;
+  }
+}
+
+void adopt_constants(Handle& handle, const std::vector<Tensor>& constants) {
+  for (size_t index = 0; index < constants.size(); ++index) {
+    const Tensor& constant = constants[index];
+    if (constant.type == ElementType::undefined) continue;
+    const size_t bytes = handle.made->packed_bytes(index, constant);
+    if (bytes == 0) continue;
+    handle.packed.push_back(std::make_unique<Scratch>(bytes));
+    handle.made->pack(index, constant, handle.packed.back()->as<void>());
+    handle.made->adopt(index, {constant.type, constant.shape, nullptr}, handle.packed.back()->as<void>());
+    handle.adopted[index] = true;
+  }
+}
+
+}  // namespace
+}  // namespace qcompiler
+
+using namespace qcompiler;
+
+/// Names of the instruction sets that can be used here, separated by spaces, the best last.
+QCOMPILER_EXPORT void qcompiler_instruction_sets(char* names, uint64_t room) {
+  std::string text;
+  for (InstructionSet set : available_sets()) text += (text.empty() ? "" : " ") + std::string(name_of(set));
+  std::strncpy(names, text.c_str(), room - 1);
+  names[room - 1] = '\0';
+}
+
+/// Names of the operators that have kernels, separated by spaces.
+QCOMPILER_EXPORT void qcompiler_operators(char* names, uint64_t room) {
+  std::string text;
+  for (const auto& item : registry()) text += (text.empty() ? "" : " ") + item.first;
+  std::strncpy(names, text.c_str(), room - 1);
+  names[room - 1] = '\0';
+}
+
+/// Makes an operator. With `pack` not 0 it packs its constants as in a session; with 0 they are used as they are.
+QCOMPILER_EXPORT int qcompiler_operator_make(const char* set, const char* node, const char* type,
+                                             const PlainAttribute* attributes, uint64_t attribute_count,
+                                             const PlainTensor* inputs, uint64_t input_count, int32_t pack,
+                                             void** handle, char* message, uint64_t room) {
+  *handle = nullptr;
+  return guarded(message, room, [&] {
+    auto made = std::make_unique<Handle>();
+    std::vector<Tensor> constants = views(inputs, input_count);
+    for (size_t index = 0; index < input_count; ++index) {
+      if (inputs[index].constant == 0) constants[index] = {};
+    }
+    const PlainAttributes given(attributes, attribute_count);
+    made->made = make_operator({node, type, given, kernels_of(choose_set(set)), constants});
+    made->adopted.assign(input_count, false);
+    if (pack != 0) adopt_constants(*made, constants);
+    *handle = made.release();
+  });
+}
+
+/// Type and shape of the result; `sizes` has room for 8.
+QCOMPILER_EXPORT int qcompiler_operator_result(const void* handle, const PlainTensor* inputs, uint64_t input_count,
+                                               int32_t* type, int64_t* sizes, uint64_t* rank, char* message,
+                                               uint64_t room) {
+  return guarded(message, room, [&] {
+    const auto& made = *static_cast<const Handle*>(handle);
+    const std::vector<Tensor> operands = made.operands(inputs, input_count);
+    const Result result = made.made->result({operands.data(), operands.size()});
+    *type = static_cast<int32_t>(result.type);
+    *rank = result.shape.rank();
+    std::memcpy(sizes, result.shape.begin(), result.shape.rank() * sizeof(int64_t));
+  });
+}
+
+/// Computes the result into memory of the caller.
+QCOMPILER_EXPORT int qcompiler_operator_run(const void* handle, const PlainTensor* inputs, uint64_t input_count,
+                                            void* output, uint64_t threads, char* message, uint64_t room) {
+  return guarded(message, room, [&] {
+    const auto& made = *static_cast<const Handle*>(handle);
+    const std::vector<Tensor> operands = made.operands(inputs, input_count);
+    const Inputs given{operands.data(), operands.size()};
+    if (threads <= 1) {
+      made.made->run(given, output, OneThread());
+    } else {
+      made.made->run(given, output, NewThreads(threads));
+    }
+  });
+}
+
+QCOMPILER_EXPORT void qcompiler_operator_release(void* handle) { delete static_cast<Handle*>(handle); }

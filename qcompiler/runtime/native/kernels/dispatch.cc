@@ -1,0 +1,58 @@
+#include "kernels/table.h"
+
+namespace qcompiler {
+namespace {
+
+Kernels reference() {
+  Kernels kernels{};
+  kernels.set = InstructionSet::reference;
+  set_reference(kernels.rescale);
+  set_reference(kernels.panel);
+  return kernels;
+}
+
+#if defined(__x86_64__)
+Kernels avx2() {
+  Kernels kernels = reference();
+  kernels.set = InstructionSet::avx2;
+  return kernels;
+}
+
+Kernels avx512vnni() {
+  Kernels kernels = avx2();
+  kernels.set = InstructionSet::avx512vnni;
+  return kernels;
+}
+#elif defined(__aarch64__)
+Kernels neon() {
+  Kernels kernels = reference();
+  kernels.set = InstructionSet::neon;
+  return kernels;
+}
+
+Kernels dotprod() {
+  Kernels kernels = neon();
+  kernels.set = InstructionSet::dotprod;
+  return kernels;
+}
+#endif
+
+}  // namespace
+
+const Kernels& kernels_of(InstructionSet set) {
+  static const Kernels first = reference();
+#if defined(__x86_64__)
+  static const Kernels second = avx2();
+  static const Kernels third = avx512vnni();
+  if (set == InstructionSet::avx2) return second;
+  if (set == InstructionSet::avx512vnni) return third;
+#elif defined(__aarch64__)
+  static const Kernels second = neon();
+  static const Kernels third = dotprod();
+  if (set == InstructionSet::neon) return second;
+  if (set == InstructionSet::dotprod) return third;
+#endif
+  return first;
+}
+
+}  // namespace qcompiler

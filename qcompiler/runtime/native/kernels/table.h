@@ -1,0 +1,19 @@
+// All kernels of one instruction set. A set starts from the one below it and replaces what it does better.
+#pragma once
+
+#include "core/cpu.h"
+#include "kernels/panel.h"
+#include "kernels/rescale.h"
+
+namespace qcompiler {
+
+struct Kernels {
+  InstructionSet set;
+  RescaleKernels rescale;
+  PanelKernels panel;
+};
+
+/// The table of an instruction set that is available here (core/cpu.h).
+const Kernels& kernels_of(InstructionSet set);
+
+}  // namespace qcompiler

@@ -1,0 +1,14 @@
+#include "operators/families.h"
+
+namespace qcompiler {
+
+const Registry& registry() {
+  static const Registry all = [] {
+    Registry made;
+    add_requantize(made);
+    return made;
+  }();
+  return all;
+}
+
+}  // namespace qcompiler
