@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from qcompiler.analysis.sessions import StockRunner
@@ -25,13 +25,17 @@ FLOAT_COMPUTE = frozenset({"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "F
 """Operators with multiply-accumulates that run in float."""
 
 
-def optimized_census(path: str | Path) -> dict[str, int]:
-    """Number of nodes by operator in the graph that ONNX Runtime's CPU provider runs, sorted by operator.
+def optimized_census(path: str | Path, opened: Callable[[Path], object] | None = None) -> dict[str, int]:
+    """Number of nodes by operator in the graph that ONNX Runtime runs, sorted by operator.
+
+    Args:
+        path: The model file.
+        opened: As ``optimized_nodes`` takes it.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
-    return dict(sorted(Counter(op_type for op_type, _ in optimized_nodes(path)).items()))
+    return dict(sorted(Counter(op_type for op_type, _ in optimized_nodes(path, opened)).items()))
 
 
 def float_nodes(path: str | Path) -> list[str]:
@@ -39,13 +43,21 @@ def float_nodes(path: str | Path) -> list[str]:
     return [name for op_type, name in optimized_nodes(path) if op_type in FLOAT_COMPUTE]
 
 
-def optimized_nodes(path: str | Path) -> list[tuple[str, str]]:
-    """Operator and name of every node of ONNX Runtime's optimized graph."""
+def optimized_nodes(path: str | Path, opened: Callable[[Path], object] | None = None) -> list[tuple[str, str]]:
+    """Operator and name of every node of ONNX Runtime's optimized graph.
+
+    Args:
+        path: The model file.
+        opened: Opens a session that writes its optimized graph to the given file; a stock session by default.
+    """
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "optimized.onnx"
-        StockRunner(path, optimized_path=target)
+        if opened is None:
+            StockRunner(path, optimized_path=target)
+        else:
+            opened(target)
         if not target.exists():
             raise ModelError("ONNX Runtime did not write its optimized graph", where=str(path))
         graph = onnx.load(str(target), load_external_data=False).graph

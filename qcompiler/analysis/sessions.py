@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qcompiler.errors import ModelError, first_line
 from qcompiler.ir.execute import Feed, session_options
 
-__all__ = ["Runs", "StockRunner", "fit"]
+__all__ = ["Runs", "SessionRunner", "StockRunner", "fit", "watched_options"]
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -34,32 +34,19 @@ class Runs(Protocol):
         """Feeds with their outputs, in order."""
 
 
-class StockRunner:
-    """A session on a model file with every optimizer that a plain ``InferenceSession`` has.
+class SessionRunner:
+    """Feeds an ONNX Runtime session.
 
     Args:
-        path: The model file.
-        threads: Intra-operator threads; 0 takes all processors.
-        optimized_path: Where ONNX Runtime writes the graph it really runs; ``None`` writes nothing.
-
-    Raises:
-        ModelError: ONNX Runtime cannot load the file.
+        session: The session.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0, optimized_path: Path | None = None) -> None:
-        import onnxruntime
-
-        options = session_options(threads=threads)
-        if optimized_path is not None:
-            options.optimized_model_filepath = str(optimized_path)
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises many unrelated types
-            raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}", where=str(path)) from error
+    def __init__(self, session: Any) -> None:
+        self._session = session
         self.inputs: dict[str, tuple[str, list[int | str | None]]] = {
-            item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()
+            item.name: (item.type, list(item.shape)) for item in session.get_inputs()
         }
-        self.outputs: list[str] = [item.name for item in self._session.get_outputs()]
+        self.outputs: list[str] = [item.name for item in session.get_outputs()]
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one feed and return the outputs by name.
@@ -76,6 +63,52 @@ class StockRunner:
     def stream(self, feeds: Iterable[Feed]) -> Iterator[tuple[Feed, Feed]]:
         """Run many feeds; each comes back with its outputs, in order."""
         return ((feed, self.run(feed)) for feed in feeds)
+
+    def end_profiling(self) -> Path:
+        """The profile of a session that was opened with one; nothing is profiled after that."""
+        return Path(self._session.end_profiling())
+
+
+class StockRunner(SessionRunner):
+    """A session on a model file with every optimizer that a plain ``InferenceSession`` has.
+
+    Args:
+        path: The model file.
+        threads: Intra-operator threads; 0 takes all processors.
+        optimized_path: Where ONNX Runtime writes the graph it really runs; ``None`` writes nothing.
+        profile_prefix: Beginning of the name of the profile; ``None`` profiles nothing.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int = 0,
+        optimized_path: Path | None = None,
+        profile_prefix: Path | None = None,
+    ) -> None:
+        import onnxruntime
+
+        options = watched_options(threads, optimized_path, profile_prefix)
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises many unrelated types
+            raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}", where=str(path)) from error
+        super().__init__(session)
+
+
+def watched_options(threads: int, optimized_path: Path | None, profile_prefix: Path | None) -> Any:
+    """Options of a session that may write the graph it runs or a profile; arguments as ``StockRunner``'s."""
+    options = session_options(threads=threads)
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    return options
 
 
 def fit(feed: Mapping[str, NDArray[Any]], runner: Runs) -> Feed:

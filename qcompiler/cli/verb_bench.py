@@ -2,61 +2,68 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from qcompiler.cli.guard import GuardedCommand, traceback_option
-from qcompiler.cli.show import as_json_option, bytes_text, print_json, table
-
-if TYPE_CHECKING:
-    from qcompiler.analysis.bench import BenchRow
+from qcompiler.cli.show import as_json_option, print_json
 
 __all__ = ["command"]
 
+_EPILOG = """\b
+One file with and without our kernels:
+  qcompiler bench m.onnx m.onnx --provider stock --provider qcompiler
+The best file of a stock runtime against ours, at one and at two threads, with the time of every node:
+  qcompiler bench m.cpu-x86.onnx m.lowbit-cpu.onnx --provider stock --provider qcompiler --threads 1 --threads 2 --nodes
+Exit codes: 0 done, 1 failed (a model cannot be run, the native library or the instruction set is missing), 2 usage
+(unknown provider, numbers that do not fit), 130 interrupted."""
 
-@click.command("bench", cls=GuardedCommand, short_help="Time models in turns.")
+
+@click.command("bench", cls=GuardedCommand, short_help="Time models in turns.", epilog=_EPILOG)
 @click.argument("models", nargs=-1, required=True)
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    default=("stock",),
+    metavar="stock|qcompiler",
+    help="Who runs the models: ONNX Runtime alone, or with our kernels. One for all models, or one per "
+    "model in their order. [default: stock]",
+)
+@click.option("--isa", metavar="NAME", help="Instruction set of our kernels. [default: the best here]")
 @click.option("--data", metavar="DATA", help="Time on the first sample of DATA. [default: made-up numbers]")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each run.")
-@click.option("--budget", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
-              help="Seconds per model.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1,),
+    help="Threads of each run; several make several tables. [default: 1]",
+)
+@click.option(
+    "--budget", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Seconds per model."
+)
+@click.option("--nodes", is_flag=True, help="Say which provider ran which node, and how long.")
 @as_json_option
 @traceback_option
 def command(
-    models: tuple[str, ...], data: str | None, threads: int, budget: float, as_json: bool, traceback: bool
-) -> None:
+    models: tuple[str, ...], providers: tuple[str, ...], isa: str | None, data: str | None, threads: tuple[int, ...],
+    budget: float, nodes: bool, as_json: bool, traceback: bool,
+) -> None:  # fmt: skip
     """Time MODELS in turns in ONNX Runtime; the first is what the others are compared with."""
     del traceback
     from qcompiler.analysis.bench import bench
+    from qcompiler.analysis.contestants import contestants
+    from qcompiler.cli.bench_tables import show
     from qcompiler.driver.source import find
 
-    paths = [find(model).path for model in models]
+    entries = contestants([find(model).path for model in models], providers, isa)
     feed = None
     if data is not None:
         from qcompiler.calibration import data as samples
         from qcompiler.ir import io
 
-        feed = next(iter(samples.load(data, samples.inputs_of(io.load(paths[0])), limit=1)))
-    rows = bench(paths, feed, threads=threads, budget=budget)
+        feed = next(iter(samples.load(data, samples.inputs_of(io.load(entries[0].path)), limit=1)))
+    rows = bench(entries, feed, threads=threads, budget=budget, nodes=nodes)
     if as_json:
         print_json(rows)
     else:
-        _show(rows)
-
-
-def _show(rows: tuple[BenchRow, ...]) -> None:
-    columns = ("model", "median", "speedup (95 %)", "file", "integer nodes", "float nodes", "conversions left")
-    cells = [
-        (
-            str(row.path),
-            f"{row.timing.median:.3g} ms",
-            f"{row.speedup.value:.2f} × ({row.speedup.low:.2f} to {row.speedup.high:.2f})",
-            bytes_text(row.bytes),
-            str(row.integer_nodes),
-            str(row.float_nodes),
-            str(row.conversions),
-        )
-        for row in rows
-    ]
-    table(columns, cells)
+        show(rows)
