@@ -173,7 +173,9 @@ def _softmax(node: Operands) -> Bounds | None:
 RULES: Final[dict[str, Callable[[Operands], Bounds | None]]] = {
     "QAdd": _sum,
     "QAveragePool": _mean,
+    "QAveragePoolChannelsLast": _mean,
     "QConv": _linear,
+    "QConvChannelsLast": _linear,
     "QConvTranspose": _linear,
     "QGemm": _linear,
     "QGlobalAveragePool": _mean,

@@ -34,9 +34,7 @@ def total_macs(model: ir.Model, dimensions: Mapping[str, int] | None = None) -> 
 def _shape(value: ir.Value | None, dimensions: Mapping[str, int]) -> tuple[int, ...] | None:
     if value is None or value.shape is None:
         return None
-    return tuple(
-        item if isinstance(item, int) else max(dimensions.get(str(item.value), 1), 1) for item in value.shape
-    )
+    return tuple(item if isinstance(item, int) else max(dimensions.get(str(item.value), 1), 1) for item in value.shape)
 
 
 def _weight_shape(node: ir.Node, dimensions: Mapping[str, int]) -> tuple[int, ...] | None:
@@ -80,6 +78,7 @@ _COUNTS: Final[dict[str, Callable[[ir.Node, Mapping[str, int]], int]]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "QConv": _conv,
+    "QConvChannelsLast": _conv,
     "QConvTranspose": _conv_transpose,
     "QGemm": _qgemm,
     "QMatMul": _matmul,

@@ -38,8 +38,10 @@ __all__ = ["check_lowered", "family", "is_lowered", "stands_for", "why_not_resca
 _STANDS_FOR: Final = {
     "QAdd": ("Add", "Sub", "Sum"),
     "QAveragePool": ("AveragePool",),
+    "QAveragePoolChannelsLast": ("AveragePool",),
     "QConcat": ("Concat",),
     "QConv": ("Conv",),
+    "QConvChannelsLast": ("Conv",),
     "QConvTranspose": ("ConvTranspose",),
     "QGemm": ("Gemm", "MatMul"),
     "QGlobalAveragePool": ("GlobalAveragePool", "AveragePool", "ReduceMean"),

@@ -45,7 +45,7 @@ def one_layer(op_type: str, weight: Array, bias: Array, clamp: tuple[int, int], 
     bias = bias.astype(np.int64 if wide else np.int32)
     arrays = {
         "w": operand,
-        "bias": bias.reshape(-1, *[1] * (rank - 2)) if "Conv" in op_type else bias,
+        "bias": bias.reshape(-1, *[1] * (rank - 2)) if "Conv" in op_type and "Last" not in op_type else bias,
         "b": np.int32(2),
         "c": np.uint8(1),
     }
@@ -83,7 +83,17 @@ def run(model: ir.Model, x: Array) -> Array:
     return result
 
 
-KINDS = ["QConv", "QConvPacked", "QConvWide", "QGemm", "QGemmPacked", "QGemmWide", "QGemmWidePacked"]
+KINDS = [
+    "QConv",
+    "QConvPacked",
+    "QConvWide",
+    "QConvChannelsLast",
+    "QConvChannelsLastPacked",
+    "QGemm",
+    "QGemmPacked",
+    "QGemmWide",
+    "QGemmWidePacked",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,6 +116,7 @@ def test_the_worst_input_reaches_the_bound_in_specification_and_runtime(kind: st
     dtype = np.int16 if "Wide" in kind else np.int8
     worst = np.concatenate([np.where(weight > 0, low, high), np.where(weight > 0, high, low)]).astype(dtype)
     x = worst.reshape(*worst.shape, 1, 1) if "Conv" in kind else worst
+    x = np.moveaxis(x, 1, -1) if "Last" in kind else x
     sums = worst.astype(np.int64) @ weight.T + bias
     specified = _specified(model, x)
     assert (specified.reshape(sums.shape) == sums).all()

@@ -1,14 +1,16 @@
-"""QConv and QConvTranspose: convolutions with a constant weight, 1 to 3 spatial axes."""
+"""QConv, QConvChannelsLast and QConvTranspose: convolutions with a constant weight, 1 to 3 spatial axes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from qcompiler.quant.functions.channels_last import CHANNELS_FIRST, as_channels_first, as_channels_last, channels_last
 from qcompiler.quant.functions.definition import Dimension, TensorType
 from qcompiler.quant.functions.linear import JOIN, SPLIT, UNPACK, Family, variants
 from qcompiler.quant.integer.convolution import (
     conv_accumulator,
+    conv_channels_last_accumulator,
     conv_size,
     conv_transpose_accumulator,
     conv_transpose_size,
@@ -70,38 +72,54 @@ mirrored = Slice (KERNEL, backwards, before_first, kernel_axes, backwards)
 
 def _products(wide: bool, weight: str, attributes: str) -> str:
     if not wide:
-        return f"products = ConvInteger <{attributes}> (padded, {weight})\naccumulator = Add (products, bias)\n"
+        return f"products = ConvInteger <{attributes}> (padded, {weight})\n"
     return (
         f"wide = Identity (padded)\n{SPLIT}"
         f"upper_sum = ConvInteger <{attributes}> (upper, {weight})\n"
         f"lower_sum = ConvInteger <{attributes}> (lower, {weight}, lower_zero)\n"
-        f"{JOIN}accumulator = Add (products, bias)\n"
+        f"{JOIN}"
     )
 
 
-def _head(wide: bool, packed: bool) -> str:
+def _head(wide: bool, packed: bool, codes: str = "x") -> str:
     """Padding knows no int16: those codes are widened first."""
     return (UNPACK if packed else "") + (
         "zx = Constant <value_int: int = @x_zero_point> ()\n"
-        + ("activations = Cast <to = 6> (x)\n" if wide else "activations = Identity (x)\n")
+        + (f"activations = Cast <to = 6> ({codes})\n" if wide else f"activations = Identity ({codes})\n")
         + f"filler = Cast <to = {6 if wide else 3}> (zx)\n"
     )
 
 
+_ADD_BIAS: Final = "accumulator = Add (products, bias)\n"
+_CONV_PASSES: Final = "strides: ints = @strides, dilations: ints = @dilations, group: int = @group"
+
+
 def _conv_body(wide: bool, packed: bool) -> str:
-    passed = "strides: ints = @strides, dilations: ints = @dilations, group: int = @group"
-    return _head(wide, packed) + _PAD + _products(wide, "weight" if packed else "w", passed)
+    return _head(wide, packed) + _PAD + _products(wide, "weight" if packed else "w", _CONV_PASSES) + _ADD_BIAS
+
+
+def _channels_last_body(wide: bool, packed: bool) -> str:
+    products = _products(wide, "weight" if packed else "w", _CONV_PASSES).replace("products =", "first_products =")
+    inside = _head(wide, packed, "first") + _PAD + products
+    return CHANNELS_FIRST + inside + channels_last("first_products", "products") + _ADD_BIAS
 
 
 def _transpose_body(wide: bool, packed: bool) -> str:
     stretch = _STRETCH.replace("KERNEL", "weight" if packed else "w")
-    return (
-        _head(wide, packed) + stretch + _products(wide, "mirrored", "dilations: ints = @dilations, group: int = @group")
-    )
+    products = _products(wide, "mirrored", "dilations: ints = @dilations, group: int = @group")
+    return _head(wide, packed) + stretch + products + _ADD_BIAS
 
 
 def _conv_shape(types: Sequence[TensorType], attributes: Mapping[str, Any]) -> tuple[Dimension, ...] | None:
     return _shape(types, attributes, transposed=False)
+
+
+def _channels_last_shape(types: Sequence[TensorType], attributes: Mapping[str, Any]) -> tuple[Dimension, ...] | None:
+    x, w = types[0], types[1]
+    if x.shape is None or w.shape is None:
+        return None
+    result = _conv_shape([TensorType(x.dtype, as_channels_first(x.shape)), w], attributes)
+    return None if result is None else as_channels_last(result)
 
 
 def _transpose_shape(types: Sequence[TensorType], attributes: Mapping[str, Any]) -> tuple[Dimension, ...] | None:
@@ -147,6 +165,20 @@ OPERATORS: Final = (
             accumulate=conv_accumulator,
             shape=_conv_shape,
             accumulate_packed=conv_accumulator,
+        )
+    ),
+    *variants(
+        Family(
+            name="QConvChannelsLast",
+            formula="requantize(bias + conv(x padded with x_zero_point, w)); x and the result are "
+            "[batch, spatial..., channels], w is that of QConv",
+            inputs=_INPUTS,
+            wide_types=_WIDE,
+            attributes={**_ATTRIBUTES, **_LAST},
+            body=_channels_last_body,
+            accumulate=conv_channels_last_accumulator,
+            shape=_channels_last_shape,
+            accumulate_packed=conv_channels_last_accumulator,
         )
     ),
     *variants(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from qcompiler.quant.functions.channels_last import CHANNELS_FIRST, as_channels_first, as_channels_last, channels_last
 from qcompiler.quant.functions.definition import Dimension, Operator, TensorType
 from qcompiler.quant.functions.rescale import CLAMP, call, infer_rescaled
 from qcompiler.quant.integer import pooling
@@ -136,6 +137,14 @@ def _window_infer(types: Sequence[TensorType], attributes: Mapping[str, Any]) ->
     return infer_rescaled((*shape[:2], *spatial), attributes)
 
 
+def _channels_last_infer(types: Sequence[TensorType], attributes: Mapping[str, Any]) -> TensorType:
+    shape = types[0].shape
+    if shape is None:
+        return infer_rescaled(None, attributes)
+    result = _window_infer([TensorType(types[0].dtype, as_channels_first(shape))], attributes).shape
+    return infer_rescaled(None if result is None else as_channels_last(result), attributes)
+
+
 def _window_count(size: Dimension, kernel: int, stride: int, dilation: int, pads: tuple[int, int]) -> Dimension:
     if not isinstance(size, int):
         return None
@@ -208,6 +217,12 @@ def _variants(
     return found
 
 
+def _channels_last_sums(sums: str) -> str:
+    """Window sums with channels last, from the statements for channels first."""
+    inside = sums.replace("(x)", "(first)").replace("(x, ", "(first, ").replace("\nsums =", "\nfirst_sums =")
+    return CHANNELS_FIRST + inside + channels_last("first_sums", "sums")
+
+
 _RESCALED: Final = "clip(((sum * b + 2^(c-1)) >> c) + zy, low, high), sum = "
 
 _MAX_POOL: Final = Operator(
@@ -255,14 +270,24 @@ y = Cast <to: int = @to> (greatest)
     bound="0",
 )
 
+_WINDOW_SUMS: Final = {False: _PAD + _SUM_BYTES + _UNFLATTEN, True: _PAD + _SUM_WORDS + _UNFLATTEN}
+
 OPERATORS: Final = (
     *_variants(
         "QAveragePool",
         _RESCALED + "sum over a window of (x - zx)",
         _WINDOW,
-        {False: _PAD + _SUM_BYTES + _UNFLATTEN, True: _PAD + _SUM_WORDS + _UNFLATTEN},
+        _WINDOW_SUMS,
         (pooling.average_pool, pooling.average_pool_shift),
         _window_infer,
+    ),
+    *_variants(
+        "QAveragePoolChannelsLast",
+        _RESCALED + "sum over a window of (x - zx); x and the result are [batch, spatial..., channels]",
+        _WINDOW,
+        {wide: _channels_last_sums(sums) for wide, sums in _WINDOW_SUMS.items()},
+        (pooling.average_pool_channels_last, pooling.average_pool_channels_last_shift),
+        _channels_last_infer,
     ),
     *_variants(
         "QGlobalAveragePool",

@@ -1,4 +1,4 @@
-"""Specification of the convolutions: QConv and QConvTranspose.
+"""Specification of the convolutions: QConv, QConvChannelsLast and QConvTranspose.
 
 The arithmetic is that of :mod:`linear`. Padding is done with the code of zero, ``x_zero_point``, so that every output
 sums over the whole kernel and the share of the zero point, ``-z_x sum q_w``, is the same constant everywhere: the
@@ -7,6 +7,8 @@ compiler folds it into the bias. ``acc = bias + conv(padded codes, weight codes)
 A transposed convolution is the convolution of a stretched input: between neighbours along each axis lie
 ``stride - 1`` codes of zero, ``dilation * (kernel - 1) - pad`` more at both ends (negative: codes are cut away), and
 the kernel is mirrored. So the zero point's share is the same constant again, borders included.
+
+Channels-last is the same sum with other axes: ``[batch, spatial..., channels]`` in and out, weights as ever.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ from numpy.typing import NDArray
 
 from qcompiler.quant.integer.linear import WIDE_DEPTH, checked_accumulator, checked_codes, exact_matmul
 
-__all__ = ["conv_accumulator", "conv_size", "conv_transpose_accumulator", "conv_transpose_size"]
+__all__ = [
+    "conv_accumulator",
+    "conv_channels_last_accumulator",
+    "conv_size",
+    "conv_transpose_accumulator",
+    "conv_transpose_size",
+]
 
 
 def conv_size(size: int, kernel: int, stride: int, dilation: int, begin: int, end: int) -> int:
@@ -57,13 +65,60 @@ def conv_accumulator(
         group: Groups of channels.
         x_zero_point: Code of zero in ``x``.
     """
+    products = _conv_products(x, w, wide, strides, dilations, pads, group, x_zero_point)
+    return checked_accumulator(products, bias, wide=wide)
+
+
+def conv_channels_last_accumulator(
+    x: NDArray[Any],
+    w: NDArray[np.int8],
+    bias: NDArray[Any],
+    *,
+    wide: bool,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    group: int,
+    x_zero_point: int,
+) -> NDArray[np.int64]:
+    """:func:`conv_accumulator` of codes whose channels lie last.
+
+    Args:
+        x: Codes ``[batch, spatial..., channels]``: int8, int16 where ``wide``.
+        w: int8 ``[outputs, channels / group, kernel...]``, as for channels first.
+        bias: int32, int64 where ``wide``; shape ``[outputs]``.
+        wide: Whether activations have 16 bits.
+        strides: Step per spatial axis.
+        dilations: Distance of kernel elements per spatial axis.
+        pads: Codes added at the begin of every spatial axis, then at the end of every one; not negative.
+        group: Groups of channels.
+        x_zero_point: Code of zero in ``x``.
+
+    Returns:
+        ``[batch, spatial..., outputs]``.
+    """
+    first = np.moveaxis(x, -1, 1) if x.ndim > 2 else x
+    products = _conv_products(first, w, wide, strides, dilations, pads, group, x_zero_point)
+    return checked_accumulator(np.moveaxis(products, 1, -1), bias, wide=wide)
+
+
+def _conv_products(
+    x: NDArray[Any],
+    w: NDArray[np.int8],
+    wide: bool,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    group: int,
+    x_zero_point: int,
+) -> NDArray[np.int64]:
+    """The convolution before its bias, channels first."""
     _check(x, w, group, x.shape[1], wide=wide, x_zero_point=x_zero_point)
     rank = w.ndim - 2
     _check_lists(rank, strides, dilations, pads)
     if min(pads, default=0) < 0:
         raise ValueError(f"pads {list(pads)} are negative")
-    padded = _pad(x, pads[:rank], pads[rank:], x_zero_point)
-    return checked_accumulator(_convolve(padded, w, strides, dilations, group), bias, wide=wide)
+    return _convolve(_pad(x, pads[:rank], pads[rank:], x_zero_point), w, strides, dilations, group)
 
 
 def conv_transpose_accumulator(

@@ -23,6 +23,8 @@ from qcompiler.quant.integer.digits import signed_sum
 
 __all__ = [
     "average_pool",
+    "average_pool_channels_last",
+    "average_pool_channels_last_shift",
     "average_pool_shift",
     "global_average_pool",
     "global_average_pool_shift",
@@ -87,6 +89,41 @@ def average_pool_shift(
     ``left`` uint8 and ``negative`` bool are digits ``[D]`` or ``[spatial..., D]``; see :mod:`.digits`.
     """
     sums = _window_sums(x, kernel_shape, strides, dilations, pads, x_zero_point)
+    return dyadic.requantize_shift(signed_sum(sums, left, negative), shift, x_zero_point=0, **output)
+
+
+def average_pool_channels_last(
+    x: NDArray[Any],
+    multiplier: NDArray[Any],
+    shift: NDArray[Any],
+    *,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    x_zero_point: int,
+    **output: int,
+) -> NDArray[Any]:
+    """:func:`average_pool` of ``[N, spatial..., C]``; factors are scalars or ``[spatial..., 1]``."""
+    sums = _last_window_sums(x, kernel_shape, strides, dilations, pads, x_zero_point)
+    return dyadic.requantize(sums, multiplier, shift, x_zero_point=0, **output)
+
+
+def average_pool_channels_last_shift(
+    x: NDArray[Any],
+    left: NDArray[Any],
+    negative: NDArray[Any],
+    shift: NDArray[Any],
+    *,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    x_zero_point: int,
+    **output: int,
+) -> NDArray[Any]:
+    """:func:`average_pool_shift` of ``[N, spatial..., C]``; digits are ``[D]`` or ``[spatial..., 1, D]``."""
+    sums = _last_window_sums(x, kernel_shape, strides, dilations, pads, x_zero_point)
     return dyadic.requantize_shift(signed_sum(sums, left, negative), shift, x_zero_point=0, **output)
 
 
@@ -205,6 +242,18 @@ def _window_sums(
         step = (kernel_shape[index], strides[index], dilations[index], pads[index], pads[rank + index])
         sums = _windows(sums, 2 + index, step, 0, np.add)
     return _checked(sums, x)
+
+
+def _last_window_sums(
+    x: NDArray[Any],
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    zero: int,
+) -> NDArray[np.int64]:
+    sums = _window_sums(np.moveaxis(x, -1, 1), kernel_shape, strides, dilations, pads, zero)
+    return np.moveaxis(sums, 1, -1)
 
 
 def _windows(

@@ -38,7 +38,10 @@ def _linear(name: str, random: np.random.Generator) -> Instance:
     elif base == "QMatMul":
         case = linear_cases.matmul_case(random, variant)
     else:  # ConvInteger has kernels for one and two axes that differ most
-        case = linear_cases.conv_case(random, variant, transposed="Transpose" in name, rank=int(random.integers(1, 3)))
+        rank, transposed = int(random.integers(1, 3)), base == "QConvTranspose"
+        case = linear_cases.conv_case(random, variant, transposed=transposed, rank=rank)
+        if base == "QConvChannelsLast":
+            case = linear_cases.channels_last(case)
     assert case.name == name
     return case.inputs, case.attributes
 
@@ -102,8 +105,10 @@ def _requantize(name: str, random: np.random.Generator) -> Instance:
 CASES: Final[Mapping[str, Callable[[str, np.random.Generator], Instance]]] = {
     "QAdd": _elementwise,
     "QAveragePool": test_pooling.case,
+    "QAveragePoolChannelsLast": test_pooling.case,
     "QConcat": _elementwise,
     "QConv": _linear,
+    "QConvChannelsLast": _linear,
     "QConvTranspose": _linear,
     "QGemm": _linear,
     "QGlobalAveragePool": test_pooling.case,
@@ -143,6 +148,8 @@ def long_sums(random: np.random.Generator) -> list[tuple[str, Instance]]:
             kernel = random.choice([-128, 127], (18, 33, 3, 3)).astype(np.int8)
             shape = {"strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1], "group": 1, "x_zero_point": -7}
             found.append((f"QConv{ending}", ([image, kernel, bias[:18, None, None], *factor], {**shape, **BYTE})))
+            turned = np.ascontiguousarray(np.moveaxis(image, 1, -1))
+            found.append((f"QConvChannelsLast{ending}", ([turned, kernel, bias[:18], *factor], {**shape, **BYTE})))
     return found
 
 

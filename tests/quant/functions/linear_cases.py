@@ -75,6 +75,17 @@ def conv_case(random: np.random.Generator, variant: Variant, *, transposed: bool
     return _finish(random, variant, name, [x], weight, bits, attributes, (-1, *([1] * axes)))
 
 
+def channels_last(case: Case) -> Case:
+    """The same convolution of the same codes with channels last: bias and factors have one axis."""
+    x, weight, *rest = case.inputs
+    inputs = [np.ascontiguousarray(np.moveaxis(x, 1, -1)), weight, *(item.reshape(item.shape[:1]) for item in rest)]
+    return Case(case.name.replace("QConv", "QConvChannelsLast"), inputs, case.attributes, case.weight)
+
+
+def channels_last_case(random: np.random.Generator, variant: Variant) -> Case:
+    return channels_last(conv_case(random, variant, transposed=False))
+
+
 def gemm_case(random: np.random.Generator, variant: Variant, *, rank: int | None = None) -> Case:
     axes = int(random.integers(1, 5)) if rank is None else rank
     depth, outputs = int(random.integers(1, 40)), int(random.integers(1, 12))

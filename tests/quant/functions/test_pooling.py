@@ -17,7 +17,7 @@ from qcompiler.quant.integer.digits import choose_digits
 from tests.quant.functions.running import one_node_model, run_body
 from tests.quant.integer.pooling_cases import codes, output, window
 
-FAMILIES = ("QAveragePool", "QGlobalAveragePool", "QReduceMean")
+FAMILIES = ("QAveragePool", "QAveragePoolChannelsLast", "QGlobalAveragePool", "QReduceMean")
 VARIANTS = [
     f"{family}{wide}{ending}" for family in FAMILIES for wide in ("", "Wide") for ending in ("", "Shift")
 ]  # fmt: skip
@@ -32,6 +32,8 @@ def case(name: str, random: np.random.Generator) -> tuple[list[NDArray[Any]], di
     settings_: dict[str, Any] = {}
     factor: Any = float(np.exp(random.uniform(-5, 1)))
     count = x.size
+    if "ChannelsLast" in name:
+        return _channels_last(*case(name.replace("ChannelsLast", ""), random))
     if "AveragePool" in name and "Global" not in name:
         settings_, count = attributes, int(np.prod(attributes["kernel_shape"]))
         places = catalogue.operators()[name].infer([TensorType(ir.DataType.INT8, x.shape)], {**attributes, "to": 3})
@@ -50,6 +52,25 @@ def case(name: str, random: np.random.Generator) -> tuple[list[NDArray[Any]], di
     chosen = dyadic.choose(factor, 31, bound)
     assert chosen.multiplier is not None
     return [x, chosen.multiplier, chosen.shift], settings_
+
+
+def _channels_last(inputs: list[NDArray[Any]], attributes: dict[str, Any]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+    """The same windows of the same codes: factors over output positions stand beside every channel."""
+    x, *factors = inputs
+    spatial = x.ndim - 2
+    axes = spatial + (len(factors) == 3)  # digits lie along an axis of their own
+    turned = [np.expand_dims(item, spatial) if item.ndim == axes else item for item in factors]
+    return [np.ascontiguousarray(np.moveaxis(x, 1, -1)), *turned], attributes
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "ChannelsLast" in name])
+def test_channels_last_is_the_same_pooling_with_other_axes(name: str) -> None:
+    for seed in range(20):
+        inputs, attributes = case(name.replace("ChannelsLast", ""), np.random.default_rng(seed))
+        wanted = catalogue.operators()[name.replace("ChannelsLast", "")].specification(*inputs, **attributes)
+        turned, _ = _channels_last(inputs, attributes)
+        found = catalogue.operators()[name].specification(*turned, **attributes)
+        np.testing.assert_array_equal(found, np.moveaxis(wanted, 1, -1))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -107,8 +128,11 @@ def test_unknown_sizes_stay_unknown() -> None:
     window_ = {"kernel_shape": [2, 2], "strides": [2, 2], "dilations": [1, 1], "pads": [0, 0, 0, 0], "to": 3}
     x = [TensorType(ir.DataType.INT8, shape)]
     assert operators["QAveragePool"].infer(x, window_).shape == ("N", 3, None, 4)
+    assert operators["QAveragePoolChannelsLast"].infer([TensorType(ir.DataType.INT8, ("N", "H", 8, 3))], window_) == (
+        TensorType(ir.DataType.INT8, ("N", None, 4, 3))
+    )
     assert operators["QGlobalAveragePool"].infer(x, {"to": 3}).shape == ("N", 3, 1, 1)
     assert operators["QReduceMean"].infer(x, {"axes": [2], "keepdims": 0, "to": 3}).shape == ("N", 3, 8)
-    for name in ("QAveragePool", "QGlobalAveragePool", "QReduceMean"):
+    for name in ("QAveragePool", "QAveragePoolChannelsLast", "QGlobalAveragePool", "QReduceMean"):
         settings_ = {**window_, "axes": [2], "keepdims": 0}
         assert operators[name].infer([TensorType(ir.DataType.INT8, None)], settings_).shape is None
