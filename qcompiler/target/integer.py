@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from qcompiler.errors import TargetError
 
-__all__ = ["IntegerArithmetic", "Lowering", "Rounding"]
+__all__ = ["IntegerArithmetic", "Layout", "Lowering", "Rounding"]
 
 GREATEST_SHIFT = 62
 """64-bit products: a product and the rounding term 2^(shift - 1) stay below 2^62."""
@@ -32,6 +32,13 @@ class Rounding(enum.StrEnum):
     HALF_UP = "half-up"  # floor(x / 2^c + 1/2), also for negative x
 
 
+class Layout(enum.StrEnum):
+    """Where the channels of images lie inside a graph of integer operators."""
+
+    CHANNELS_FIRST = "channels-first"  # [batch, channels, spatial...], as ONNX has it
+    CHANNELS_LAST = "channels-last"  # [batch, spatial..., channels]: the channels of a position side by side
+
+
 @dataclass(frozen=True, slots=True)
 class IntegerArithmetic:
     """Widths and bounds of a target's integer arithmetic.
@@ -45,6 +52,7 @@ class IntegerArithmetic:
         wide_accumulator_bits: Width of the accumulator over products with 16-bit codes; 0: no such products.
         table_entries: Entries of a table over the 8-bit codes; 0: no tables.
         interpolated_table_entries: Entries of a table over 16-bit codes that is interpolated; 0: no such tables.
+        layout: Where convolutions want the channels of their images.
     """
 
     multiplier_bits: int = 31
@@ -55,6 +63,7 @@ class IntegerArithmetic:
     wide_accumulator_bits: int = 64
     table_entries: int = TABLE_ENTRIES
     interpolated_table_entries: int = INTERPOLATED_TABLE_ENTRIES
+    layout: Layout = Layout.CHANNELS_FIRST
 
     def __post_init__(self) -> None:
         if not 0 <= self.multiplier_bits <= 31:

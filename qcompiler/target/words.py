@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from qcompiler.quant.format import QFormat
-from qcompiler.target.integer import IntegerArithmetic, Lowering
+from qcompiler.target.integer import IntegerArithmetic, Layout, Lowering
 from qcompiler.target.runs_here import runs_here
 from qcompiler.target.schema import (
     Constraints,
@@ -178,6 +179,12 @@ def _lowering(lowering: Lowering) -> str:
     return "Q/DQ pairs around float operators"
 
 
+_SHAPES: Final = {
+    Layout.CHANNELS_FIRST: "[batch, channels, spatial...]",
+    Layout.CHANNELS_LAST: "[batch, spatial..., channels]",
+}
+
+
 def _arithmetic(integer: IntegerArithmetic) -> list[tuple[str, str]]:
     """The facts of the ``[integer]`` table."""
     least, most = integer.shift
@@ -193,4 +200,5 @@ def _arithmetic(integer: IntegerArithmetic) -> list[tuple[str, str]]:
         ("rescaling in integers", f"{shift}, no multiplier" if integer.shifts_only else multiplier),
         ("accumulators", f"{integer.accumulator_bits} bits, {wide or 'no products with 16-bit codes'}"),
         ("tables", "; ".join(tables) or "none"),
+        ("images of integer operators", f"{integer.layout}: {_SHAPES[integer.layout]}"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from qcompiler.errors import TargetError
 from qcompiler.quant.format import QFormat
 from qcompiler.target import load as loading
-from qcompiler.target.integer import IntegerArithmetic, Lowering
+from qcompiler.target.integer import IntegerArithmetic, Layout, Lowering
 from qcompiler.target.load import load, names
 from qcompiler.target.schema import Granularity, InputOutput
 
@@ -124,6 +125,8 @@ def test_integer_arithmetic_is_read_and_merges_key_by_key(tmp_path: Path) -> Non
     target = load(write(tmp_path, text))
     assert target.lowering is Lowering.INTEGER
     assert target.integer == IntegerArithmetic(multiplier_bits=16, shift=(1, 31), table_entries=0)
+    turned = load(write(tmp_path, text + "\nlayout = 'channels-last'", "turned.toml"))
+    assert turned.integer == dataclasses.replace(target.integer, layout=Layout.CHANNELS_LAST)
     assert load(tmp_path / "base.toml").lowering is Lowering.QDQ
     assert load("cpu-x86").integer == IntegerArithmetic()
 
@@ -187,6 +190,7 @@ def test_long_chain_is_refused(tmp_path: Path) -> None:
         (BASE + "[integer]\nshift = [9, 3]", "is not a range of shifts"),
         (BASE + "[integer]\nshift = [1, 63]", "is not a range of shifts"),
         (BASE + "[integer]\nrounding = 'half-upp'", "did you mean 'half-up'"),
+        (BASE + "[integer]\nlayout = 'channel-last'", "did you mean 'channels-last'"),
         (BASE + "[integer]\naccumulator_bits = 8", "8 is outside 16 to 32"),
         (BASE + "[integer]\nwide_accumulator_bits = 16", "16 is outside 32 to 64"),
         (BASE + "[integer]\ntable_entries = 128", "128 is neither 0 nor 256"),

@@ -27,4 +27,5 @@ def test_placement_rules_are_said() -> None:
     assert "share scale and zero point" in rows["MaxPool"].rules[0]
     assert rows["Conv"].weights.endswith("one scale per channel or tensor")
     assert dict(describe(load("edge-npu-per-tensor")).facts)["extends"] == "edge-npu"
+    assert dict(describe(load("edge-npu")).facts)["images of integer operators"].startswith("channels-first")
     assert any("16 bits by preference" in rule for rule in describe(load("edge-npu")).operators[4].rules)
