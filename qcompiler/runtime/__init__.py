@@ -1,13 +1,17 @@
-"""Run compiled models: the interpreter here is the specification, executed.
+"""Run compiled models: natively in ONNX Runtime, or by the specification.
 
-``interpret`` runs integer graphs with the NumPy code that defines their operators; what any other runtime computes
-from the same file must be the same, bit for bit.
+``session`` gives a session of ONNX Runtime in which our execution provider runs the integer operators. ``interpret``
+runs integer graphs with the NumPy code that defines their operators; what any other runtime computes from the same
+file must be the same, bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from qcompiler.runtime.library import library_path
+from qcompiler.runtime.sessions import attach, session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-__all__ = ["interpret"]
+__all__ = ["attach", "interpret", "library_path", "session"]
 
 
 def interpret(model: str | Path | onnx.ModelProto | ir.Model, feed: Mapping[str, Any]) -> list[NDArray[Any]]:

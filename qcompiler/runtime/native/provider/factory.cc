@@ -1,0 +1,147 @@
+// What ONNX Runtime finds in the library: a factory that makes the execution provider for each session.
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "core/operator.h"
+#include "provider/kernel.h"
+#include "provider/provider.h"
+#include "provider/status.h"
+
+#define QCOMPILER_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace qcompiler {
+namespace {
+
+using abi::ProviderSlot;
+using abi::Slot;
+using abi::Status;
+
+constexpr int32_t cpu_device = 0;
+
+struct Factory : abi::Factory {
+  explicit Factory(const abi::Calls& given);
+  ~Factory();
+
+  void find_devices(const abi::HardwareDevice* const* devices, size_t count, abi::EpDevice** made, size_t most,
+                    size_t* found);
+  void make_registry();
+  void add_kernel(const KernelType& type);
+
+  abi::Calls calls;
+  std::vector<std::unique_ptr<KernelType>> types;
+  std::once_flag registry_made;
+  abi::KernelRegistry* registry = nullptr;
+};
+
+Factory& ours(abi::Factory* factory) { return *static_cast<Factory*>(factory); }
+
+Factory::Factory(const abi::Calls& given) : abi::Factory{}, calls(given) {
+  version = abi::level;
+  name = [](const abi::Factory*) { return provider_name; };
+  vendor = [](const abi::Factory*) { return "qcompiler"; };
+  vendor_id = [](const abi::Factory*) { return uint32_t{0}; };
+  release_version = [](const abi::Factory*) { return QCOMPILER_VERSION; };
+  stream_aware = [](const abi::Factory*) { return false; };
+  create_transfer = [](abi::Factory*, abi::DataTransfer** transfer) -> Status* {
+    *transfer = nullptr;  // tensors are in plain memory
+    return nullptr;
+  };
+  custom_domain_count = [](abi::Factory*, size_t* count) -> Status* {
+    *count = 0;
+    return nullptr;
+  };
+  supported_devices = [](abi::Factory* self, const abi::HardwareDevice* const* devices, size_t count,
+                         abi::EpDevice** made, size_t most, size_t* found) {
+    return guarded(ours(self).calls, provider_name, [&] { ours(self).find_devices(devices, count, made, most, found); });
+  };
+  create_provider = [](abi::Factory* self, const abi::HardwareDevice* const*, const abi::KeyValuePairs* const*, size_t,
+                       const abi::SessionOptions* session, const abi::Logger*, abi::Provider** made) {
+    return guarded(ours(self).calls, provider_name, [&] {
+      Factory& factory = ours(self);
+      std::call_once(factory.registry_made, [&] { factory.make_registry(); });
+      *made = new Provider(factory.calls, factory.registry, ProviderOptions::read(factory.calls, session));
+    });
+  };
+  release_provider = [](abi::Factory*, abi::Provider* provider) { delete static_cast<Provider*>(provider); };
+}
+
+Factory::~Factory() {
+  if (registry != nullptr) calls.call<void(abi::KernelRegistry*)>(ProviderSlot::release_registry, registry);
+}
+
+void Factory::find_devices(const abi::HardwareDevice* const* devices, size_t count, abi::EpDevice** made, size_t most,
+                           size_t* found) {
+  *found = 0;
+  for (size_t index = 0; index < count && *found < most; ++index) {
+    const int32_t type = calls.call<int32_t(const abi::HardwareDevice*)>(Slot::device_type, devices[index]);
+    if (type != cpu_device) continue;
+    using Create = Status*(abi::Factory*, const abi::HardwareDevice*, const abi::KeyValuePairs*,
+                           const abi::KeyValuePairs*, abi::EpDevice**);
+    const abi::KeyValuePairs* none = nullptr;
+    check(calls, calls.call<Create>(ProviderSlot::create_device, static_cast<abi::Factory*>(this), devices[index], none,
+                                    none, &made[*found]));
+    ++*found;
+  }
+}
+
+void Factory::make_registry() {
+  check(calls, calls.call<Status*(abi::KernelRegistry**)>(ProviderSlot::create_registry, &registry));
+  for (const auto& item : qcompiler::registry()) {
+    types.push_back(std::make_unique<KernelType>());
+    *types.back() = {&calls, item.first, item.second.inputs + item.second.optional};
+    add_kernel(*types.back());
+  }
+}
+
+void Factory::add_kernel(const KernelType& type) {
+  abi::KernelDefinitionBuilder* builder = nullptr;
+  abi::KernelDefinition* definition = nullptr;
+  using Text = Status*(abi::KernelDefinitionBuilder*, const char*);
+  check(calls, calls.call<Status*(abi::KernelDefinitionBuilder**)>(ProviderSlot::create_builder, &builder));
+  check(calls, calls.call<Text>(ProviderSlot::set_type, builder, type.type.c_str()));
+  check(calls, calls.call<Text>(ProviderSlot::set_domain, builder, domain_name));
+  check(calls, calls.call<Status*(abi::KernelDefinitionBuilder*, int, int)>(ProviderSlot::set_version, builder, 1, 1));
+  check(calls, calls.call<Text>(ProviderSlot::set_provider, builder, provider_name));
+  using Build = Status*(abi::KernelDefinitionBuilder*, abi::KernelDefinition**);
+  check(calls, calls.call<Build>(ProviderSlot::build, builder, &definition));
+  using Add = Status*(abi::KernelRegistry*, const abi::KernelDefinition*, abi::CreateKernel, void*);
+  void* state = const_cast<KernelType*>(&type);
+  check(calls, calls.call<Add>(ProviderSlot::add_kernel, registry, definition, &create_kernel, state));
+  calls.call<void(abi::KernelDefinition*)>(ProviderSlot::release_definition, definition);
+  calls.call<void(abi::KernelDefinitionBuilder*)>(ProviderSlot::release_builder, builder);
+}
+
+/// The refusal of a runtime that is too old, in the words of its own first table.
+Status* too_old(const abi::Base* base) {
+  const auto* first = static_cast<const void* const*>(base->get_table(1));
+  if (first == nullptr) return nullptr;
+  const std::string text = "the execution provider of qcompiler needs ONNX Runtime 1.24 or newer; this is " +
+                           std::string(base->version()) + ": install onnxruntime>=1.24";
+  using Create = Status*(int32_t, const char*);
+  const void* create = first[static_cast<size_t>(Slot::create_status)];
+  return reinterpret_cast<Create*>(const_cast<void*>(create))(abi::not_implemented, text.c_str());
+}
+
+}  // namespace
+}  // namespace qcompiler
+
+using namespace qcompiler;
+
+QCOMPILER_EXPORT abi::Status* CreateEpFactories(const char*, const abi::Base* base, const abi::Logger*,
+                                                abi::Factory** factories, size_t most, size_t* count) {
+  *count = 0;
+  const void* table = base->get_table(abi::level);
+  if (table == nullptr) return too_old(base);
+  const abi::Calls calls(table);
+  return guarded(calls, provider_name, [&] {
+    require(most >= 1, "the runtime has no room for an execution provider");
+    factories[0] = new qcompiler::Factory(calls);
+    *count = 1;
+  });
+}
+
+QCOMPILER_EXPORT abi::Status* ReleaseEpFactory(abi::Factory* factory) {
+  delete static_cast<qcompiler::Factory*>(factory);
+  return nullptr;
+}

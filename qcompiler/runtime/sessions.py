@@ -1,0 +1,108 @@
+"""Sessions of ONNX Runtime in which our execution provider runs the operators of ``ai.qcompiler`` natively."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qcompiler.errors import ModelError, UsageError, first_line
+from qcompiler.runtime.library import library_path
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+__all__ = ["PROVIDER", "attach", "session"]
+
+PROVIDER: Final = "QCompilerExecutionProvider"
+"""The name under which ONNX Runtime knows the execution provider."""
+
+_LOWEST: Final = (1, 24)
+_CPU: Final = "CPUExecutionProvider"
+
+
+def session(
+    model: str | Path | bytes | onnx.ModelProto,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    options: onnxruntime.SessionOptions | None = None,
+) -> onnxruntime.InferenceSession:
+    """A session that runs a compiled model with native kernels.
+
+    Nodes that have no native kernel run in ONNX Runtime's CPU provider. Where the installation has no native library,
+    a warning says so and the whole model runs there, by its function bodies: the same results, slower.
+
+    Args:
+        model: A model file, its bytes, or a model in memory.
+        threads: Threads of one run; ``None`` leaves the choice to ONNX Runtime.
+        isa: Instruction set of the kernels, as ``qcompiler.runtime.native_operator.instruction_sets`` lists them;
+            ``None`` takes the best that the processor has.
+        options: Further options of the session. They are changed: the provider is added, and ``threads`` where given.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the model; the text names the node and the reason.
+        UsageError: The instruction set is not available here, or ONNX Runtime is older than 1.24.
+    """
+    import onnxruntime
+
+    chosen = options if options is not None else onnxruntime.SessionOptions()
+    if threads is not None:
+        chosen.intra_op_num_threads = threads
+    path = library_path()
+    if path is None:
+        text = "qcompiler was installed without its native library: the model runs by its function bodies, slowly"
+        warnings.warn(f"{text}; install it again where a C++ compiler is available", RuntimeWarning, stacklevel=2)
+    else:
+        attach(chosen, threads=threads, isa=isa)
+    source = model if isinstance(model, bytes) else str(model) if isinstance(model, str | Path) else _bytes(model)
+    try:
+        return onnxruntime.InferenceSession(source, chosen, **({} if path is not None else {"providers": [_CPU]}))
+    except Exception as error:  # ONNX Runtime raises many unrelated types
+        where = str(model) if isinstance(model, str | Path) else None
+        reason = _reason(error)
+        if reason.startswith(("instruction set '", "provider option '")):
+            raise UsageError(reason) from error
+        raise ModelError(f"ONNX Runtime cannot load the model: {reason}", where=where) from error
+
+
+def attach(options: onnxruntime.SessionOptions, *, threads: int | None = None, isa: str | None = None) -> None:
+    """Add the execution provider to the options of a session.
+
+    Raises:
+        ModelError: The installation has no native library.
+        UsageError: ONNX Runtime is too old to take an execution provider from outside.
+    """
+    settings = {} if threads is None else {"threads": str(threads)}
+    settings |= {} if isa is None else {"isa": isa}
+    options.add_provider_for_devices(_devices()[:1], settings)
+
+
+def _devices() -> list[Any]:
+    """The devices of the provider; its library is registered when they are asked for first."""
+    import onnxruntime
+
+    release = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    if release < _LOWEST:
+        hint = "pip install 'onnxruntime>=1.24'"
+        text = f"the execution provider needs ONNX Runtime 1.24; this is {onnxruntime.__version__}"
+        raise UsageError(text, hint=hint)
+    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
+    if not found:
+        path = library_path()
+        if path is None:
+            hint = "install the project where a C++ compiler is available"
+            raise ModelError("the installation has no native library", hint=hint)
+        onnxruntime.register_execution_provider_library("qcompiler", str(path))
+        found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """What the provider said, without the runtime's account of how the words reached us."""
+    return first_line(error).rpartition(f"{PROVIDER}: ")[2]
+
+
+def _bytes(model: onnx.ModelProto) -> bytes:
+    return bytes(model.SerializeToString())
