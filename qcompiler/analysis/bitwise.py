@@ -1,9 +1,9 @@
 """``qcompiler diff --bitwise``: do two executions give the same bits?
 
-Either two models in ONNX Runtime, or ONNX Runtime against the interpreter, which is the specification. Integers must
-be equal. Float nodes behind the last DequantizeLinear may differ in their last bit from one runtime to the next, so
-the codes that go into it can be compared as well; then outputs with float nodes behind the codes are shown but do not
-decide.
+Two models in ONNX Runtime, with or without our native kernels, or ONNX Runtime against the interpreter, which is the
+specification. Integers must be equal. Float nodes behind the last DequantizeLinear may differ in their last bit from
+one runtime to the next, so the codes that go into it can be compared as well; then outputs with float nodes behind the
+codes are shown but do not decide.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.analysis.contestants import Contestant
 from qcompiler.analysis.integer_only import final_codes
-from qcompiler.analysis.sessions import StockRunner, fit
+from qcompiler.analysis.sessions import SessionRunner, StockRunner, fit, watched_options
 from qcompiler.errors import DataError, UsageError, VerificationError
 from qcompiler.ir import io
 from qcompiler.ir.execute import Feed, Runner
@@ -93,6 +94,8 @@ def bitwise(
     *,
     interpreter: bool = False,
     codes: bool = False,
+    provider: str = "stock",
+    isa: str | None = None,
     batch: int = 1,
     threads: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -100,11 +103,14 @@ def bitwise(
     """Compare two executions bit for bit.
 
     Args:
-        first: A model file; it runs in ONNX Runtime with default options.
-        second: The other model file; ``None`` is the first one again, and needs ``interpreter``.
+        first: A model file; it runs in ONNX Runtime.
+        second: The other model file; ``None`` is the first one again, and needs ``interpreter`` or a ``provider``.
         dataset: Samples to feed to both.
         interpreter: Whether the second runs in the interpreter.
         codes: Whether the integer tensors before the last DequantizeLinear nodes are compared, too.
+        provider: What runs the first model: ``stock``, or ``qcompiler`` for our native kernels. A second model that
+            does not run in the interpreter always runs in ``stock``.
+        isa: Instruction set of the native kernels; ``None`` is the best here.
         batch: Samples per run; more than 1 needs a model with a free first axis.
         threads: Intra-operator threads of ONNX Runtime; 0 lets it choose.
         progress: Called as ``progress("bits", done, total)``.
@@ -115,15 +121,18 @@ def bitwise(
         VerificationError: The models have different outputs or codes, or the interpreter found an overflow.
         ModelError: A model cannot be loaded or run.
     """
-    if second is None and not interpreter:
-        raise UsageError("one model alone has nothing to be compared with", hint="name another one, or --interpreter")
+    if second is None and not interpreter and provider == "stock":
+        hint = "name another one, or give --interpreter or --provider qcompiler"
+        raise UsageError("one model alone has nothing to be compared with", hint=hint)
     if len(dataset) == 0:
         raise DataError("there are no samples to compare on", where=dataset.source)
     other = first if second is None else second
     model = io.load(first)
     inside = final_codes(model) if codes else []
     pairs = _pairs(model, io.load(other), inside)
-    ours, theirs = _stock(first, inside, threads), _other(other, inside, interpreter, threads)
+    contestant = Contestant(Path(first), provider, isa)
+    ours = _stock(first, inside, threads) if provider == "stock" else _native(contestant, inside, threads)
+    theirs = _other(other, inside, interpreter, threads)
     columns = [_Column(name, OUTPUT, not codes or _is_plain(model, name)) for name in _output_names(model)]
     columns += [_Column(name, CODES, True) for name in inside]
     done = 0
@@ -135,7 +144,8 @@ def bitwise(
         if progress is not None:
             progress("bits", done, len(dataset))
     words = f"{other} in the interpreter" if interpreter else f"{other} in ONNX Runtime"
-    return Bitwise(f"{first} in ONNX Runtime", words, len(dataset), tuple(column.row() for column in columns))
+    where = "in ONNX Runtime" if provider == "stock" else "with native kernels"
+    return Bitwise(f"{first} {where}", words, len(dataset), tuple(column.row() for column in columns))
 
 
 _Execution = Callable[[Feed], Mapping[str, NDArray[Any]]]
@@ -146,6 +156,23 @@ def _stock(path: str | Path, inside: Sequence[str], threads: int) -> _Execution:
     runner = StockRunner(path, threads=threads)
     inner = Runner(io.load(path), list(inside), threads=threads) if inside else None
     return lambda feed: {**runner.run(fit(feed, runner)), **(inner.run(fit(feed, inner)) if inner is not None else {})}
+
+
+def _native(contestant: Contestant, inside: Sequence[str], threads: int) -> _Execution:
+    """A session with our provider; tensors inside are further outputs of the same graph: nothing is fused with them."""
+    import onnx
+
+    from qcompiler.runtime import session
+
+    if not inside:
+        runner = contestant.open(threads)
+    else:
+        model = onnx.load(contestant.path)
+        outputs = {item.name for item in model.graph.output}
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inside if name not in outputs)
+        options = watched_options(threads, None, None)
+        runner = SessionRunner(session(model, threads=threads or None, isa=contestant.isa, options=options))
+    return lambda feed: runner.run(fit(feed, runner))
 
 
 def _other(path: str | Path, inside: Sequence[str], interpreter: bool, threads: int) -> _Execution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +30,9 @@ __all__ = ["command"]
 @click.option("--preprocessing", metavar="FILE|TEXT", help="How images become inputs.")
 @click.option("--bitwise", "bits", is_flag=True, help="Compare outputs bit for bit; a difference ends with code 3.")
 @click.option("--interpreter", is_flag=True, help="With --bitwise: run B (by default A again) in the interpreter.")
+@click.option("--provider", default="stock", show_default=True, metavar="NAME",
+              help="With --bitwise: what runs A, stock or qcompiler (our native kernels).")
+@click.option("--isa", metavar="NAME", help="With --provider qcompiler: instruction set of the kernels.")
 @click.option("--codes", is_flag=True, help="With --bitwise: also the integers that become outputs.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="With --bitwise: samples per run. [default: 1]")
 @click.option("--all", "every", is_flag=True, help="List every layer, in graph order.")
@@ -44,6 +47,8 @@ def command(
     preprocessing: str | None,
     bits: bool,
     interpreter: bool,
+    provider: str,
+    isa: str | None,
     codes: bool,
     batch: int | None,
     every: bool,
@@ -52,17 +57,19 @@ def command(
 ) -> None:
     """Compare B with A (usually the float model): structure and, given data, outputs and layers.
 
-    With --bitwise outputs must be equal to the last bit: those of two models, or those of ONNX Runtime and of the
-    interpreter, which defines what integer graphs compute.
+    With --bitwise outputs must be equal to the last bit: those of two models, or those of one model in ONNX Runtime,
+    with our native kernels, and in the interpreter, which defines what integer graphs compute.
     """
     del traceback
     from qcompiler.driver.source import find
 
     if bits:
         pair = find(first).path, None if second is None else find(second).path
-        _bitwise(*pair, _samples(pair[0], data, preprocessing, limit), interpreter, codes, batch or 1, as_json)
+        choices = {"interpreter": interpreter, "provider": provider, "isa": isa, "codes": codes, "batch": batch or 1}
+        _bitwise(*pair, _samples(pair[0], data, preprocessing, limit), choices, as_json)
         return
-    _refuse(second, {"--interpreter": interpreter, "--codes": codes, "--batch": batch is not None})
+    only_bits = {"--interpreter": interpreter, "--codes": codes, "--batch": batch is not None}
+    _refuse(second, {**only_bits, "--provider": provider != "stock", "--isa": isa is not None})
     from qcompiler.analysis.diff import diff
     from qcompiler.analysis.quality import metric as metric_called
 
@@ -98,7 +105,7 @@ def _samples(path: Path, data: str | None, preprocessing: str | None, limit: int
 
 
 def _bitwise(
-    first: Path, second: Path | None, dataset: Dataset | None, interpreter: bool, codes: bool, batch: int, as_json: bool
+    first: Path, second: Path | None, dataset: Dataset | None, choices: dict[str, Any], as_json: bool
 ) -> None:
     from qcompiler.analysis.bitwise import bitwise
     from qcompiler.errors import GateError, UsageError
@@ -106,9 +113,7 @@ def _bitwise(
     if dataset is None:
         raise UsageError("--bitwise needs samples", hint="give --data DATA")
     with progress_bars(quiet=as_json) as progress:
-        result = bitwise(
-            first, second, dataset, interpreter=interpreter, codes=codes, batch=batch, progress=progress
-        )  # fmt: skip
+        result = bitwise(first, second, dataset, progress=progress, **choices)
     if as_json:
         print_json(result)
     else:

@@ -15,6 +15,7 @@ from qcompiler.analysis.bitwise import bitwise
 from qcompiler.calibration.data import Dataset, load
 from qcompiler.errors import DataError, UsageError, VerificationError
 from qcompiler.quant.functions.catalogue import attach
+from qcompiler.runtime.library import library_path
 
 Parse = Callable[[str], ir.Model]
 HEAD = '<ir_version: 10, opset_import: ["" : 21, "ai.qcompiler" : 1]>\n'
@@ -111,3 +112,23 @@ def test_what_cannot_be_compared_is_refused(write: Callable[..., Path], data: Da
     other = write("b", f"{HEAD}m (float[N,4] x) => (float[N,4] y) {{ y = Neg(x) }}")
     with pytest.raises(VerificationError, match="has no codes r"):
         bitwise(path, other, data, codes=True)
+
+
+@pytest.mark.skipif(library_path() is None, reason="the installation has no native library")
+@pytest.mark.parametrize("interpreter", [False, True])
+@pytest.mark.parametrize("isa", ["reference", None])
+def test_native_kernels_take_part(
+    write: Callable[..., Path], data: Dataset, interpreter: bool, isa: str | None
+) -> None:
+    path = write("m", text())
+    result = bitwise(path, None, data, provider="qcompiler", isa=isa, interpreter=interpreter, codes=True)
+    assert result.first == f"{path} with native kernels"
+    assert [(row.name, row.elements) for row in result.rows] == [("y", 80), ("r", 80)]
+    assert result.equal
+
+
+@pytest.mark.skipif(library_path() is None, reason="the installation has no native library")
+def test_a_difference_from_native_kernels_is_found(write: Callable[..., Path], data: Dataset) -> None:
+    one, other = write("one", text()), write("other", text(zero=-4))
+    result = bitwise(one, other, data, provider="qcompiler", codes=True)
+    assert result.mismatches > 0
