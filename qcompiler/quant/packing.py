@@ -1,4 +1,4 @@
-"""Sub-byte weights: how codes of 2, 3 and 4 bits lie in bytes.
+"""Packed weights: how codes of 2, 3 and 4 bits lie in bytes, and those of 8 beside them.
 
 Layout. A packed weight is a uint8 matrix ``[rows, ceil(depth / 8) * bits]``: one row per output channel, because a
 kernel reads a row from end to end. A row is cut into groups of 8 codes; a group fills exactly ``bits`` bytes, so no
@@ -11,6 +11,7 @@ of the group is its bits ``i * bits`` to ``i * bits + bits - 1`` in two's comple
     u = (word >> i * bits) & (2^bits - 1)          code = (u xor 2^(bits-1)) - 2^(bits-1)
 
 With 4 bits and whole groups this is ONNX's INT4, with 2 bits its INT2; the layout of 3 bits follows the same rule.
+Codes of 8 bits are bytes in two's complement, by the same rule and filled up to whole groups as well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 __all__ = ["BITS", "GROUP", "least_bits", "pack", "packed_width", "unpack"]
 
 BITS: Final = (2, 3, 4)
-"""Widths that have a packed form."""
+"""Widths below a byte that have a packed form; a byte (8) has one as well."""
+
+_BYTE: Final = 8
 
 GROUP: Final = 8
 """Codes that share ``bits`` bytes."""
@@ -45,7 +48,7 @@ def pack(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 
     Args:
         codes: Integer codes ``[rows, ...]``; everything behind the first axis is one row.
-        bits: 2, 3 or 4.
+        bits: 2, 3, 4 or 8.
 
     Returns:
         uint8 ``[rows, ceil(depth / 8) * bits]``.
@@ -54,11 +57,13 @@ def pack(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
         ValueError: There is no such width, or a code does not fit it.
     """
     _check_bits(bits)
-    least = least_bits(codes)
-    if least is None or least > bits:
+    limit = 1 << (bits - 1)
+    if codes.size and not (-limit <= codes.min() and codes.max() < limit):
         raise ValueError(f"codes from {codes.min()} to {codes.max()} do not fit {bits} bits")
     rows = codes.reshape(codes.shape[0], -1).astype(np.int8).view(np.uint8) & np.uint8((1 << bits) - 1)
     filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % GROUP)))
+    if bits == _BYTE:
+        return filled
     groups = filled.reshape(rows.shape[0], filled.shape[1] // GROUP, GROUP)
     word = np.zeros(groups.shape[:2], np.uint32)
     for index in range(GROUP):
@@ -72,7 +77,7 @@ def unpack(packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> NDAr
 
     Args:
         packed: uint8 ``[rows, ceil(depth / 8) * bits]``.
-        bits: 2, 3 or 4.
+        bits: 2, 3, 4 or 8.
         shape: Shape of the codes, ``[rows, ...]``.
 
     Raises:
@@ -82,6 +87,8 @@ def unpack(packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> NDAr
     depth = int(np.prod(shape[1:], dtype=np.int64))
     if packed.dtype != np.uint8 or packed.shape != (shape[0], packed_width(depth, bits)):
         raise ValueError(f"{packed.dtype} {packed.shape} is not the packed form of {bits}-bit codes {tuple(shape)}")
+    if bits == _BYTE:
+        return np.ascontiguousarray(packed.view(np.int8)[:, :depth]).reshape(shape)
     groups = packed.reshape(shape[0], -1, bits).astype(np.uint32)
     word = np.zeros(groups.shape[:2], np.uint32)
     for index in range(bits):
@@ -93,5 +100,5 @@ def unpack(packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> NDAr
 
 
 def _check_bits(bits: int) -> None:
-    if bits not in BITS:
-        raise ValueError(f"there is no packed form of {bits} bits, only of {BITS}")
+    if bits not in (*BITS, _BYTE):
+        raise ValueError(f"there is no packed form of {bits} bits, only of {(*BITS, _BYTE)}")

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from qcompiler.quant.packing import BITS, least_bits, pack, packed_width, unpack
 
 
-@given(st.data(), st.sampled_from(BITS))
+@given(st.data(), st.sampled_from([*BITS, 8]))
 def test_unpacking_gives_back_what_was_packed(data: st.DataObject, bits: int) -> None:
     shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=11))
     limit = 1 << (bits - 1)
@@ -33,6 +33,11 @@ def test_rows_end_in_zeros_up_to_a_whole_group() -> None:
     assert pack(np.full((2, 9), -1, np.int8), 2).tolist() == [[0xFF, 0xFF, 0x03, 0x00]] * 2
 
 
+def test_bytes_are_packed_as_they_are_in_whole_groups() -> None:
+    codes = np.array([[-128, 127, -1, 0, 1, 2, 3, 4, 5]], np.int8)
+    assert pack(codes, 8).tolist() == [[128, 127, 255, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0]]
+
+
 def test_whole_groups_of_four_bits_are_the_int4_of_onnx() -> None:
     codes = np.random.default_rng(3).integers(-8, 8, (3, 16)).astype(np.int8)
     assert pack(codes, 4).tobytes() == ir.Tensor(codes.astype(ml_dtypes.int4)).tobytes()
@@ -48,7 +53,7 @@ def test_codes_that_do_not_fit_are_refused() -> None:
         pack(np.array([[4]], np.int8), 3)
 
 
-@pytest.mark.parametrize("bits", [1, 5, 8])
+@pytest.mark.parametrize("bits", [1, 5, 7, 9])
 def test_other_widths_are_refused(bits: int) -> None:
     with pytest.raises(ValueError, match="no packed form"):
         pack(np.zeros((1, 8), np.int8), bits)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.quant.integer.dyadic import Overflow, requantize, requantize_shift
-from qcompiler.quant.packing import unpack
+from qcompiler.quant.packing import BITS, unpack
 
 __all__ = [
     "WIDE_DEPTH",
@@ -73,7 +73,10 @@ class Linear:
         operands, rescale = list(inputs[:-factors]), inputs[-factors:]
         clamp = {key: attributes.pop(key) for key in _CLAMP}
         if self.packed:
-            operands[1] = unpack(operands[1], attributes.pop("bits"), tuple(attributes.pop("weight_shape")))
+            bits = attributes.pop("bits")
+            if bits not in BITS:
+                raise ValueError(f"a packed weight has one of {BITS} bits here, not {bits}")
+            operands[1] = unpack(operands[1], bits, tuple(attributes.pop("weight_shape")))
         accumulator = self.accumulate(*operands, wide=self.wide, **attributes)
         requantized = requantize if self.multiplies else requantize_shift
         return requantized(accumulator, *rescale, x_zero_point=0, **clamp)

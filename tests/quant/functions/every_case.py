@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.quant.integer import dyadic
-from tests.quant.functions import linear_cases, test_elementwise, test_pooling, test_resize, test_softmax
+from tests.quant.functions import (
+    linear_cases,
+    test_elementwise,
+    test_pooling,
+    test_resize,
+    test_softmax,
+    weight_only_cases,
+)
 from tests.quant.integer import norm_cases
 
 __all__ = ["CASES", "Instance", "family", "long_sums"]
@@ -102,6 +109,11 @@ def _requantize(name: str, random: np.random.Generator) -> Instance:
     return [x, chosen.multiplier, chosen.shift], {"x_zero_point": 7, **WORD}
 
 
+def _weight_only(_: str, random: np.random.Generator) -> Instance:
+    made = weight_only_cases.case(random, finite=True)
+    return made.inputs, made.attributes
+
+
 CASES: Final[Mapping[str, Callable[[str, np.random.Generator], Instance]]] = {
     "QAdd": _elementwise,
     "QAveragePool": test_pooling.case,
@@ -116,6 +128,7 @@ CASES: Final[Mapping[str, Callable[[str, np.random.Generator], Instance]]] = {
     "QLookup": _lookup,
     "QLookupInterpolated": _lookup,
     "QMatMul": _linear,
+    "QMatMulWeightOnly": _weight_only,
     "QMaxPool": _max_pool,
     "QMul": _elementwise,
     "QRMSNormalization": _norm,
