@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -125,17 +126,28 @@ class NativeOperator:
         Raises:
             ModelError: The operands do not fit, with the kernel's own words.
         """
-        arrays = [None if array is None else np.ascontiguousarray(array) for array in inputs]
-        tensors = _tensors(arrays, self._constants)
-        count = ctypes.c_uint64(len(arrays))
-        element, rank, sizes = ctypes.c_int32(), ctypes.c_uint64(), (ctypes.c_int64 * _MOST_AXES)()
-        self._call(
-            "qcompiler_operator_result", self._handle, tensors, count, ctypes.byref(element), sizes, ctypes.byref(rank)
-        )
-        output = np.empty(tuple(sizes[: rank.value]), helper.tensor_dtype_to_np_dtype(element.value))
+        dtype, shape = self._result(inputs)
+        arrays, tensors = self._operands(inputs)
+        output = np.empty(shape, dtype)
         address = ctypes.c_void_p(output.ctypes.data)
+        count = ctypes.c_uint64(len(arrays))
         self._call("qcompiler_operator_run", self._handle, tensors, count, address, ctypes.c_uint64(threads))
         return output
+
+    def elements(self, *inputs: NDArray[Any] | None) -> int:
+        """Number of elements of the result, without computing it; arguments and errors as :meth:`run`."""
+        return math.prod(self._result(inputs)[1])
+
+    def _operands(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[list[NDArray[Any] | None], Any]:
+        arrays = [None if array is None else np.ascontiguousarray(array) for array in inputs]
+        return arrays, _tensors(arrays, self._constants)
+
+    def _result(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        arrays, tensors = self._operands(inputs)
+        element, rank, sizes = ctypes.c_int32(), ctypes.c_uint64(), (ctypes.c_int64 * _MOST_AXES)()
+        found = ctypes.byref(element), sizes, ctypes.byref(rank)
+        self._call("qcompiler_operator_result", self._handle, tensors, ctypes.c_uint64(len(arrays)), *found)
+        return helper.tensor_dtype_to_np_dtype(element.value), tuple(sizes[: rank.value])
 
     def _call(self, function: str, *arguments: Any) -> None:
         message = ctypes.create_string_buffer(_ROOM)

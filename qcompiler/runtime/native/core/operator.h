@@ -68,6 +68,12 @@ struct Maker {
 using Registry = std::map<std::string, Maker>;
 const Registry& registry();
 
+/// The maker of a type; an Error where there is none.
+const Maker& maker_of(const std::string& type);
+
+/// An Error unless every input that must be there is there, and none too many.
+void check_inputs(const Maker& maker, const Inputs& inputs);
+
 /// Makes an operator; an Error where there is no such type or the definition is wrong.
 std::unique_ptr<Operator> make_operator(const Definition& definition);
 

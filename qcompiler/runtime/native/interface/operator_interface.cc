@@ -80,6 +80,7 @@ std::vector<Tensor> views(const PlainTensor* inputs, size_t count) {
 
 /// An operator with the packed weights that it has adopted.
 struct Handle {
+  const Maker* maker;
   std::unique_ptr<Operator> made;
   std::vector<std::unique_ptr<Scratch>> packed;
   std::vector<bool> adopted;
@@ -147,6 +148,7 @@ QCOMPILER_EXPORT int qcompiler_operator_make(const char* set, const char* node, 
   *handle = nullptr;
   return guarded(message, room, [&] {
     auto made = std::make_unique<Handle>();
+    made->maker = &maker_of(type);
     std::vector<Tensor> constants = views(inputs, input_count);
     for (size_t index = 0; index < input_count; ++index) {
       if (inputs[index].constant == 0) constants[index] = {};
@@ -166,6 +168,7 @@ QCOMPILER_EXPORT int qcompiler_operator_result(const void* handle, const PlainTe
   return guarded(message, room, [&] {
     const auto& made = *static_cast<const Handle*>(handle);
     const std::vector<Tensor> operands = made.operands(inputs, input_count);
+    check_inputs(*made.maker, {operands.data(), operands.size()});
     const Result result = made.made->result({operands.data(), operands.size()});
     *type = static_cast<int32_t>(result.type);
     *rank = result.shape.rank();
@@ -180,6 +183,7 @@ QCOMPILER_EXPORT int qcompiler_operator_run(const void* handle, const PlainTenso
     const auto& made = *static_cast<const Handle*>(handle);
     const std::vector<Tensor> operands = made.operands(inputs, input_count);
     const Inputs given{operands.data(), operands.size()};
+    check_inputs(*made.maker, given);
     if (threads <= 1) {
       made.made->run(given, output, OneThread());
     } else {

@@ -30,6 +30,7 @@ struct Kernel : abi::Kernel {
   void use_packed(size_t index, const void* packed);
 
   const abi::Calls& calls;
+  const Maker& maker;
   std::string node;
   std::unique_ptr<Operator> self_operator;
   size_t threads;
@@ -41,7 +42,7 @@ struct Kernel : abi::Kernel {
 Kernel& ours(abi::Kernel* kernel) { return *static_cast<Kernel*>(kernel); }
 
 Kernel::Kernel(const KernelType& type, std::string node_name, std::unique_ptr<Operator> made, size_t thread_count)
-    : abi::Kernel{}, calls(*type.calls), node(std::move(node_name)), self_operator(std::move(made)), threads(thread_count) {
+    : abi::Kernel{}, calls(*type.calls), maker(maker_of(type.type)), node(std::move(node_name)), self_operator(std::move(made)), threads(thread_count) {
   version = abi::level;
   compute = [](abi::Kernel* self, abi::KernelContext* context) {
     return guarded(ours(self).calls, ours(self).node, [&] { ours(self).run(context); });
@@ -117,6 +118,7 @@ void Kernel::run(abi::KernelContext* context) const {
     if (value != nullptr) tensors[index] = view(calls, value);
   }
   const Inputs inputs{tensors.data(), count};
+  check_inputs(maker, inputs);
   const Result result = self_operator->result(inputs);
   abi::Value* output = nullptr;
   using Output = Status*(abi::KernelContext*, size_t, const int64_t*, size_t, abi::Value**);
