@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
+#include <exception>
 
 namespace qcompiler {
 
@@ -18,6 +20,7 @@ class Threads {
   virtual void run(size_t tasks, void (*task)(void* user, size_t index), void* user) const = 0;
 
   /// Divides `[0, total)` into ranges of at least `grain` items and calls `work(begin, end)` for each.
+  /// What `work` throws is thrown again on the calling thread, once all have ended.
   template <typename Work>
   void ranges(size_t total, size_t grain, const Work& work) const {
     const size_t most = count() == 1 ? 1 : 4 * count();
@@ -29,14 +32,21 @@ class Threads {
     struct Call {
       const Work* work;
       size_t total, parts;
-    } call{&work, total, parts};
+      std::atomic<bool> failed;
+      std::exception_ptr error;
+    } call{&work, total, parts, {false}, {}};
     run(
         parts,
         [](void* user, size_t index) {
-          const Call& made = *static_cast<const Call*>(user);
-          (*made.work)(made.total * index / made.parts, made.total * (index + 1) / made.parts);
+          Call& made = *static_cast<Call*>(user);
+          try {
+            (*made.work)(made.total * index / made.parts, made.total * (index + 1) / made.parts);
+          } catch (...) {
+            if (!made.failed.exchange(true)) made.error = std::current_exception();
+          }
         },
         &call);
+    if (call.failed) std::rethrow_exception(call.error);
   }
 };
 

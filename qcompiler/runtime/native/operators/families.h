@@ -5,6 +5,7 @@
 
 namespace qcompiler {
 
+void add_convolution(Registry& registry);
 void add_requantize(Registry& registry);
 
 }  // namespace qcompiler

@@ -5,6 +5,7 @@ namespace qcompiler {
 const Registry& registry() {
   static const Registry all = [] {
     Registry made;
+    add_convolution(made);
     add_requantize(made);
     return made;
   }();

@@ -1,0 +1,143 @@
+// QConv, QConvChannelsLast and QConvTranspose: requantize(bias + conv(x padded with its code of zero, w)).
+// Specification: qcompiler/quant/integer/convolution.py.
+#include <cstring>
+
+#include "core/error.h"
+#include "operators/convolution_image.h"
+#include "operators/convolution_product.h"
+#include "operators/families.h"
+
+namespace qcompiler {
+namespace {
+
+/// From [pixels][channels] to [channels][pixels].
+template <typename Code>
+void turn(const Code* source, size_t pixels, size_t channels, Code* target) {
+  for (size_t channel = 0; channel < channels; ++channel) {
+    for (size_t pixel = 0; pixel < pixels; ++pixel) target[channel * pixels + pixel] = source[pixel * channels + channel];
+  }
+}
+
+class Convolution final : public Operator {
+ public:
+  explicit Convolution(const Definition& definition)
+      : kernels_(definition.kernels),
+        attributes_(ConvolutionAttributes::read(definition)),
+        clamp_(Clamp::read(definition.attributes)) {
+    require(clamp_.type != ElementType::int32, "attribute 'to' is int32; a convolution gives int8 or int16");
+  }
+
+  size_t packed_bytes(size_t index, const Tensor& constant) const override {
+    return index == 1 ? ConvolutionPlan(attributes_, weight_shape(constant)).bytes() : 0;
+  }
+
+  void pack(size_t, const Tensor& constant, void* packed) const override {
+    pack_convolution(attributes_, ConvolutionPlan(attributes_, weight_shape(constant)), constant, packed);
+  }
+
+  void adopt(size_t, const Tensor&, const void* packed) override { packed_ = static_cast<const int8_t*>(packed); }
+
+  Result result(const Inputs& inputs) const override {
+    const ElementType wanted = attributes_.wide ? ElementType::int16 : ElementType::int8;
+    if (inputs[0].type != wanted) {
+      throw Error("activations are " + element_name(inputs[0].type) + "; here they are " + element_name(wanted));
+    }
+    const ConvolutionGeometry geometry = geometry_of(attributes_, inputs[0].shape, weight_shape(inputs[1]));
+    check_factors(inputs[2], multiplier(inputs), shift(inputs), channels(geometry), attributes_.wide);
+    return {clamp_.type, result_shape(attributes_, geometry)};
+  }
+
+  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+    const Shape weight = weight_shape(inputs[1]);
+    const ConvolutionGeometry geometry = geometry_of(attributes_, inputs[0].shape, weight);
+    if (geometry.batch == 0) return;
+    const ConvolutionPlan plan(attributes_, weight);
+    const Scratch unpacked(packed_ == nullptr ? plan.bytes() : 0);
+    if (packed_ == nullptr) pack_convolution(attributes_, plan, inputs[1], unpacked.as<void>());
+    const int8_t* weights = packed_ == nullptr ? unpacked.as<int8_t>() : packed_;
+    const ChannelFactors factors(inputs[2], multiplier(inputs), shift(inputs), channels(geometry), clamp_,
+                                 reinterpret_cast<const int32_t*>(weights + plan.sums_place()), share(),
+                                 attributes_.wide);
+    samples(inputs[0], {kernels_, geometry, plan, factors, attributes_.wide, weights, nullptr, nullptr, code_bytes()},
+            output, threads);
+  }
+
+ private:
+  void samples(const Tensor& x, ConvolutionCall call, void* output, const Threads& threads) const {
+    const ConvolutionGeometry& geometry = call.geometry;
+    const size_t sample_bytes = static_cast<size_t>(geometry.input_pixels() * geometry.channels) * element_bytes(x.type);
+    const size_t result_bytes = static_cast<size_t>(geometry.pixels() * geometry.outputs) * code_bytes();
+    const Scratch image(image_bytes(geometry) * (attributes_.wide ? 2 : 1));
+    const Scratch last(attributes_.channels_last ? 0 : result_bytes);
+    call.image = image.as<uint8_t>();
+    for (size_t index = 0; index < static_cast<size_t>(geometry.batch); ++index) {
+      const uint8_t* sample = x.as<uint8_t>() + index * sample_bytes;
+      uint8_t* target = static_cast<uint8_t*>(output) + index * result_bytes;
+      write_image(attributes_, geometry, sample, kernels_.panel.flip, threads, image.as<uint8_t>());
+      call.result = attributes_.channels_last ? target : last.as<uint8_t>();
+      multiply_convolution(call, threads);
+      if (!attributes_.channels_last) turn_result(geometry, call.result, target);
+    }
+  }
+
+  void turn_result(const ConvolutionGeometry& geometry, const uint8_t* source, uint8_t* target) const {
+    const size_t pixels = static_cast<size_t>(geometry.pixels()), outputs = static_cast<size_t>(geometry.outputs);
+    if (code_bytes() == 1) {
+      turn(source, pixels, outputs, target);
+    } else {
+      turn(reinterpret_cast<const int16_t*>(source), pixels, outputs, reinterpret_cast<int16_t*>(target));
+    }
+  }
+
+  /// Shape of the codes of the weight.
+  Shape weight_shape(const Tensor& weight) const {
+    if (!attributes_.packed) {
+      if (weight.type != ElementType::int8) throw Error("the weight is " + element_name(weight.type) + ", not int8");
+      check_weight(attributes_, weight.shape);
+      return weight.shape;
+    }
+    const Shape& codes = attributes_.weight;
+    const int64_t width = (codes.elements(1, codes.rank()) + 7) / 8 * attributes_.bits;
+    if (weight.type != ElementType::uint8 || weight.shape != Shape{codes[0], width}) {
+      throw Error("a weight of " + element_name(weight.type) + " " + weight.shape.text() + " is not the packed form of " +
+                  std::to_string(attributes_.bits) + "-bit codes " + codes.text());
+    }
+    return codes;
+  }
+
+  Channels channels(const ConvolutionGeometry& geometry) const {
+    return {static_cast<size_t>(geometry.outputs), attributes_.channels_last ? 0 : attributes_.rank,
+            attributes_.rank + 2};
+  }
+  const Tensor* multiplier(const Inputs& inputs) const { return attributes_.multiplies ? &inputs[3] : nullptr; }
+  const Tensor& shift(const Inputs& inputs) const { return inputs[attributes_.multiplies ? 4 : 3]; }
+  size_t code_bytes() const { return element_bytes(clamp_.type); }
+
+  /// What the sum of an output's weights is multiplied with to take the flip off (convolution_image.h).
+  int64_t share() const {
+    const bool flipped = kernels_.panel.flip != 0;
+    if (attributes_.wide) return flipped ? -32768 : 128;
+    return flipped ? -128 : 0;
+  }
+
+  const Kernels& kernels_;
+  ConvolutionAttributes attributes_;
+  Clamp clamp_;
+  const int8_t* packed_ = nullptr;
+};
+
+}  // namespace
+
+void add_convolution(Registry& registry) {
+  const auto make = [](const Definition& definition) -> std::unique_ptr<Operator> {
+    return std::make_unique<Convolution>(definition);
+  };
+  for (const char* name : {"QConv", "QConvChannelsLast", "QConvTranspose"}) {
+    for (const char* ending : {"", "Wide", "Packed", "WidePacked"}) {
+      registry[std::string(name) + ending] = {make, 5};
+      registry[std::string(name) + ending + "Shift"] = {make, 4};
+    }
+  }
+}
+
+}  // namespace qcompiler

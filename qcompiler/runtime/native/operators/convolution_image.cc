@@ -1,0 +1,114 @@
+#include "operators/convolution_image.h"
+
+#include <cstring>
+
+namespace qcompiler {
+namespace {
+
+/// How codes become bytes of the image.
+struct Bytes {
+  uint8_t flip;
+  size_t plane;  ///< Distance of the plane of low bytes.
+
+  void write(int8_t code, uint8_t* target) const { *target = static_cast<uint8_t>(code) ^ flip; }
+  void write(int16_t code, uint8_t* target) const {
+    const uint16_t bits = static_cast<uint16_t>(code);
+    target[0] = static_cast<uint8_t>(bits >> 8) ^ flip;
+    target[plane] = static_cast<uint8_t>(static_cast<uint8_t>(bits) ^ (flip ^ 0x80));
+  }
+};
+
+template <typename Code>
+class Writer {
+ public:
+  Writer(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry, const Code* sample, Bytes bytes,
+         uint8_t* image)
+      : geometry_(geometry),
+        bytes_(bytes),
+        sample_(sample),
+        image_(image),
+        inner_(geometry.channels / geometry.group),
+        pixel_step_(attributes.channels_last ? geometry.channels : 1),
+        channel_step_(attributes.channels_last ? 1 : geometry.input_pixels()),
+        zero_(static_cast<Code>(attributes.zero)) {}
+
+  /// One row of the image of every group.
+  void row(int64_t depth, int64_t height) const {
+    const ConvolutionAxis& width = geometry_.axes[2];
+    const int64_t place = (depth * geometry_.axes[1].padded + height) * width.padded;
+    const int64_t plane = geometry_.axes[0].source(depth), line = geometry_.axes[1].source(height);
+    const bool inside = plane >= 0 && line >= 0;
+    const int64_t first = inside ? (plane * geometry_.axes[1].size + line) * width.size : 0;
+    for (int64_t index = 0; index < geometry_.group; ++index) {
+      uint8_t* target = image_ + (index * geometry_.image_pixels() + place) * inner_;
+      if (!inside) {
+        fill(target, width.padded);
+      } else if (width.stretch == 1 && width.begin >= 0 && width.padded >= width.begin + width.size) {
+        fill(target, width.begin);
+        codes(first, index, width.size, target + width.begin * inner_);
+        const int64_t behind = width.begin + width.size;
+        fill(target + behind * inner_, width.padded - behind);
+      } else {
+        for (int64_t step = 0; step < width.padded; ++step, target += inner_) {
+          const int64_t source = width.source(step);
+          if (source < 0) fill(target, 1);
+          if (source >= 0) codes(first + source, index, 1, target);
+        }
+      }
+    }
+  }
+
+ private:
+  void fill(uint8_t* target, int64_t pixels) const {
+    for (int64_t index = 0; index < pixels * inner_; ++index) bytes_.write(zero_, target + index);
+  }
+
+  /// The codes of neighbouring pixels of a group of channels.
+  void codes(int64_t pixel, int64_t group, int64_t pixels, uint8_t* target) const {
+    const Code* source = sample_ + pixel * pixel_step_ + group * inner_ * channel_step_;
+    if (channel_step_ == 1 && inner_ == pixel_step_) {
+      for (int64_t index = 0; index < pixels * inner_; ++index) bytes_.write(source[index], target + index);
+      return;
+    }
+    for (int64_t index = 0; index < pixels; ++index, source += pixel_step_, target += inner_) {
+      for (int64_t channel = 0; channel < inner_; ++channel) bytes_.write(source[channel * channel_step_], target + channel);
+    }
+  }
+
+  const ConvolutionGeometry& geometry_;
+  Bytes bytes_;
+  const Code* sample_;
+  uint8_t* image_;
+  int64_t inner_, pixel_step_, channel_step_;
+  Code zero_;
+};
+
+template <typename Code>
+void write_rows(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry, const void* sample,
+                uint8_t flip, const Threads& threads, uint8_t* image) {
+  const Bytes bytes{flip, image_bytes(geometry)};
+  const Writer<Code> writer(attributes, geometry, static_cast<const Code*>(sample), bytes, image);
+  const int64_t height = geometry.axes[1].padded, rows = geometry.axes[0].padded * height;
+  const int64_t row_codes = geometry.axes[2].padded * geometry.channels;
+  const size_t grain = static_cast<size_t>(1 + (1 << 15) / (row_codes + 1));
+  threads.ranges(static_cast<size_t>(rows), grain, [&](size_t begin, size_t end) {
+    for (size_t index = begin; index < end; ++index) {
+      const int64_t row = static_cast<int64_t>(index);
+      writer.row(row / height, row % height);
+    }
+  });
+}
+
+}  // namespace
+
+size_t image_bytes(const ConvolutionGeometry& geometry) {
+  return static_cast<size_t>(geometry.channels * geometry.image_pixels());
+}
+
+void write_image(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry, const void* sample,
+                 uint8_t flip, const Threads& threads, uint8_t* image) {
+  const auto write = attributes.wide ? write_rows<int16_t> : write_rows<int8_t>;
+  write(attributes, geometry, sample, flip, threads, image);
+}
+
+}  // namespace qcompiler

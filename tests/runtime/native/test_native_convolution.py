@@ -1,0 +1,88 @@
+"""Convolutions by native kernels equal their specification, and refuse what it refuses."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qcompiler.errors import ModelError
+from qcompiler.quant.functions import catalogue
+from qcompiler.runtime.library import library_path
+from qcompiler.runtime.native_operator import NativeOperator, instruction_sets
+from tests.runtime.native.cases_convolution import case
+
+pytestmark = pytest.mark.skipif(library_path() is None, reason="the installation has no native kernels")
+
+NAMES = [
+    base + ending + shift
+    for base in ("QConv", "QConvChannelsLast", "QConvTranspose")
+    for ending in ("", "Wide", "Packed", "WidePacked")
+    for shift in ("", "Shift")
+]
+COUNT = 200 if os.environ.get("QCOMPILER_NIGHTLY") else 8
+PLAIN: dict[str, Any] = {
+    "strides": [1, 1],
+    "dilations": [1, 1],
+    "pads": [0, 0, 0, 0],
+    "group": 1,
+    "x_zero_point": 0,
+    "y_zero_point": 0,
+    "to": 3,
+    "low": -128,
+    "high": 127,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_the_specification(name: str) -> None:
+    random = np.random.default_rng([NAMES.index(name), 5])
+    for _ in range(COUNT):
+        inputs, attributes, constants = case(name, random)
+        expected = catalogue.operators()[name].specification(*inputs, **attributes)
+        given = {index: inputs[index] for index in constants}
+        pack, threads = bool(random.integers(2)), int(random.choice([1, 3]))
+        for isa in instruction_sets():
+            found = NativeOperator(name, attributes, given, isa=isa, pack=pack).run(*inputs, threads=threads)
+            shapes = [(item.dtype, item.shape) for item in inputs]
+            np.testing.assert_array_equal(found, expected, strict=True, err_msg=f"{isa} {shapes} {attributes}")
+
+
+def _operands() -> list[Any]:
+    codes = np.ones((1, 2, 3, 3), np.int8)
+    return [codes, np.ones((4, 2, 3, 3), np.int8), np.zeros((4, 1, 1), np.int32), np.int32(1), np.uint8(1)]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "position", "operand", "words"),
+    [
+        ({"strides": [1, 0]}, 0, None, "strides"),
+        ({"dilations": [1, 2]}, 0, None, "does not fit into"),
+        ({"pads": [0, 0, 0]}, 0, None, "pads"),
+        ({"group": 2}, 0, None, "2 groups do not fit 2 channels"),
+        ({"to": 6}, 0, None, "int32"),
+        ({}, 0, np.ones((1, 2, 3, 3), np.int16), "activations are int16"),
+        ({}, 0, np.ones((1, 2, 3), np.int8), "spatial axes"),
+        ({}, 1, np.ones((4, 2, 3, 3), np.uint8), "the weight is uint8"),
+        ({}, 2, np.zeros((4,), np.int32), "the bias of shape"),
+        ({}, 2, np.zeros((4, 1, 1), np.int64), "the bias is int64"),
+        ({}, 3, np.ones((3, 1, 1), np.int32), "the multiplier of shape"),
+        ({}, 4, np.uint8(63), "a shift is outside"),
+    ],
+)
+def test_refuses(attributes: dict[str, Any], position: int, operand: Any, words: str) -> None:
+    operands = _operands()
+    if operand is not None:
+        operands[position] = operand
+    with pytest.raises(ModelError, match=words):
+        NativeOperator("QConv", PLAIN | attributes, dict(enumerate(operands[1:], 1))).run(*operands)
+
+
+def test_refuses_a_packed_weight_of_another_size() -> None:
+    operands = _operands()
+    operands[1] = np.zeros((4, 8), np.uint8)
+    attributes = PLAIN | {"bits": 4, "weight_shape": [4, 2, 3, 3]}
+    with pytest.raises(ModelError, match="not the packed form of 4-bit codes"):
+        NativeOperator("QConvPacked", attributes, {1: operands[1]})
