@@ -47,7 +47,7 @@ def session(
     """
     import onnxruntime
 
-    chosen = options if options is not None else onnxruntime.SessionOptions()
+    chosen = options if options is not None else _quiet_options()
     if threads is not None:
         chosen.intra_op_num_threads = threads
     path = library_path()
@@ -77,6 +77,15 @@ def attach(options: onnxruntime.SessionOptions, *, threads: int | None = None, i
     settings = {} if threads is None else {"threads": str(threads)}
     settings |= {} if isa is None else {"isa": isa}
     options.add_provider_for_devices(_devices()[:1], settings)
+
+
+def _quiet_options() -> onnxruntime.SessionOptions:
+    """Without the runtime's warning that some nodes are left to its CPU provider: that is how it is meant."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
 
 
 def _devices() -> list[Any]:

@@ -21,6 +21,7 @@ from tests.runtime.native.mutations import Case, case, mutated
 
 MEMORY = 6 << 30
 LARGEST = 1 << 24
+REFUSAL = "refusal"
 
 
 def check_words(error: Exception) -> None:
@@ -30,7 +31,7 @@ def check_words(error: Exception) -> None:
 
 
 def attempt(broken: Case, random: np.random.Generator, isa: str) -> str:
-    """Run one instance by the C interface; returns ``result`` or ``refusal``."""
+    """Run one instance by the C interface; returns how it ended: ``result``, or a refusal with its words."""
     constants = {
         index: array
         for index, array in enumerate(broken.inputs)
@@ -45,7 +46,7 @@ def attempt(broken: Case, random: np.random.Generator, isa: str) -> str:
         made.run(*broken.inputs, threads=int(random.choice([1, 3])))
     except ModelError as error:
         check_words(error)
-        return "refusal"
+        return f"{REFUSAL}: {error}"
     return "result"
 
 
@@ -63,7 +64,7 @@ def attempt_session(broken: Case, isa: str) -> str:
         session.run(None, feed)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises many types; what counts is that it raises
         check_words(error)
-        return "refusal"
+        return f"{REFUSAL}: {error}"
     return "result"
 
 
@@ -91,7 +92,10 @@ def main() -> None:
         options.log.write_text(f"seed {seed} {name} {isa}\n")
         sound = case(name, random)
         broken = sound if options.sound else mutated(sound, random)
-        ends[attempt_session(broken, isa) if options.sessions else attempt(broken, random, isa)] += 1
+        end = attempt_session(broken, isa) if options.sessions else attempt(broken, random, isa)
+        if options.sound and end != "result":
+            raise SystemExit(f"seed {seed}: a correct instance of {name} ({isa}) ended as: {end}")
+        ends[end.partition(":")[0]] += 1
     sys.stdout.write(f"ended: {dict(sorted(ends.items()))}\n")
 
 
