@@ -69,7 +69,9 @@ def _matmul(node: ir.Node, dimensions: Mapping[str, int]) -> int:
 
 def _qgemm(node: ir.Node, dimensions: Mapping[str, int]) -> int:
     data, weight = _shape(node.inputs[0], dimensions), _weight_shape(node, dimensions)
-    return 0 if not data or weight is None else math.prod(data) * weight[-1]
+    if not data or weight is None:
+        return 0
+    return math.prod(data) * (weight[0] if "weight_shape" in node.attributes else weight[-1])  # packed: rows first
 
 
 _COUNTS: Final[dict[str, Callable[[ir.Node, Mapping[str, int]], int]]] = {
