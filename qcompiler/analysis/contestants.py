@@ -88,11 +88,9 @@ def native_runner(path: Path, threads: int, isa: str | None, options: Any) -> Se
         ModelError: ONNX Runtime cannot load the file.
         QCompilerError: The native library is not installed.
     """
-    from qcompiler import runtime as native
+    from qcompiler import runtime
 
-    runtime: Any = native
-    library = getattr(runtime, "library_path", None)
-    if library is None or library() is None:
+    if runtime.library_path() is None:
         hint = "install qcompiler where a C++17 compiler is at hand (pip install --force-reinstall .)"
         raise QCompilerError("the native library of the qcompiler provider is not installed", hint=hint)
     try:

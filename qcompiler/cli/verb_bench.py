@@ -14,8 +14,8 @@ One file with and without our kernels:
   qcompiler bench m.onnx m.onnx --provider stock --provider qcompiler
 The best file of a stock runtime against ours, at one and at two threads, with the time of every node:
   qcompiler bench m.cpu-x86.onnx m.lowbit-cpu.onnx --provider stock --provider qcompiler --threads 1 --threads 2 --nodes
-Exit codes: 0 done, 1 failed (a model cannot be run, the native library or the instruction set is missing), 2 usage
-(unknown provider, numbers that do not fit), 130 interrupted."""
+Exit codes: 0 done, 1 failed (a model cannot be run, the native library is not installed), 2 usage (unknown provider,
+instruction set that this machine lacks, numbers that do not fit), 130 interrupted."""
 
 
 @click.command("bench", cls=GuardedCommand, short_help="Time models in turns.", epilog=_EPILOG)

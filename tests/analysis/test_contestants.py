@@ -38,7 +38,7 @@ def test_an_instruction_set_without_our_kernels() -> None:
 
 
 def test_without_the_library_it_says_so(small_cnn_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "library_path", lambda: None, raising=False)
+    monkeypatch.setattr(runtime, "library_path", lambda: None)
     with pytest.raises(QCompilerError, match="is not installed") as caught:
         Contestant(small_cnn_path, "qcompiler").open(1)
     assert caught.value.exit_code == 1
@@ -50,3 +50,21 @@ def test_threads_make_benchmarks_of_their_own(small_cnn_path: Path) -> None:
     assert all(row.timing.rounds == 3 for row in rows)
     assert rows[2].speedup.value == 1
     assert all(row.nodes and row.float_nodes == 2 for row in rows)
+
+
+@pytest.mark.skipif(runtime.library_path() is None, reason="needs the native library")
+def test_our_kernels_take_part(sample_models: dict[str, Path], tmp_path: Path) -> None:
+    import qcompiler
+
+    path = tmp_path / "compiled.onnx"
+    qcompiler.compile("digits_cnn", "edge-npu", output=path, cache_dir=tmp_path, latency=False)
+    rows = bench(contestants([path, path], ["stock", "qcompiler"], "reference"), rounds=3, nodes=True)
+    assert [(row.provider, row.isa) for row in rows] == [("stock", None), ("qcompiler", "reference")]
+    assert {node.provider for node in rows[0].nodes or ()} == {"CPUExecutionProvider"}
+    assert "QCompilerExecutionProvider" in {node.provider for node in rows[1].nodes or ()}
+
+
+@pytest.mark.skipif(runtime.library_path() is None, reason="needs the native library")
+def test_an_instruction_set_that_is_not_here(small_cnn_path: Path) -> None:
+    with pytest.raises(UsageError, match="'z80' is not available"):
+        Contestant(small_cnn_path, "qcompiler", "z80").open(1)

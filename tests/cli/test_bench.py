@@ -55,7 +55,7 @@ def test_wrong_usage(toolbox: Run, small_cnn_path: Path, arguments: tuple[str, .
 
 
 def test_an_absent_library_fails(toolbox: Run, small_cnn_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "library_path", lambda: None, raising=False)
+    monkeypatch.setattr(runtime, "library_path", lambda: None)
     result = toolbox("bench", small_cnn_path, "--provider", "qcompiler", *QUICK)
     assert result.exit_code == 1
     assert "the native library" in result.stderr
