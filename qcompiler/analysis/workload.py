@@ -21,8 +21,11 @@ from qcompiler.quant.functions.definition import DOMAIN
 __all__ = ["Workload", "bind_dimensions", "distinct", "weight_elements", "weight_index", "workload", "workloads"]
 
 _UNTIMED: Final = frozenset(
-    {"a_zero_point", "b_zero_point", "x_zero_point", "y_zero_point", "to", "low", "high", "bits", "weight_shape"}
-)
+    {
+        "a_zero_point", "b_zero_point", "x_zero_point", "y_zero_point", "to", "low", "high", "bits", "weight_shape",
+        "epsilon", "left", "right", "root_shift",
+    }
+)  # fmt: skip
 """Attributes that change what is computed, not how long it takes."""
 
 _WEIGHTED: Final = ("QConv", "QConvChannelsLast", "QConvTranspose", "QGemm", "QMatMulWeightOnly")

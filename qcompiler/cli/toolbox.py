@@ -8,7 +8,7 @@ import click
 
 __all__ = ["main"]
 
-_VERBS = ("bench", "diff", "inspect", "passes", "replay", "targets")
+_VERBS = ("bench", "diff", "inspect", "passes", "profile", "replay", "targets")
 
 
 class _Verbs(click.Group):

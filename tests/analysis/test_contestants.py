@@ -53,7 +53,7 @@ def test_threads_make_benchmarks_of_their_own(small_cnn_path: Path) -> None:
 
 
 @pytest.mark.skipif(runtime.library_path() is None, reason="needs the native library")
-def test_our_kernels_take_part(sample_models: dict[str, Path], tmp_path: Path) -> None:
+def test_our_kernels_take_part(tmp_path: Path) -> None:
     import qcompiler
 
     path = tmp_path / "compiled.onnx"

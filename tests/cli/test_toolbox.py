@@ -28,7 +28,7 @@ def compiled(compile_small: Run, work: Path) -> Path:
 
 def test_help_lists_every_verb(toolbox: Run) -> None:
     result = toolbox("--help")
-    for verb in ("bench", "diff", "inspect", "passes", "replay", "targets"):
+    for verb in ("bench", "diff", "inspect", "passes", "profile", "replay", "targets"):
         assert verb in result.stdout
     assert "..." not in result.stdout.partition("Commands:")[2]
 

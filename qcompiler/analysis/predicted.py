@@ -1,0 +1,114 @@
+"""Predicted latency of compiled models: for the report of a compile, and beside what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from qcompiler.analysis.contestants import Contestant
+from qcompiler.analysis.cost import CostModel, Prediction
+from qcompiler.analysis.cost_table import CostTable
+from qcompiler.analysis.interleave import interleave
+from qcompiler.analysis.latency import random_feed
+from qcompiler.analysis.machine import this_machine
+from qcompiler.analysis.workload import bind_dimensions, weight_index
+
+__all__ = ["Checked", "Predicted", "check_model", "predict_latency"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A model's latency, predicted and measured, in milliseconds (medians).
+
+    Attributes:
+        path: The model.
+        isa: Instruction set of the kernels.
+        threads: Threads of each run.
+        predicted: What the table says.
+        measured: What the model took.
+        measured_share: Part of the predicted time whose very shapes are in the table.
+    """
+
+    path: Path
+    isa: str
+    threads: int
+    predicted: float
+    measured: float
+    measured_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What a compile says about latency from a table.
+
+    Attributes:
+        milliseconds: A run of the compiled model.
+        widths: The same if all its packable weights had this many bits, by width; empty where there are none.
+        prediction: Its nodes.
+        date: When the table was measured.
+        cpu: Where.
+        warnings: What the reader must know: another machine, kinds without points.
+    """
+
+    milliseconds: float
+    widths: dict[int, float]
+    prediction: Prediction
+    date: str
+    cpu: str
+    warnings: tuple[str, ...]
+
+
+def predict_latency(path: str | Path, table: CostTable, widths: tuple[int, ...], *, threads: int = 1) -> Predicted:
+    """Predict a compiled model at the shapes that ``qcompiler bench`` makes up.
+
+    Args:
+        path: The compiled model.
+        table: Measured costs.
+        widths: Widths of weights that the target accepts.
+        threads: Threads of a run.
+
+    Raises:
+        UsageError: The table has nothing on so many threads.
+    """
+    model = _bound_model(path)
+    costs = CostModel(table, threads=threads)
+    found = costs.predict(model)
+    packable = any(weight_index(node) is not None for node in model.graph)
+    others = {bits: costs.predict(model, bits=bits) for bits in widths} if packable else {}
+    known = {bits: item.milliseconds for bits, item in others.items() if set(item.unknown) <= set(found.unknown)}
+    return Predicted(found.milliseconds, known, found, table.date, table.machine.cpu, tuple(_warnings(table, found)))
+
+
+def _warnings(table: CostTable, found: Prediction) -> list[str]:
+    texts = []
+    if differences := table.machine.differences(this_machine()):
+        texts.append(f"the cost table was measured elsewhere ({'; '.join(differences)})")
+    if found.unknown:
+        shown = ", ".join(found.unknown[:5]) + (", …" if len(found.unknown) > 5 else "")
+        texts.append(f"the cost table says nothing on {shown}: counted as no time at all")
+    return texts
+
+
+def check_model(path: Path, table: CostTable, isa: str, threads: int, *, budget: float = 2.0) -> Checked:
+    """Predict a model and time it.
+
+    Raises:
+        ModelError: The model cannot be run.
+        QCompilerError: The native library is not installed.
+    """
+    found = CostModel(table, isa=isa, threads=threads).predict(_bound_model(path))
+    runner = Contestant(path, "qcompiler", isa).open(threads)
+    feed = random_feed(path)
+    times = interleave([lambda: runner.run(feed)], budget=budget, warmup=3, most=2000)
+    return Checked(path, isa, threads, found.milliseconds, float(np.median(times)), found.measured_share)
+
+
+def _bound_model(path: str | Path) -> ir.Model:
+    from qcompiler.ir import io
+
+    model = io.load(path)
+    bind_dimensions(model, {name: array.shape for name, array in random_feed(path).items()})
+    return model

@@ -1,0 +1,246 @@
+"""``qcompiler profile``: measure what operators cost here, into a table that predicts what models will.
+
+A node is measured as the difference between a session with several copies of it and one with few, run in turns:
+what a run costs besides its nodes is then not part of it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.analysis.cost_table import CostPoint, CostTable
+from qcompiler.analysis.interleave import interleave
+from qcompiler.analysis.latency import random_feed
+from qcompiler.analysis.machine import this_machine
+from qcompiler.analysis.specimen_grid import grid
+from qcompiler.analysis.specimens import Specimen, feed_of, isolated, other_widths, specimen
+from qcompiler.analysis.workload import bind_dimensions, workloads
+from qcompiler.errors import ModelError, QCompilerError, UsageError, first_line
+from qcompiler.target.schema import Target
+
+__all__ = ["Plan", "check_here", "measure", "plan", "weight_widths"]
+
+Open = Callable[[bytes, int, str | None], Any]
+"""Opens a session on a model, with threads and instruction set."""
+
+_COPIES: Final = 9
+_LEAST_COPIES: Final = 3
+_COPIED_BYTES: Final = 32 << 20
+"""Weights of all copies together stay below, where two copies do."""
+
+_LEAST_SECONDS: Final = 0.04
+_MOST_SECONDS: Final = 0.6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        specimens: Nodes, in the order in which they are measured.
+        skipped: Nodes that cannot be, and why.
+    """
+
+    specimens: tuple[Specimen, ...]
+    skipped: tuple[str, ...]
+
+
+def check_here(target: Target) -> None:
+    """Refuse a target whose speed cannot be measured on this machine.
+
+    Raises:
+        UsageError: It is another machine, or does not run integers.
+    """
+    from qcompiler.target.runs_here import runs_here
+    from qcompiler.target.schema import Lowering
+
+    here, reason = runs_here(target)
+    hint = "profile the target that our kernels run: lowbit-cpu"
+    if not here:
+        raise UsageError(f"{target.name} cannot be profiled: {reason}", hint=hint)
+    if target.lowering is not Lowering.INTEGER:
+        raise UsageError(f"{target.name} cannot be profiled: its models hold no operators of ours", hint=hint)
+
+
+def weight_widths(target: Target) -> tuple[int, ...]:
+    """Widths of weights that a target accepts, widest first."""
+    from qcompiler.target.schema import Role
+
+    rules = [rule for rule in target.operators.values() if Role.WEIGHT in rule.inputs]
+    return tuple(sorted({form.bits for rule in rules for form in rule.weights if form.bits <= 8}, reverse=True))
+
+
+def plan(target: Target, models: Sequence[str | Path] = (), *, with_grid: bool = True) -> Plan:
+    """Choose what to measure: the nodes of compiled models, then a grid; weights in every width of the target.
+
+    Args:
+        target: The profile.
+        models: Compiled models whose very shapes are measured, at the shapes that ``qcompiler bench`` makes up.
+        with_grid: Whether the grid of common shapes is measured too.
+    """
+    from qcompiler.ir import io
+
+    found: dict[tuple[str, str, str], Specimen] = {}
+    skipped: list[str] = []
+    graphs: list[ir.Model] = []
+    for path in models:
+        model = io.load(path)
+        bind_dimensions(model, {name: array.shape for name, array in random_feed(path).items()})
+        graphs.append(model)
+    if with_grid:
+        graphs.append(grid())
+    widths = weight_widths(target)
+    for model in graphs:
+        for one in _specimens(model, widths, skipped):
+            found.setdefault((one.work.kind, one.work.format, one.work.shape), one)
+    return Plan(tuple(found.values()), tuple(dict.fromkeys(skipped)))
+
+
+def _specimens(model: ir.Model, widths: tuple[int, ...], skipped: list[str]) -> Iterator[Specimen]:
+    opset = model.opset_imports.get("", 21)
+    for node, work in workloads(model):
+        try:
+            one = specimen(node, work, opset)
+        except QCompilerError as error:
+            skipped.append(f"{work.kind} {node.name}: {error.message}")
+            continue
+        yield one
+        yield from other_widths(node, one, widths)
+
+
+def measure(
+    target: Target,
+    chosen: Plan,
+    *,
+    isas: Sequence[str | None] = (None,),
+    threads: Sequence[int] = (1,),
+    budget: float = 60.0,
+    opener: Open | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> CostTable:
+    """Measure what was chosen.
+
+    Args:
+        target: The profile.
+        chosen: What to measure.
+        isas: Instruction sets; ``None`` is the best that the machine has.
+        threads: Numbers of threads.
+        budget: Seconds for everything; what is left when they are spent is skipped, and the table says so.
+        opener: Opens sessions; by default with our kernels.
+        progress: Called as ``progress("measure", done, total)``.
+
+    Raises:
+        UsageError: There is nothing to measure, or nothing could be.
+        QCompilerError: The native library is not installed, or an instruction set is not available here.
+    """
+    opened = opener if opener is not None else open_native
+    tasks = [(one, isa, count) for isa in isas for count in threads for one in chosen.specimens]
+    if not tasks:
+        raise UsageError("there is nothing to measure", hint="name a model, or leave out --no-grid")
+    run = _run_cost(opened, isas[0])
+    start = time.perf_counter()
+    points, skipped = [], list(chosen.skipped)
+    for done, (one, isa, count) in enumerate(tasks):
+        if progress is not None:
+            progress("measure", done, len(tasks))
+        left = budget - (time.perf_counter() - start)
+        if left <= 0:
+            skipped.append(f"{len(tasks) - done} of {len(tasks)} points: the budget of {budget:g} s was spent")
+            break
+        seconds = min(max(left / (len(tasks) - done), _LEAST_SECONDS), _MOST_SECONDS)
+        try:
+            points.append(_point(one, isa, count, seconds, opened))
+        except ModelError as error:
+            skipped.append(f"{one.work.kind} {one.work.format} {one.work.shape}: {error.message}")
+    if not points:
+        raise UsageError("nothing could be measured", hint=skipped[0] if skipped else None)
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return CostTable(target.name, now, this_machine(), *run, tuple(points), tuple(dict.fromkeys(skipped)))
+
+
+def open_native(model: bytes, threads: int, isa: str | None) -> Any:
+    """A session with our kernels, which runs the nodes as they are.
+
+    Raises:
+        QCompilerError: The native library is not installed, or the instruction set is not available here.
+    """
+    import onnxruntime
+
+    from qcompiler import runtime
+    from qcompiler.ir.execute import session_options
+
+    if runtime.library_path() is None:
+        hint = "install qcompiler where a C++17 compiler is at hand (pip install --force-reinstall .)"
+        raise QCompilerError("the native library is not installed: there is nothing to measure", hint=hint)
+    options = session_options(threads=threads)
+    # Copies of a node that has no weight are equal: an optimizer would keep one of them.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return runtime.session(model, threads=threads, isa=isa, options=options)
+
+
+def _point(one: Specimen, isa: str | None, threads: int, seconds: float, opened: Open) -> CostPoint:
+    many = max(_LEAST_COPIES, min(_COPIES, _COPIED_BYTES // max(one.work.bytes, 1)))
+    feed = feed_of(one)
+    calls = [_bound(opened(isolated(one, copies), threads, isa), feed, one, copies) for copies in (1, many)]
+    try:
+        times = interleave(calls, budget=seconds, warmup=2, least=6, most=2000)
+    except Exception as error:  # ONNX Runtime raises many unrelated types
+        raise ModelError(f"ONNX Runtime failed while running it: {first_line(error)}") from error
+    medians, minima = np.median(times, axis=0), times.min(axis=0)
+    per_node = [max(1000 * float(item[1] - item[0]) / (many - 1), 0.0) for item in (medians, minima)]
+    work = one.work
+    return CostPoint(
+        work.kind, work.format, work.shape, isa or best_isa(), threads, work.macs, work.bytes,
+        round(per_node[0], 4), round(per_node[1], 4),
+    )  # fmt: skip
+
+
+def best_isa() -> str:
+    """The best instruction set that this machine has kernels for; ``none`` without a native library."""
+    from qcompiler import runtime
+
+    if runtime.library_path() is None:
+        return "none"
+    from qcompiler.runtime.native_operator import instruction_sets
+
+    return instruction_sets()[-1]
+
+
+def _bound(session: Any, feed: Mapping[str, NDArray[Any]], one: Specimen, copies: int) -> Callable[[], None]:
+    """A run with everything bound: neither input nor result is copied."""
+    import onnxruntime
+
+    binding = session.io_binding()
+    wrap = onnxruntime.OrtValue.ortvalue_from_numpy
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, wrap(array))
+    for index in range(copies):
+        for name, dtype, shape in one.outputs:
+            binding.bind_ortvalue_output(f"{name}/{index}", wrap(np.zeros(shape, dtype.numpy())))
+
+    def call() -> None:
+        session.run_with_iobinding(binding)
+
+    return call
+
+
+def _run_cost(opened: Open, isa: str | None) -> tuple[float, float]:
+    """Median and minimum, in microseconds, of a run that does next to nothing, fed and read as users do."""
+    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
+    node = ir.node("Neg", [value], name="nothing")
+    result = node.outputs[0]
+    result.name, result.type, result.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape([1])
+    model = ir.Model(ir.Graph([value], [result], nodes=[node], opset_imports={"": 21}, name="nothing"), ir_version=10)
+    session = opened(ir.to_proto(model).SerializeToString(), 1, isa)
+    feed = {"x": np.zeros(1, np.float32)}
+    times = interleave([lambda: session.run(None, feed)], budget=0.2, warmup=20, least=50, most=5000)
+    return round(1000 * float(np.median(times)), 4), round(1000 * float(times.min()), 4)
