@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qcompiler.quant.functions.catalogue import operators
 from qcompiler.quant.functions.definition import DOMAIN, VERSION, TensorType
+from qcompiler.quant.packing import pack
 
 __all__ = ["grid"]
 
@@ -25,6 +26,8 @@ _POINTWISE: Final = ((16, 32, 56), (64, 64, 28), (64, 256, 56), (256, 64, 56), (
 _DEPTHWISE: Final = ((16, 112), (64, 56), (128, 28), (256, 14))
 _GEMM: Final = ((1, 64, 10), (1, 512, 1000), (1, 1024, 1024), (1, 4096, 4096), (16, 64, 256), (16, 1024, 1024),
                 (64, 256, 64), (128, 384, 1536), (128, 1536, 384))  # fmt: skip
+_WEIGHT_ONLY: Final = ((1, 512, 512), (1, 1024, 4096), (16, 1024, 1024), (128, 1024, 1024))
+_BLOCK: Final = 32
 _MATMUL: Final = ((4, 16, 16, 16), (4, 64, 32, 64), (12, 128, 32, 128), (12, 128, 128, 32), (1, 256, 256, 256))
 _ELEMENTS: Final = ((1, 16, 8, 8), (1, 64, 28, 28), (1, 64, 56, 56))
 _ROWS: Final = ((1, 17, 64), (1, 128, 384), (12, 128, 128))
@@ -34,23 +37,17 @@ _Given: TypeAlias = "tuple[ir.DataType, tuple[int, ...]] | NDArray[Any]"
 
 
 def grid() -> ir.Model:
-    """A model of nodes that have nothing to do with each other; weights have 8 bits."""
+    """A model of nodes that have nothing to do with each other.
+
+    Weights have 8 bits, but where each width is a node of its own.
+    """
     values: list[ir.Value] = []
     constants: list[ir.Value] = []
     nodes: list[ir.Node] = []
     for op_type, domain, given, attributes, result in _nodes():
-        inputs = []
-        for item in given:
-            name = f"value_{len(values) + len(constants)}"
-            if isinstance(item, tuple):
-                inputs.append(ir.Value(name=name, type=ir.TensorType(item[0]), shape=ir.Shape(item[1])))
-                values.append(inputs[-1])
-            else:
-                inputs.append(
-                    ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(item.dtype)),
-                             shape=ir.Shape(item.shape), const_value=ir.Tensor(item, name=name))
-                )  # fmt: skip
-                constants.append(inputs[-1])
+        inputs = [_value(item, f"{op_type}_{len(nodes)}_{index}") for index, item in enumerate(given)]
+        for value in inputs:
+            (values if value.const_value is None else constants).append(value)
         node = ir.node(op_type, inputs, attributes, domain=domain, name=f"{op_type}_{len(nodes)}")
         output = node.outputs[0]
         output.name, output.type, output.shape = f"{node.name}_result", ir.TensorType(result[0]), ir.Shape(result[1])
@@ -61,13 +58,21 @@ def grid() -> ir.Model:
     return ir.Model(graph, ir_version=10)
 
 
+def _value(item: _Given, name: str) -> ir.Value:
+    if isinstance(item, tuple):
+        return ir.Value(name=name, type=ir.TensorType(item[0]), shape=ir.Shape(item[1]))
+    kind = ir.TensorType(ir.DataType.from_numpy(item.dtype))
+    return ir.Value(name=name, type=kind, shape=ir.Shape(item.shape), const_value=ir.Tensor(item, name=name))
+
+
 _Declared: TypeAlias = tuple[ir.DataType, tuple[int, ...]]
 _Node: TypeAlias = "tuple[str, str, Sequence[_Given], dict[str, Any], tuple[ir.DataType, tuple[int, ...]]]"
 
 
 def _nodes() -> Iterator[_Node]:
     """One node of each family in turn, so that a budget that ends early has seen a little of everything."""
-    families = [list(make()) for make in (_products, _convolutions, _matmuls, _elementwise, _rows, _pools, _borders)]
+    makers = (_products, _convolutions, _matmuls, _elementwise, _rows, _pools, _borders, _weight_only)
+    families = [list(make()) for make in makers]
     for index in range(max(map(len, families))):
         for family in families:
             if index < len(family):
@@ -128,6 +133,21 @@ def _matmuls() -> Iterator[_Node]:
     for batch, rows, depth, columns in _MATMUL:
         given = [_codes(1, batch, rows, depth), _codes(1, batch, depth, columns), *_scalars()]
         yield _ours("QMatMul", given, a_zero_point=3, b_zero_point=-5, **_CLAMP)
+
+
+def _weight_only() -> Iterator[_Node]:
+    for bits in (4, 2, 3, 8):
+        for rows, depth, columns in _WEIGHT_ONLY:
+            limit = 1 << (bits - 1)
+            codes = np.random.default_rng(bits).integers(-limit, limit, (columns, depth)).astype(np.int8)
+            given: list[_Given] = [
+                (ir.DataType.FLOAT, (rows, depth)),
+                pack(codes, bits) if bits < 8 else codes.view(np.uint8),
+                np.full((columns, depth // _BLOCK), 1000, np.uint16),
+                np.full(columns, 1e-5, np.float32),
+                np.zeros((1, 1), np.int8),
+            ]
+            yield _ours("QMatMulWeightOnly", given, bits=bits, block=_BLOCK, weight_shape=[columns, depth])
 
 
 def _elementwise() -> Iterator[_Node]:

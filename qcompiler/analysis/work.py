@@ -84,4 +84,5 @@ _COUNTS: Final[dict[str, Callable[[ir.Node, Mapping[str, int]], int]]] = {
     "QConvTranspose": _conv_transpose,
     "QGemm": _qgemm,
     "QMatMul": _matmul,
+    "QMatMulWeightOnly": _qgemm,
 }
