@@ -8,6 +8,7 @@ Kernels reference() {
   kernels.set = InstructionSet::reference;
   set_reference(kernels.rescale);
   set_reference(kernels.panel);
+  set_reference(kernels.depthwise);
   return kernels;
 }
 
@@ -15,12 +16,14 @@ Kernels reference() {
 Kernels avx2() {
   Kernels kernels = reference();
   kernels.set = InstructionSet::avx2;
+  set_avx2(kernels.depthwise);
   return kernels;
 }
 
 Kernels avx512vnni() {
   Kernels kernels = avx2();
   kernels.set = InstructionSet::avx512vnni;
+  set_avx512vnni(kernels.depthwise);
   return kernels;
 }
 #elif defined(__aarch64__)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/cpu.h"
+#include "kernels/depthwise.h"
 #include "kernels/panel.h"
 #include "kernels/rescale.h"
 
@@ -11,6 +12,7 @@ struct Kernels {
   InstructionSet set;
   RescaleKernels rescale;
   PanelKernels panel;
+  DepthwiseKernels depthwise;
 };
 
 /// The table of an instruction set that is available here (core/cpu.h).

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "operators/convolution_image.h"
 #include "operators/convolution_product.h"
+#include "operators/depthwise_product.h"
 #include "operators/families.h"
 
 namespace qcompiler {
@@ -28,11 +29,20 @@ class Convolution final : public Operator {
   }
 
   size_t packed_bytes(size_t index, const Tensor& constant) const override {
-    return index == 1 ? ConvolutionPlan(attributes_, weight_shape(constant)).bytes() : 0;
+    if (index != 1) return 0;
+    const Shape weight = weight_shape(constant);
+    const ConvolutionPlan plan(attributes_, weight);
+    return depthwise(plan) ? DepthwisePlan(plan, weight, kernels_.depthwise).bytes() : plan.bytes();
   }
 
   void pack(size_t, const Tensor& constant, void* packed) const override {
-    pack_convolution(attributes_, ConvolutionPlan(attributes_, weight_shape(constant)), constant, packed);
+    const Shape weight = weight_shape(constant);
+    const ConvolutionPlan plan(attributes_, weight);
+    if (depthwise(plan)) {
+      pack_depthwise(attributes_, DepthwisePlan(plan, weight, kernels_.depthwise), constant, packed);
+    } else {
+      pack_convolution(attributes_, plan, constant, packed);
+    }
   }
 
   void adopt(size_t, const Tensor&, const void* packed) override { packed_ = static_cast<const int8_t*>(packed); }
@@ -49,35 +59,55 @@ class Convolution final : public Operator {
 
   void run(const Inputs& inputs, void* output, const Threads& threads) const override {
     const Shape weight = weight_shape(inputs[1]);
-    const ConvolutionGeometry geometry = geometry_of(attributes_, inputs[0].shape, weight);
+    ConvolutionGeometry geometry = geometry_of(attributes_, inputs[0].shape, weight);
     if (geometry.batch == 0) return;
     const ConvolutionPlan plan(attributes_, weight);
-    const Scratch unpacked(packed_ == nullptr ? plan.bytes() : 0);
-    if (packed_ == nullptr) pack_convolution(attributes_, plan, inputs[1], unpacked.as<void>());
+    const Scratch unpacked(packed_ == nullptr ? packed_bytes(1, inputs[1]) : 0);
+    if (packed_ == nullptr) pack(1, inputs[1], unpacked.as<void>());
     const int8_t* weights = packed_ == nullptr ? unpacked.as<int8_t>() : packed_;
-    const ChannelFactors factors(inputs[2], multiplier(inputs), shift(inputs), channels(geometry), clamp_,
-                                 reinterpret_cast<const int32_t*>(weights + plan.sums_place()), share(),
-                                 attributes_.wide);
-    samples(inputs[0], {kernels_, geometry, plan, factors, attributes_.wide, weights, nullptr, nullptr, code_bytes()},
-            output, threads);
+    if (depthwise(plan)) {
+      geometry.group = 1;
+      const DepthwisePlan lanes(plan, weight, kernels_.depthwise);
+      const ChannelFactors given = factors(inputs, geometry, weights + lanes.sums_place(), kernels_.depthwise.flip);
+      const uint32_t* words = reinterpret_cast<const uint32_t*>(weights);
+      samples(inputs[0], geometry, kernels_.depthwise.flip, output, threads, [&](const uint8_t* image, uint8_t* result) {
+        multiply_depthwise({kernels_, geometry, lanes, given, words, image, result, code_bytes()}, threads);
+      });
+    } else {
+      const ChannelFactors given = factors(inputs, geometry, weights + plan.sums_place(), kernels_.panel.flip);
+      samples(inputs[0], geometry, kernels_.panel.flip, output, threads, [&](const uint8_t* image, uint8_t* result) {
+        multiply_convolution(
+            {kernels_, geometry, plan, given, attributes_.wide, weights, image, result, code_bytes()}, threads);
+      });
+    }
   }
 
  private:
-  void samples(const Tensor& x, ConvolutionCall call, void* output, const Threads& threads) const {
-    const ConvolutionGeometry& geometry = call.geometry;
+  /// Calls `multiply(image, result)` for every sample.
+  template <typename Multiply>
+  void samples(const Tensor& x, const ConvolutionGeometry& geometry, uint8_t flip, void* output, const Threads& threads,
+               const Multiply& multiply) const {
     const size_t sample_bytes = static_cast<size_t>(geometry.input_pixels() * geometry.channels) * element_bytes(x.type);
     const size_t result_bytes = static_cast<size_t>(geometry.pixels() * geometry.outputs) * code_bytes();
     const Scratch image(image_bytes(geometry) * (attributes_.wide ? 2 : 1));
     const Scratch last(attributes_.channels_last ? 0 : result_bytes);
-    call.image = image.as<uint8_t>();
     for (size_t index = 0; index < static_cast<size_t>(geometry.batch); ++index) {
       const uint8_t* sample = x.as<uint8_t>() + index * sample_bytes;
       uint8_t* target = static_cast<uint8_t*>(output) + index * result_bytes;
-      write_image(attributes_, geometry, sample, kernels_.panel.flip, threads, image.as<uint8_t>());
-      call.result = attributes_.channels_last ? target : last.as<uint8_t>();
-      multiply_convolution(call, threads);
-      if (!attributes_.channels_last) turn_result(geometry, call.result, target);
+      write_image(attributes_, geometry, sample, flip, threads, image.as<uint8_t>());
+      multiply(image.as<uint8_t>(), attributes_.channels_last ? target : last.as<uint8_t>());
+      if (!attributes_.channels_last) turn_result(geometry, last.as<uint8_t>(), target);
     }
+  }
+
+  bool depthwise(const ConvolutionPlan& plan) const {
+    return !attributes_.wide && plan.group > 1 && plan.channels == 1 && plan.outputs == 1;
+  }
+
+  ChannelFactors factors(const Inputs& inputs, const ConvolutionGeometry& geometry, const int8_t* weight_sums,
+                         uint8_t flip) const {
+    return {inputs[2], multiplier(inputs), shift(inputs), channels(geometry), clamp_,
+            reinterpret_cast<const int32_t*>(weight_sums), share(flip), attributes_.wide};
   }
 
   void turn_result(const ConvolutionGeometry& geometry, const uint8_t* source, uint8_t* target) const {
@@ -114,10 +144,9 @@ class Convolution final : public Operator {
   size_t code_bytes() const { return element_bytes(clamp_.type); }
 
   /// What the sum of an output's weights is multiplied with to take the flip off (convolution_image.h).
-  int64_t share() const {
-    const bool flipped = kernels_.panel.flip != 0;
-    if (attributes_.wide) return flipped ? -32768 : 128;
-    return flipped ? -128 : 0;
+  int64_t share(uint8_t flip) const {
+    if (attributes_.wide) return flip != 0 ? -32768 : 128;
+    return flip != 0 ? -128 : 0;
   }
 
   const Kernels& kernels_;

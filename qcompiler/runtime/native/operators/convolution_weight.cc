@@ -50,21 +50,26 @@ ConvolutionPlan::ConvolutionPlan(const ConvolutionAttributes& attributes, const 
   run_groups = (run_bytes + 3) / 4;
 }
 
+void weight_row(const ConvolutionAttributes& attributes, const Tensor& weight, size_t output, size_t depth,
+                int8_t* codes) {
+  const size_t row_bytes = attributes.packed ? (depth + 7) / 8 * static_cast<size_t>(attributes.bits) : depth;
+  const uint8_t* row = weight.as<uint8_t>() + output * row_bytes;
+  if (attributes.packed) {
+    unpack_row(row, attributes.bits, depth, codes);
+  } else if (depth > 0) {
+    std::memcpy(codes, row, depth);
+  }
+}
+
 void pack_convolution(const ConvolutionAttributes& attributes, const ConvolutionPlan& plan, const Tensor& weight,
                       void* packed) {
   const size_t depth = plan.taps * plan.channels;
-  const size_t row_bytes = attributes.packed ? (depth + 7) / 8 * static_cast<size_t>(attributes.bits) : depth;
   std::vector<int8_t> codes(depth), ordered(plan.column_bytes());
   int8_t* panels = static_cast<int8_t*>(packed);
   std::memset(panels, 0, plan.sums_place());
   int32_t* sums = reinterpret_cast<int32_t*>(panels + plan.sums_place());
   for (size_t output = 0; output < plan.group * plan.outputs; ++output) {
-    const uint8_t* row = weight.as<uint8_t>() + output * row_bytes;
-    if (attributes.packed) {
-      unpack_row(row, attributes.bits, depth, codes.data());
-    } else if (depth > 0) {
-      std::memcpy(codes.data(), row, depth);
-    }
+    weight_row(attributes, weight, output, depth, codes.data());
     int32_t sum = 0;
     for (int8_t code : codes) sum = static_cast<int32_t>(static_cast<uint32_t>(sum) + static_cast<uint32_t>(code));
     sums[output] = sum;

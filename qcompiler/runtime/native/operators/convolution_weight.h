@@ -37,6 +37,10 @@ struct ConvolutionPlan {
   size_t bytes() const { return sums_place() + group * outputs * sizeof(int32_t); }
 };
 
+/// The codes of one output, [channels][taps] as in the tensor, unpacked; `depth` of them.
+void weight_row(const ConvolutionAttributes& attributes, const Tensor& weight, size_t output, size_t depth,
+                int8_t* codes);
+
 /// Writes the panels and the sums.
 void pack_convolution(const ConvolutionAttributes& attributes, const ConvolutionPlan& plan, const Tensor& weight,
                       void* packed);

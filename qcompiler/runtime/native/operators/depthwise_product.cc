@@ -1,0 +1,156 @@
+#include "operators/depthwise_product.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+namespace qcompiler {
+namespace {
+
+constexpr size_t sums_bytes = size_t{1} << 13;  // of pixels that are rescaled together: they stay in the first cache
+
+size_t whole_vectors(size_t channels) { return (channels + 15) / 16 * 16; }
+
+/// What the kernels see of one output row. Where neighbouring pixels lie next to each other (stride 1) and their channels
+/// do not fill vectors, a row is treated as one pixel with many channels, whose weights repeat.
+class Rows {
+ public:
+  explicit Rows(const DepthwiseProduct& product)
+      : product_(product),
+        width_(static_cast<size_t>(product.geometry.axes[2].output)),
+        flat_(product.geometry.axes[2].stride == 1 && product.plan.channels % 16 != 0),
+        repeats_(flat_ ? width_ : 1),
+        columns_(whole_vectors(product.plan.channels * repeats_)),
+        line_(static_cast<size_t>(product.geometry.axes[2].padded) * product.plan.channels),
+        weights_(product.plan.taps() * columns_ * 4),
+        bias_(columns_ * sizeof(int32_t)),
+        multiplier_(columns_ * sizeof(int32_t)),
+        shift_(columns_) {
+    const size_t step = static_cast<size_t>(product.geometry.axes[2].dilation) * product.plan.channels;
+    for (size_t group = 0; group < product.plan.groups; ++group) {
+      for (size_t tap = 0; tap < product.plan.width; ++tap) offsets_.push_back(group * lanes_row() + tap * step);
+    }
+    if (flat_) repeat();
+  }
+
+  /// Positions of the interleaved rows, with room for whole vectors behind the last.
+  size_t lanes() const { return product_.plan.groups * lanes_row() + columns_ + 64; }
+  size_t sums() const { return chunk() * columns_; }
+
+  void row(size_t index, const uint8_t* zeros, uint32_t* lanes, int32_t* sums) const {
+    interleave(index, zeros, lanes);
+    const size_t pixels = flat_ ? 1 : width_;
+    const size_t step = static_cast<size_t>(product_.geometry.axes[2].stride) * product_.plan.channels;
+    const size_t valid = product_.plan.channels * repeats_;
+    for (size_t first = 0; first < pixels; first += chunk()) {
+      const size_t count = std::min(chunk(), pixels - first);
+      product_.kernels.depthwise.multiply(
+          {lanes + first * step, count, step, offsets_.size(), offsets_.data(), weights(), columns_, sums});
+      uint8_t* target = product_.result + (index * width_ + first) * product_.plan.channels * product_.code_bytes;
+      product_.kernels.rescale.from32(sums, bias(), rescale(), {count, valid, columns_, valid}, target);
+    }
+  }
+
+ private:
+  size_t lanes_row() const { return whole_vectors(line_); }
+  size_t chunk() const { return std::max<size_t>(8, sums_bytes / 4 / columns_ / 8 * 8); }
+
+  /// The weights and factors of a row of pixels.
+  void repeat() {
+    const size_t channels = product_.plan.channels;
+    const Rescale given = product_.factors.rescale(0);
+    std::memset(weights_.as<void>(), 0, product_.plan.taps() * columns_ * 4);
+    for (size_t index = 0; index < repeats_; ++index) {
+      const size_t place = index * channels;
+      for (size_t tap = 0; tap < product_.plan.taps(); ++tap) {
+        std::memcpy(weights_.as<uint32_t>() + tap * columns_ + place, product_.weights + tap * product_.plan.columns,
+                    channels * 4);
+      }
+      std::memcpy(bias_.as<int32_t>() + place, product_.factors.bias32(0), channels * 4);
+      std::memcpy(multiplier_.as<int32_t>() + place, given.multiplier, channels * 4);
+      std::memcpy(shift_.as<uint8_t>() + place, given.shift, channels);
+    }
+  }
+
+  const uint32_t* weights() const { return flat_ ? weights_.as<uint32_t>() : product_.weights; }
+  const int32_t* bias() const { return flat_ ? bias_.as<int32_t>() : product_.factors.bias32(0); }
+  Rescale rescale() const {
+    Rescale made = product_.factors.rescale(0);
+    if (flat_) made.multiplier = multiplier_.as<int32_t>();
+    if (flat_) made.shift = shift_.as<uint8_t>();
+    return made;
+  }
+
+  void interleave(size_t index, const uint8_t* zeros, uint32_t* lanes) const {
+    const auto& axes = product_.geometry.axes;
+    const int64_t depth = static_cast<int64_t>(index) / axes[1].output * axes[0].stride;
+    const int64_t height = static_cast<int64_t>(index) % axes[1].output * axes[1].stride;
+    const DepthwisePlan& plan = product_.plan;
+    for (size_t group = 0; group < plan.groups; ++group) {
+      const uint8_t* row[4];
+      for (size_t tap = 0; tap < plan.lane_taps; ++tap) {
+        const int64_t kernel = static_cast<int64_t>(group * plan.lane_taps + tap);
+        const int64_t plane = depth + kernel / axes[1].kernel * axes[0].dilation;
+        const int64_t line = height + kernel % axes[1].kernel * axes[1].dilation;
+        const size_t place = static_cast<size_t>(plane * axes[1].padded + line) * line_;
+        row[tap] = static_cast<size_t>(kernel) < plan.rows ? product_.image + place : zeros;
+      }
+      product_.kernels.depthwise.interleave(row, line_, lanes + group * lanes_row());
+    }
+  }
+
+  const DepthwiseProduct& product_;
+  size_t width_;
+  bool flat_;
+  size_t repeats_, columns_, line_;
+  std::vector<size_t> offsets_;
+  Scratch weights_, bias_, multiplier_, shift_;
+};
+
+}  // namespace
+
+DepthwisePlan::DepthwisePlan(const ConvolutionPlan& plan, const Shape& weight, const DepthwiseKernels& kernels)
+    : channels(plan.group),
+      columns(whole_vectors(plan.group)),
+      rows(plan.taps / static_cast<size_t>(weight[weight.rank() - 1])),
+      width(static_cast<size_t>(weight[weight.rank() - 1])),
+      lane_taps(kernels.taps),
+      groups((rows + kernels.taps - 1) / kernels.taps) {}
+
+void pack_depthwise(const ConvolutionAttributes& attributes, const DepthwisePlan& plan, const Tensor& weight,
+                    void* packed) {
+  std::memset(packed, 0, plan.bytes());
+  int32_t* sums = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(packed) + plan.sums_place());
+  const size_t taps = plan.rows * plan.width;
+  std::vector<int8_t> codes(taps);
+  for (size_t channel = 0; channel < plan.channels; ++channel) {
+    weight_row(attributes, weight, channel, taps, codes.data());
+    for (size_t tap = 0; tap < taps; ++tap) {
+      const int8_t code = codes[attributes.transposed ? taps - 1 - tap : tap];
+      const size_t row = tap / plan.width, lane = row % plan.lane_taps;
+      const size_t place = (row / plan.lane_taps * plan.width + tap % plan.width) * plan.columns + channel;
+      uint8_t* target = static_cast<uint8_t*>(packed) + place * 4;
+      const int16_t widened = code;
+      if (plan.lane_taps == 2) std::memcpy(target + 2 * lane, &widened, 2);
+      if (plan.lane_taps == 4) target[lane] = static_cast<uint8_t>(code);
+      sums[channel] += code;
+    }
+  }
+}
+
+void multiply_depthwise(const DepthwiseProduct& product, const Threads& threads) {
+  const Rows rows(product);
+  const auto& axes = product.geometry.axes;
+  const size_t row_codes = static_cast<size_t>(axes[2].padded * product.geometry.channels);
+  const Scratch zeros(row_codes);
+  std::memset(zeros.as<void>(), 0, row_codes);
+  const size_t grain = 1 + (1 << 14) / (row_codes + 1);
+  threads.ranges(static_cast<size_t>(axes[0].output * axes[1].output), grain, [&](size_t begin, size_t end) {
+    const Scratch lanes(rows.lanes() * 4), sums(rows.sums() * 4);
+    for (size_t index = begin; index < end; ++index) {
+      rows.row(index, zeros.as<uint8_t>(), lanes.as<uint32_t>(), sums.as<int32_t>());
+    }
+  });
+}
+
+}  // namespace qcompiler
