@@ -19,7 +19,8 @@ class Threads {
   /// A task must not throw.
   virtual void run(size_t tasks, void (*task)(void* user, size_t index), void* user) const = 0;
 
-  /// Divides `[0, total)` into ranges of at least `grain` items and calls `work(begin, end)` for each.
+  /// Divides `[0, total)` into ranges of at least `grain` items and calls `work(begin, end)` for each. What `work`
+  /// throws (there may be no memory for its scratch) is thrown again when all are done.
   /// What `work` throws is thrown again on the calling thread, once all have ended.
   template <typename Work>
   void ranges(size_t total, size_t grain, const Work& work) const {
