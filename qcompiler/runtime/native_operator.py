@@ -97,7 +97,7 @@ class NativeOperator:
     ) -> None:
         self._library = _library()
         self._handle = ctypes.c_void_p()
-        self._constants = {index: np.ascontiguousarray(array) for index, array in (constants or {}).items()}
+        self._constants = {index: np.asarray(array, order="C") for index, array in (constants or {}).items()}
         count = max(self._constants, default=-1) + 1
         inputs = _tensors([self._constants.get(index) for index in range(count)], self._constants)
         given = _attributes(attributes)
@@ -139,7 +139,7 @@ class NativeOperator:
         return math.prod(self._result(inputs)[1])
 
     def _operands(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[list[NDArray[Any] | None], Any]:
-        arrays = [None if array is None else np.ascontiguousarray(array) for array in inputs]
+        arrays = [None if array is None else np.asarray(array, order="C") for array in inputs]
         return arrays, _tensors(arrays, self._constants)
 
     def _result(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[np.dtype[Any], tuple[int, ...]]:
