@@ -63,6 +63,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     bias_correction: bool = True,
     jobs: int = 0,
     verify: str = "facts",
+    cost_table: str | Path | None = None,
     latency: bool = True,
     dump_dir: str | Path | None = None,
     repro_dir: str | Path | None = None,

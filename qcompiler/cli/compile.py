@@ -46,6 +46,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--keep", is_flag=True, help="Keep the output although a gate is not met.")
 @click.option("--verify", type=NearChoice(*VERIFY_LEVELS), default="facts", show_default=True,
               help="What is checked after each pass.")
+@click.option("--cost-table", type=_FILE, help="Predict latency from a table of 'qcompiler profile'.")
 @click.option("--latency/--no-latency", default=True, help="Measure latency where the target is this machine.")
 @click.option("--bisect", is_flag=True, help="Name the pass after which the metric fell.")
 @click.option("--dump-dir", type=_FOLDER, help="Write the model as text after each pass that changed it.")

@@ -16,7 +16,9 @@ from qcompiler.errors import nearest
 __all__ = ["read_config"]
 
 _OUTPUTS = frozenset({"output", "report", "plan_out", "depfile", "dump_dir", "repro_dir", "cache_dir"})
-_INPUTS = frozenset({"model", "target", "calibration", "evaluation", "pipeline", "plan", "plugins", "preprocessing"})
+_INPUTS = frozenset(
+    {"model", "target", "calibration", "evaluation", "pipeline", "plan", "plugins", "preprocessing", "cost_table"}
+)
 _LISTS = frozenset({"exclude", "plugins"})
 _UNWANTED = frozenset({"config", "help", "version", "traceback"})
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qcompiler.analysis.accumulators import Accumulator
     from qcompiler.analysis.integer_only import IntegerOnly
     from qcompiler.analysis.latency import Latency
+    from qcompiler.analysis.predicted import Predicted
     from qcompiler.analysis.quality import Quality
     from qcompiler.pipeline.base import PassRecord
     from qcompiler.pipeline.instruments.bisect import Bisect, Measurement
@@ -53,6 +54,8 @@ class Outcome:
         quality: The comparison with the float model.
         latency: Both models' latency, where it was measured.
         latency_reason: Why it was not measured.
+        predicted: What the compiled model will cost on the machine of a cost table; ``None`` without one, or without
+            integer operators.
         misses: Gates that are not met, as sentences.
         published: Whether the output exists under its name.
         files: Files of the float model, external data included.
@@ -72,6 +75,7 @@ class Outcome:
     quality: Quality
     latency: Latency | None
     latency_reason: str
+    predicted: Predicted | None
     misses: tuple[str, ...]
     published: bool
     files: tuple[Path, ...]
@@ -120,6 +124,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         sums = _accumulators(job, graphs[1])
         quality = _measure(job, staged, samples, graphs, progress)
         latency, reason = _latency(job, staged, samples)
+        predicted = _predicted(job, staged)
         misses = _misses(job, quality, compiled.decisions)
         for graph in graphs:
             io.release(graph)
@@ -130,7 +135,8 @@ def execute(job: Job, progress: Progress) -> Outcome:
             publish(staged, job.output)
     bisection = tuple(compiled.bisect.measurements) if compiled.bisect is not None else ()
     return Outcome(
-        job, samples, compiled.decisions, integer, sums, compiled.records, quality, latency, reason, tuple(misses),
+        job, samples, compiled.decisions, integer, sums, compiled.records, quality, latency, reason, predicted,
+        tuple(misses),
         published, tuple(files), *parts, bisection, worst_fall(bisection, job.metric), time.perf_counter() - start,
     )  # fmt: skip
 
@@ -230,6 +236,16 @@ def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Latency | None, 
         return None, excuse
     feed: dict[str, Any] = next(iter(samples.evaluation))
     return measure_latency(job.source.path, staged, feed, budget=_LATENCY_BUDGET), ""
+
+
+def _predicted(job: Job, staged: Path) -> Predicted | None:
+    """What the compiled model will cost where the cost table was measured."""
+    if job.costs is None or job.lowering != "integer":
+        return None
+    from qcompiler.analysis.predicted import predict_latency
+    from qcompiler.analysis.profile_target import weight_widths
+
+    return predict_latency(staged, job.costs, weight_widths(job.target), threads=job.costs.threads()[0])
 
 
 def _misses(job: Job, quality: Quality, decisions: DecisionWatch) -> list[str]:

@@ -18,6 +18,7 @@ from qcompiler.driver.source import Source
 from qcompiler.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from qcompiler.analysis.cost_table import CostTable
     from qcompiler.analysis.metrics import Metric
     from qcompiler.pipeline.manager import Pipeline
     from qcompiler.target.formats import FormatRequest
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "default_cache_dir", "is_random", "resolve"]
 
-_ECHOED = ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir")
+_ECHOED = ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir",
+           "cost_table")  # fmt: skip
 
 _RANDOM = "random"
 """The word that asks for random calibration samples."""
@@ -46,6 +48,7 @@ class Job:
         evaluation: Samples to judge by; ``None`` holds out some of ``calibration``.
         output: Where the compiled model goes.
         cache_dir: Where calibration results are kept; ``None`` keeps none.
+        costs: What operators cost on a machine; ``None`` predicts nothing.
     """
 
     options: CompileOptions
@@ -58,6 +61,7 @@ class Job:
     evaluation: DataSpec | None
     output: Path
     cache_dir: Path | None
+    costs: CostTable | None = None
 
     @property
     def lowering(self) -> str:
@@ -127,6 +131,7 @@ class Job:
         candidates = [
             None if self.source.temporary else self.source.path,
             self.calibration, self.evaluation, options.plan, options.preprocessing, options.pipeline,
+            options.cost_table,
             options.target, *options.plugins,
         ]
         paths = [Path(item) for item in candidates if isinstance(item, str | Path)]
@@ -140,6 +145,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
         UsageError: A word is unknown or two contradict each other.
         DataError: There is nothing to calibrate on.
     """
+    from qcompiler.analysis.cost_table import load_table
     from qcompiler.analysis.quality import metric
     from qcompiler.target.formats import resolve_format
     from qcompiler.target.load import load
@@ -160,6 +166,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
         evaluation=evaluation,
         output=_output(options, source, target.name),
         cache_dir=_cache_dir(options),
+        costs=load_table(options.cost_table) if options.cost_table is not None else None,
     )
 
 

@@ -67,6 +67,8 @@ class CompileOptions:
         bias_correction: Whether ``correct-bias`` runs.
         jobs: Threads that a run of the model may use; 0 takes all processors.
         verify: What is checked after each pass: ``off``, ``facts`` or ``numerics``.
+        cost_table: What operators cost on a machine, as ``qcompiler profile`` measured it: the report then predicts
+            the latency there.
         latency: Whether the latency of both models is measured (where the target is this machine).
         dump_dir: Folder for the model after each pass that changed it.
         repro_dir: Folder for a reproducer, should a pass fail.
@@ -101,6 +103,7 @@ class CompileOptions:
     bias_correction: bool = True
     jobs: int = 0
     verify: str = "facts"
+    cost_table: str | Path | None = None
     latency: bool = True
     dump_dir: str | Path | None = None
     repro_dir: str | Path | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qcompiler.report import build
 from qcompiler.report.accumulators import accumulators_part
+from qcompiler.report.cost import cost_part
 from qcompiler.report.measured import BisectPart, TimingPart, UnmeasuredPart
 from qcompiler.report.model import Report
 from qcompiler.report.parts import GatesPart, TargetPart
@@ -39,6 +40,7 @@ def report_of(outcome: Outcome) -> Report:
         integer=build.integer_part(outcome.integer) if outcome.integer is not None else None,
         accumulators=accumulators_part(outcome.accumulators) if outcome.accumulators is not None else None,
         quality=build.quality_part(outcome.quality),
+        cost=cost_part(outcome.predicted) if outcome.predicted is not None else None,
         bisect=tuple(BisectPart(item.text, _number(item.figure)) for item in outcome.bisection),
         warnings=tuple(_warnings(outcome)),
         unmeasured=tuple(_unmeasured(outcome)),
@@ -62,6 +64,8 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield from outcome.samples.warnings
     yield from build.pass_warnings(outcome.records)
     yield from build.quality_warnings(outcome.quality)
+    if outcome.predicted is not None:
+        yield from outcome.predicted.warnings
     if outcome.decisions.coverage is None:
         yield "nothing was quantized: this pipeline places no Q/DQ nodes"
     if (fall := outcome.fall) is not None:
@@ -73,6 +77,8 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
 def _unmeasured(outcome: Outcome) -> Iterator[UnmeasuredPart]:
     if outcome.latency is None:
         yield UnmeasuredPart("latency", outcome.latency_reason)
+    if outcome.job.costs is not None and outcome.predicted is None:
+        yield UnmeasuredPart("predicted latency", "a cost table is about integer operators: use --lowering integer")
     if outcome.samples.evaluation.labels is None:
         yield UnmeasuredPart("top1", "the evaluation data has no labels")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = [
     "BisectPart",
+    "CostPart",
     "CoveragePart",
     "FallbackPart",
     "FloatNodePart",
@@ -14,6 +16,7 @@ __all__ = [
     "IslandPart",
     "LatencyPart",
     "LayerPart",
+    "OperatorCostPart",
     "OperatorPart",
     "OutputPart",
     "QualityPart",
@@ -256,6 +259,50 @@ class IntervalPart:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class OperatorCostPart:
+    """Predicted time of all nodes of one operator in one format.
+
+    Attributes:
+        operator: Operator, of convolutions also which sort: ``QConv/pointwise``.
+        format: Bits of weights and activations.
+        nodes: How many there are.
+        milliseconds: Their sum.
+    """
+
+    operator: str
+    format: str
+    nodes: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class CostPart:
+    """Latency of the compiled model, predicted from a table of measured costs.
+
+    Attributes:
+        milliseconds: One run.
+        threads: Threads of the run.
+        isa: Instruction set of the kernels.
+        cpu: Processor that the table was measured on.
+        date: When it was.
+        measured_share: Percentage of the predicted time whose very shapes were measured; the rest is fitted.
+        widths: Milliseconds if all weights that can be packed had one width, by bits.
+        fastest: The width of least time among them; ``None`` where there are none.
+        operators: Where the time goes, most first.
+    """
+
+    milliseconds: float
+    threads: int
+    isa: str
+    cpu: str
+    date: str
+    measured_share: float
+    widths: Mapping[str, float] = field(default_factory=dict)
+    fastest: str | None = None
+    operators: tuple[OperatorCostPart, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Final
 from qcompiler.report.accumulators import AccumulatorsPart
 from qcompiler.report.measured import (
     BisectPart,
+    CostPart,
     CoveragePart,
     IntegerPart,
     QualityPart,
@@ -48,6 +49,7 @@ class Report:
         integer: Whether the written graph is integer only; ``None`` where it was not lowered to integer operators.
         accumulators: What its accumulators can reach; ``None`` where it was not lowered to integer operators.
         quality: How close the result is; ``None`` where it was not measured.
+        cost: Predicted latency; ``None`` without a cost table.
         size: Sizes.
         gates: Gates and misses.
         bisect: Quality after every pass, where asked for.
@@ -71,6 +73,7 @@ class Report:
     integer: IntegerPart | None = None
     accumulators: AccumulatorsPart | None = None
     quality: QualityPart | None = None
+    cost: CostPart | None = None
     bisect: tuple[BisectPart, ...] = ()
     warnings: tuple[str, ...] = ()
     unmeasured: tuple[UnmeasuredPart, ...] = ()

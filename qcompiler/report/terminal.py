@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from qcompiler.report.accumulators import summary
+from qcompiler.report.cost import cost_text, widths_text
 from qcompiler.report.model import Report
 from qcompiler.report.words import bytes_text, count_text, figure_text, milliseconds, percent, speed_text
 
@@ -203,6 +204,13 @@ def _cost(report: Report, console: Console) -> None:
             (f"  {milliseconds(latency.float.median)} → {milliseconds(latency.quantized.median)}", ""),
             (f"  {latency.speedup.value:.2f} × the speed ({between}), here, {threads}", "dim"),
         ))
+    if report.cost is not None:
+        console.print(_text(
+            ("Cost", "bold"), (f"     {milliseconds(report.cost.milliseconds)} predicted", ""),
+            (f"  {cost_text(report.cost)}", "dim"),
+        ))
+        if text := widths_text(report.cost):
+            console.print(_text((f"  {text}", "")))
     if report.timing.seconds:
         console.print(_text(("Time", "bold"), (f"     {report.timing.seconds:.1f} s", "")))
 
