@@ -16,6 +16,7 @@ Kernels reference() {
 Kernels avx2() {
   Kernels kernels = reference();
   kernels.set = InstructionSet::avx2;
+  set_avx2(kernels.panel);
   set_avx2(kernels.depthwise);
   set_avx2(kernels.rescale);
   return kernels;
@@ -24,6 +25,7 @@ Kernels avx2() {
 Kernels avx512vnni() {
   Kernels kernels = avx2();
   kernels.set = InstructionSet::avx512vnni;
+  set_avx512vnni(kernels.panel);
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
   return kernels;
