@@ -31,8 +31,9 @@ def code_meanings(model: ir.Model) -> dict[str, Annotation]:
 
 
 def real_numbers(array: NDArray[Any], meaning: Annotation | None) -> NDArray[Any]:
-    """Codes as the real numbers that they stand for; what is float stays as it is."""
+    """Codes as the real numbers that they stand for, channels first; what is float stays as it is."""
     if meaning is None or not np.issubdtype(array.dtype, np.integer):
         return array
     params = QParams(np.asarray(meaning.scale, np.float32), np.asarray(meaning.zero_point, np.int32))
-    return dequantize(array, params, QFormat(32))
+    numbers = dequantize(array, params, QFormat(32))
+    return np.moveaxis(numbers, -1, 1) if meaning.channels_last and numbers.ndim > 2 else numbers

@@ -173,6 +173,11 @@ class Edit:
             node.attributes[name] = ir.convenience.convert_attribute(name, value)
         self.count += 1
 
+    def set_operator(self, node: ir.Node, op_type: str, domain: str) -> None:
+        """Make a node another operator; inputs, attributes and results stay what they are."""
+        node.op_type, node.domain = op_type, domain
+        self.count += 1
+
     # -- wiring --------------------------------------------------------------------------------------------
 
     def set_input(self, node: ir.Node, index: int, value: ir.Value | None) -> None:

@@ -17,6 +17,8 @@ __all__ = ["Annotation", "annotate", "annotation"]
 _OF: Final = "qcompiler.of"
 _SCALE: Final = "qcompiler.scale"
 _ZERO: Final = "qcompiler.zero_point"
+_LAYOUT: Final = "qcompiler.layout"
+_CHANNELS_LAST: Final = "channels-last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,13 @@ class Annotation:
         of: Name of the real tensor in the float model.
         scale: Its scale, exactly as float32.
         zero_point: Its zero point.
+        channels_last: Whether the channels of the codes, axis 1 of the real tensor, are the last axis.
     """
 
     of: str
     scale: float
     zero_point: int
+    channels_last: bool = False
 
 
 def annotate(value: ir.Value, meaning: Annotation) -> None:
@@ -39,12 +43,17 @@ def annotate(value: ir.Value, meaning: Annotation) -> None:
     value.metadata_props[_OF] = meaning.of
     value.metadata_props[_SCALE] = repr(float(meaning.scale))
     value.metadata_props[_ZERO] = str(int(meaning.zero_point))
+    if meaning.channels_last:
+        value.metadata_props[_LAYOUT] = _CHANNELS_LAST
+    else:
+        value.metadata_props.pop(_LAYOUT, None)
 
 
 def annotation(value: ir.Value) -> Annotation | None:
     """The meaning of a tensor of codes; ``None`` where nothing, or nothing readable, is written."""
     properties = value.metadata_props
     try:
-        return Annotation(properties[_OF], float(properties[_SCALE]), int(properties[_ZERO]))
+        last = properties.get(_LAYOUT) == _CHANNELS_LAST
+        return Annotation(properties[_OF], float(properties[_SCALE]), int(properties[_ZERO]), last)
     except (KeyError, ValueError):
         return None

@@ -1,0 +1,138 @@
+"""Which nodes work with channels last: the choice that moves the fewest codes.
+
+Nodes that must have channels last lie on one side, nodes that must have them first on the other; all others may go to
+either. A tensor whose maker is on one side and one of whose readers is on the other costs a Transpose, once, however
+many readers there are. The least sum of such costs is a minimum cut (Ford and Fulkerson 1956), found by shortest
+augmenting paths (Edmonds and Karp 1972); of several the one with most nodes on the side of channels last is taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import onnx_ir as ir
+
+from qcompiler.passes.lower._layout_turns import Turn
+
+__all__ = ["cheapest", "move_cost"]
+
+_LAST: Final = 0
+_FIRST: Final = 1
+_NEVER: Final = 1 << 62
+
+
+def cheapest(graph: ir.Graph, turns: Mapping[ir.Node, Turn], must: Collection[ir.Node]) -> set[ir.Node]:
+    """The nodes that work with channels last.
+
+    Args:
+        graph: The graph.
+        turns: How nodes work with channels last; those not listed cannot.
+        must: Those of them that have to.
+    """
+    places = {node: index for index, node in enumerate(turns, 2)}
+    network = _Network()
+    for node in must:
+        network.connect(_LAST, places[node], _NEVER)
+    extra = len(places) + 2
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        maker = _maker(value, turns, places)
+        readers = {_reader(use.node, use.idx, turns, places) for use in value.uses()}
+        if value.is_graph_output():
+            readers.add(_FIRST)
+        others = readers - {maker}
+        if not others:
+            continue
+        cost = move_cost(value)
+        _at_most_once(network, maker, others, cost, extra)
+        extra += 2
+    behind = network.cut()
+    return {node for node, place in places.items() if place not in behind}
+
+
+def move_cost(value: ir.Value) -> int:
+    """Elements that change their place when channels move; 1 where it is only a matter of names.
+
+    Unknown sizes count as 1: they are mostly the batch, which all images share.
+    """
+    if value.shape is None:
+        return 2
+    sizes = [size if isinstance(size, int) else 1 for size in value.shape]
+    static = all(isinstance(size, int) for size in value.shape[1:])
+    if static and len(sizes) > 2 and (sizes[1] == 1 or all(size == 1 for size in sizes[2:])):
+        return 1
+    count = 2
+    for size in sizes:
+        count *= max(size, 1)
+    return count
+
+
+def _maker(value: ir.Value, turns: Mapping[ir.Node, Turn], places: Mapping[ir.Node, int]) -> int:
+    node = value.producer()
+    return places[node] if node is not None and node in turns and turns[node].writes else _FIRST
+
+
+def _reader(node: ir.Node, index: int, turns: Mapping[ir.Node, Turn], places: Mapping[ir.Node, int]) -> int:
+    return places[node] if node in turns and index in turns[node].reads else _FIRST
+
+
+def _at_most_once(network: _Network, maker: int, readers: Collection[int], cost: int, extra: int) -> None:
+    """``cost`` if the maker and any reader are on different sides, in either direction."""
+    if maker != _FIRST:
+        network.connect(maker, extra, cost)
+        for reader in readers:
+            network.connect(extra, reader, _NEVER)
+    network.connect(extra + 1, maker, cost)
+    for reader in readers:
+        if reader != _FIRST:
+            network.connect(reader, extra + 1, _NEVER)
+
+
+class _Network:
+    """Capacities between places; what flows is written as capacity in the other direction."""
+
+    def __init__(self) -> None:
+        self._room: dict[int, dict[int, int]] = {_LAST: {}, _FIRST: {}}
+
+    def connect(self, source: int, target: int, capacity: int) -> None:
+        ahead, back = self._room.setdefault(source, {}), self._room.setdefault(target, {})
+        ahead[target] = min(ahead.get(target, 0) + capacity, _NEVER)
+        back.setdefault(source, 0)
+
+    def cut(self) -> set[int]:
+        """Fill the network; the places from which the side of channels first can still be reached."""
+        while (before := self._path()) is not None:
+            amount, place = _NEVER, _FIRST
+            while place != _LAST:
+                amount, place = min(amount, self._room[before[place]][place]), before[place]
+            place = _FIRST
+            while place != _LAST:
+                self._room[before[place]][place] -= amount
+                self._room[place][before[place]] += amount
+                place = before[place]
+        return self._reaching()
+
+    def _path(self) -> dict[int, int] | None:
+        """The place before each on a shortest way that has room; ``None`` where there is none."""
+        before: dict[int, int] = {_LAST: _LAST}
+        waiting = deque([_LAST])
+        while waiting:
+            place = waiting.popleft()
+            for target, room in self._room[place].items():
+                if room > 0 and target not in before:
+                    before[target] = place
+                    if target == _FIRST:
+                        return before
+                    waiting.append(target)
+        return None
+
+    def _reaching(self) -> set[int]:
+        found, waiting = {_FIRST}, deque([_FIRST])
+        while waiting:
+            place = waiting.popleft()
+            for source in self._room[place]:
+                if source not in found and self._room[source].get(place, 0) > 0:
+                    found.add(source)
+                    waiting.append(source)
+        return found
