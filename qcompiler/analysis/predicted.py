@@ -21,14 +21,16 @@ __all__ = ["Checked", "Predicted", "check_model", "predict_latency"]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A model's latency, predicted and measured, in milliseconds (medians).
+    """A model's latency, predicted and measured, in milliseconds.
 
     Attributes:
         path: The model.
         isa: Instruction set of the kernels.
         threads: Threads of each run.
-        predicted: What the table says.
-        measured: What the model took.
+        predicted: What the table says of medians.
+        measured: The median.
+        predicted_minimum: What the table says of minima.
+        measured_minimum: The minimum.
         measured_share: Part of the predicted time whose very shapes are in the table.
     """
 
@@ -37,6 +39,8 @@ class Checked:
     threads: int
     predicted: float
     measured: float
+    predicted_minimum: float
+    measured_minimum: float
     measured_share: float
 
 
@@ -99,11 +103,16 @@ def check_model(path: Path, table: CostTable, isa: str, threads: int, *, budget:
         ModelError: The model cannot be run.
         QCompilerError: The native library is not installed.
     """
-    found = CostModel(table, isa=isa, threads=threads).predict(_bound_model(path))
+    model = _bound_model(path)
+    found = CostModel(table, isa=isa, threads=threads).predict(model)
+    least = CostModel(table, isa=isa, threads=threads, statistic="minimum").predict(model)
     runner = Contestant(path, "qcompiler", isa).open(threads)
     feed = random_feed(path)
     times = interleave([lambda: runner.run(feed)], budget=budget, warmup=3, most=2000)
-    return Checked(path, isa, threads, found.milliseconds, float(np.median(times)), found.measured_share)
+    return Checked(
+        path, isa, threads, found.milliseconds, float(np.median(times)), least.milliseconds, float(times.min()),
+        found.measured_share,
+    )  # fmt: skip
 
 
 def _bound_model(path: str | Path) -> ir.Model:

@@ -1,7 +1,8 @@
 """``qcompiler profile``: measure what operators cost here, into a table that predicts what models will.
 
 A node is measured as the difference between a session with several copies of it and one with few, run in turns:
-what a run costs besides its nodes is then not part of it.
+what a run costs besides its nodes is then not part of it. Every node is measured at two moments, because a machine that
+does other things too is slow for seconds at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -32,6 +33,12 @@ __all__ = ["Plan", "check_here", "measure", "plan", "weight_widths"]
 Open = Callable[[bytes, int, str | None], Any]
 """Opens a session on a model, with threads and instruction set."""
 
+_Task: TypeAlias = "tuple[Specimen, str | None, int]"
+"""A node, the instruction set and the number of threads."""
+
+_Times: TypeAlias = NDArray[np.float64]
+
+_SWEEPS: Final = 2
 _COPIES: Final = 9
 _LEAST_COPIES: Final = 3
 _COPIED_BYTES: Final = 32 << 20
@@ -147,24 +154,46 @@ def measure(
     if not tasks:
         raise UsageError("there is nothing to measure", hint="name a model, or leave out --no-grid")
     run = _run_cost(opened, isas[0])
+    found, skipped = _sweep(tasks, budget, opened, progress)
+    if not found:
+        raise UsageError("nothing could be measured", hint=skipped[0] if skipped else None)
+    points = tuple(_point(tasks[index], times) for index, times in sorted(found.items()))
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return CostTable(target.name, now, this_machine(), *run, points, tuple(dict.fromkeys([*chosen.skipped, *skipped])))
+
+
+def _sweep(
+    tasks: Sequence[_Task], budget: float, opened: Open, progress: Callable[[str, int, int], None] | None
+) -> tuple[dict[int, _Times], list[str]]:
+    """Measure every task at several moments; of each session the least disturbed moment counts.
+
+    Returns:
+        Times by the index of the task, and what could not be measured.
+    """
     start = time.perf_counter()
-    points, skipped = [], list(chosen.skipped)
-    for done, (one, isa, count) in enumerate(tasks):
+    found: dict[int, _Times] = {}
+    failed: dict[int, str] = {}
+    total = _SWEEPS * len(tasks)
+    for done in range(total):
         if progress is not None:
-            progress("measure", done, len(tasks))
+            progress("measure", done, total)
+        index = done % len(tasks)
         left = budget - (time.perf_counter() - start)
         if left <= 0:
-            skipped.append(f"{len(tasks) - done} of {len(tasks)} points: the budget of {budget:g} s was spent")
             break
-        seconds = min(max(left / (len(tasks) - done), _LEAST_SECONDS), _MOST_SECONDS)
+        if index in failed:
+            continue
         try:
-            points.append(_point(one, isa, count, seconds, opened))
+            times = _times(tasks[index], min(max(left / (total - done), _LEAST_SECONDS), _MOST_SECONDS), opened)
         except ModelError as error:
-            skipped.append(f"{one.work.kind} {one.work.format} {one.work.shape}: {error.message}")
-    if not points:
-        raise UsageError("nothing could be measured", hint=skipped[0] if skipped else None)
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    return CostTable(target.name, now, this_machine(), *run, tuple(points), tuple(dict.fromkeys(skipped)))
+            work = tasks[index][0].work
+            failed[index] = f"{work.kind} {work.format} {work.shape}: {error.message}"
+            continue
+        found[index] = np.minimum(found[index], times) if index in found else times
+    skipped = list(failed.values())
+    if missing := len(tasks) - len(found) - len(failed):
+        skipped.append(f"{missing} of {len(tasks)} points: the budget of {budget:g} s was spent")
+    return found, skipped
 
 
 def open_native(model: bytes, threads: int, isa: str | None) -> Any:
@@ -187,20 +216,29 @@ def open_native(model: bytes, threads: int, isa: str | None) -> Any:
     return runtime.session(model, threads=threads, isa=isa, options=options)
 
 
-def _point(one: Specimen, isa: str | None, threads: int, seconds: float, opened: Open) -> CostPoint:
-    many = max(_LEAST_COPIES, min(_COPIES, _COPIED_BYTES // max(one.work.bytes, 1)))
+def _copies(one: Specimen) -> int:
+    return max(_LEAST_COPIES, min(_COPIES, _COPIED_BYTES // max(one.work.bytes, 1)))
+
+
+def _times(task: _Task, seconds: float, opened: Open) -> _Times:
+    """Milliseconds: medians and minima in rows, one copy and several in columns."""
+    one, isa, threads = task
     feed = feed_of(one)
-    calls = [_bound(opened(isolated(one, copies), threads, isa), feed, one, copies) for copies in (1, many)]
+    calls = [_bound(opened(isolated(one, copies), threads, isa), feed, one, copies) for copies in (1, _copies(one))]
     try:
         times = interleave(calls, budget=seconds, warmup=2, least=6, most=2000)
     except Exception as error:  # ONNX Runtime raises many unrelated types
         raise ModelError(f"ONNX Runtime failed while running it: {first_line(error)}") from error
-    medians, minima = np.median(times, axis=0), times.min(axis=0)
-    per_node = [max(1000 * float(item[1] - item[0]) / (many - 1), 0.0) for item in (medians, minima)]
+    return np.stack([np.median(times, axis=0), times.min(axis=0)])
+
+
+def _point(task: _Task, times: _Times) -> CostPoint:
+    one, isa, threads = task
+    per_copy = np.maximum(1000 * (times[:, 1] - times[:, 0]) / (_copies(one) - 1), 0.0)
     work = one.work
     return CostPoint(
         work.kind, work.format, work.shape, isa or best_isa(), threads, work.macs, work.bytes,
-        round(per_node[0], 4), round(per_node[1], 4),
+        round(float(per_copy[0]), 4), round(float(per_copy[1]), 4),
     )  # fmt: skip
 
 

@@ -43,7 +43,17 @@ def show(costs: CostTable, checked: Sequence[Checked]) -> None:
     table(("operator", "format", "instruction set", "threads", "points", "others predict it within"), _rows(costs))
     if checked:
         click.echo()
-        columns = ("model", "instruction set", "threads", "predicted", "measured", "off by", "shapes measured")
+        columns = (
+            "model",
+            "instruction set",
+            "threads",
+            "predicted",
+            "measured",
+            "off by",
+            "minima",
+            "off by",
+            "exact",
+        )
         table(columns, map(_checked, checked))
     for text in costs.skipped[:_SKIPPED]:
         click.echo(f"not measured: {text}")
@@ -73,5 +83,7 @@ def _checked(item: Checked) -> tuple[str, ...]:
         f"{item.predicted:.3g} ms",
         f"{item.measured:.3g} ms",
         f"{100 * (item.predicted / item.measured - 1):+.0f} %",
+        f"{item.predicted_minimum:.3g}, {item.measured_minimum:.3g} ms",
+        f"{100 * (item.predicted_minimum / item.measured_minimum - 1):+.0f} %",
         f"{100 * item.measured_share:.0f} %",
     )
