@@ -9,6 +9,7 @@ Kernels reference() {
   set_reference(kernels.rescale);
   set_reference(kernels.panel);
   set_reference(kernels.depthwise);
+  set_reference(kernels.bytes);
   return kernels;
 }
 
@@ -19,6 +20,7 @@ Kernels avx2() {
   set_avx2(kernels.panel);
   set_avx2(kernels.depthwise);
   set_avx2(kernels.rescale);
+  set_avx2(kernels.bytes);
   return kernels;
 }
 
@@ -28,6 +30,7 @@ Kernels avx512vnni() {
   set_avx512vnni(kernels.panel);
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
+  set_avx512vnni(kernels.bytes);
   return kernels;
 }
 #elif defined(__aarch64__)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/cpu.h"
+#include "kernels/bytes.h"
 #include "kernels/depthwise.h"
 #include "kernels/panel.h"
 #include "kernels/rescale.h"
@@ -13,6 +14,7 @@ struct Kernels {
   RescaleKernels rescale;
   PanelKernels panel;
   DepthwiseKernels depthwise;
+  ByteKernels bytes;
 };
 
 /// The table of an instruction set that is available here (core/cpu.h).

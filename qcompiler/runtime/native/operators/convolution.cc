@@ -94,7 +94,7 @@ class Convolution final : public Operator {
     for (size_t index = 0; index < static_cast<size_t>(geometry.batch); ++index) {
       const uint8_t* sample = x.as<uint8_t>() + index * sample_bytes;
       uint8_t* target = static_cast<uint8_t*>(output) + index * result_bytes;
-      write_image(attributes_, geometry, sample, flip, threads, image.as<uint8_t>());
+      write_image(attributes_, geometry, kernels_.bytes, sample, flip, threads, image.as<uint8_t>());
       multiply(image.as<uint8_t>(), attributes_.channels_last ? target : last.as<uint8_t>());
       if (!attributes_.channels_last) turn_result(geometry, last.as<uint8_t>(), target);
     }

@@ -7,6 +7,7 @@ namespace {
 
 /// How codes become bytes of the image.
 struct Bytes {
+  const ByteKernels& kernels;
   uint8_t flip;
   size_t plane;  ///< Distance of the plane of low bytes.
 
@@ -15,6 +16,18 @@ struct Bytes {
     const uint16_t bits = static_cast<uint16_t>(code);
     target[0] = static_cast<uint8_t>(bits >> 8) ^ flip;
     target[plane] = static_cast<uint8_t>(static_cast<uint8_t>(bits) ^ (flip ^ 0x80));
+  }
+  void copy(const int8_t* codes, int64_t count, uint8_t* target) const {
+    kernels.flip(reinterpret_cast<const uint8_t*>(codes), static_cast<size_t>(count), flip, target);
+  }
+  void copy(const int16_t* codes, int64_t count, uint8_t* target) const {
+    for (int64_t index = 0; index < count; ++index) write(codes[index], target + index);
+  }
+  void fill(int8_t code, int64_t count, uint8_t* target) const {
+    std::memset(target, static_cast<uint8_t>(code) ^ flip, static_cast<size_t>(count));
+  }
+  void fill(int16_t code, int64_t count, uint8_t* target) const {
+    for (int64_t index = 0; index < count; ++index) write(code, target + index);
   }
 };
 
@@ -60,14 +73,14 @@ class Writer {
 
  private:
   void fill(uint8_t* target, int64_t pixels) const {
-    for (int64_t index = 0; index < pixels * inner_; ++index) bytes_.write(zero_, target + index);
+    bytes_.fill(zero_, pixels * inner_, target);
   }
 
   /// The codes of neighbouring pixels of a group of channels.
   void codes(int64_t pixel, int64_t group, int64_t pixels, uint8_t* target) const {
     const Code* source = sample_ + pixel * pixel_step_ + group * inner_ * channel_step_;
     if (channel_step_ == 1 && inner_ == pixel_step_) {
-      for (int64_t index = 0; index < pixels * inner_; ++index) bytes_.write(source[index], target + index);
+      bytes_.copy(source, pixels * inner_, target);
       return;
     }
     for (int64_t index = 0; index < pixels; ++index, source += pixel_step_, target += inner_) {
@@ -84,9 +97,9 @@ class Writer {
 };
 
 template <typename Code>
-void write_rows(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry, const void* sample,
-                uint8_t flip, const Threads& threads, uint8_t* image) {
-  const Bytes bytes{flip, image_bytes(geometry)};
+void write_rows(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry,
+                const ByteKernels& kernels, const void* sample, uint8_t flip, const Threads& threads, uint8_t* image) {
+  const Bytes bytes{kernels, flip, image_bytes(geometry)};
   const Writer<Code> writer(attributes, geometry, static_cast<const Code*>(sample), bytes, image);
   const int64_t height = geometry.axes[1].padded, rows = geometry.axes[0].padded * height;
   const int64_t row_codes = geometry.axes[2].padded * geometry.channels;
@@ -105,10 +118,10 @@ size_t image_bytes(const ConvolutionGeometry& geometry) {
   return static_cast<size_t>(geometry.channels * geometry.image_pixels());
 }
 
-void write_image(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry, const void* sample,
-                 uint8_t flip, const Threads& threads, uint8_t* image) {
+void write_image(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry,
+                 const ByteKernels& kernels, const void* sample, uint8_t flip, const Threads& threads, uint8_t* image) {
   const auto write = attributes.wide ? write_rows<int16_t> : write_rows<int8_t>;
-  write(attributes, geometry, sample, flip, threads, image);
+  write(attributes, geometry, kernels, sample, flip, threads, image);
 }
 
 }  // namespace qcompiler
