@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcompiler.analysis.census import FLOAT_COMPUTE, INTEGER_OPERATORS, left, optimized_census
 from qcompiler.analysis.contestants import Contestant, contestants
-from qcompiler.analysis.interleave import Interval, Timing, interleave, ratio, timing
+from qcompiler.analysis.interleave import Interval, Timing, interleave, ratio, stopwatch_of, timing
 from qcompiler.analysis.latency import random_feed
 from qcompiler.analysis.node_profile import NodeTime, profile_nodes
 from qcompiler.analysis.sessions import Runs, fit
@@ -78,6 +78,7 @@ def bench(
     warmup: int = 2,
     rounds: int | None = None,
     nodes: bool = False,
+    processor_time: bool = False,
 ) -> tuple[BenchRow, ...]:
     """Time models in turns; the first is what the others are compared with.
 
@@ -88,6 +89,8 @@ def bench(
         budget: Seconds per model and number of threads.
         warmup: Rounds that are not counted.
         rounds: Exactly so many rounds instead of a budget.
+        processor_time: Whether runs on one thread are timed by their processor time, which other processes on the
+            machine cannot spend, instead of by the clock on the wall.
         nodes: Whether to say which provider ran which node and how long, from further runs.
 
     Returns:
@@ -108,10 +111,11 @@ def bench(
         runners = [entry.open(count) for entry in entries]
         feeds = [_fitting(sample, runner, entry) for runner, entry in zip(runners, entries, strict=True)]
         calls = [_call(runner, given) for runner, given in zip(runners, feeds, strict=True)]
+        watch = stopwatch_of(count) if processor_time else None
         if rounds is None:
-            times = interleave(calls, budget=budget * len(calls), warmup=warmup)
+            times = interleave(calls, budget=budget * len(calls), warmup=warmup, stopwatch=watch)
         else:
-            times = interleave(calls, budget=float("inf"), warmup=warmup, least=rounds, most=rounds)
+            times = interleave(calls, budget=float("inf"), warmup=warmup, least=rounds, most=rounds, stopwatch=watch)
         del runners, calls
         for index, (entry, given) in enumerate(zip(entries, feeds, strict=True)):
             speedup = ratio(times[:, 0], times[:, index])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "Timing", "interleave", "ratio", "timing"]
+__all__ = ["Interval", "Timing", "interleave", "ratio", "stopwatch_of", "timing"]
 
 _RESAMPLES = 1000
 
@@ -46,6 +46,7 @@ def interleave(
     least: int = 5,
     most: int = 500,
     clock: Callable[[], float] = time.perf_counter,
+    stopwatch: Callable[[], float] | None = None,
 ) -> NDArray[np.float64]:
     """Run every contestant once per round until the budget is spent.
 
@@ -56,11 +57,13 @@ def interleave(
         least: Rounds that are made even if the budget is exceeded (slow models); 3 where even those would take more
             than twice the budget.
         most: Rounds at most.
-        clock: Seconds, monotonic.
+        clock: Seconds, monotonic: the budget is spent by it.
+        stopwatch: What a run is timed by; by default ``clock``. ``stopwatch_of`` says which suits.
 
     Returns:
         Milliseconds, shape ``(rounds, contestants)``.
     """
+    watch = clock if stopwatch is None else stopwatch
     start = clock()
     for done in range(warmup):
         for run in runs:
@@ -75,11 +78,20 @@ def interleave(
         row = [0.0] * len(runs)
         for step in range(len(runs)):
             index = (step + len(rows)) % len(runs)
-            before = clock()
+            before = watch()
             runs[index]()
-            row[index] = 1000 * (clock() - before)
+            row[index] = 1000 * (watch() - before)
         rows.append(row)
     return np.array(rows, np.float64)
+
+
+def stopwatch_of(threads: int) -> Callable[[], float]:
+    """A stopwatch that other work on the machine disturbs least.
+
+    A run on one thread never waits: the processor time of the calling thread is its latency on a machine that does
+    nothing else. Runs on several threads are timed by the clock on the wall.
+    """
+    return time.thread_time if threads == 1 else time.perf_counter
 
 
 def timing(samples: NDArray[np.float64]) -> Timing:

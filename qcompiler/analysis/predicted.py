@@ -11,7 +11,7 @@ import onnx_ir as ir
 from qcompiler.analysis.contestants import Contestant
 from qcompiler.analysis.cost import CostModel, Prediction
 from qcompiler.analysis.cost_table import CostTable
-from qcompiler.analysis.interleave import interleave
+from qcompiler.analysis.interleave import interleave, stopwatch_of
 from qcompiler.analysis.latency import random_feed
 from qcompiler.analysis.machine import this_machine
 from qcompiler.analysis.workload import bind_dimensions, weight_index
@@ -21,7 +21,7 @@ __all__ = ["Checked", "Predicted", "check_model", "predict_latency"]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A model's latency, predicted and measured, in milliseconds.
+    """A model's latency, predicted and measured, in milliseconds; on one thread in processor time.
 
     Attributes:
         path: The model.
@@ -108,7 +108,7 @@ def check_model(path: Path, table: CostTable, isa: str, threads: int, *, budget:
     least = CostModel(table, isa=isa, threads=threads, statistic="minimum").predict(model)
     runner = Contestant(path, "qcompiler", isa).open(threads)
     feed = random_feed(path)
-    times = interleave([lambda: runner.run(feed)], budget=budget, warmup=3, most=2000)
+    times = interleave([lambda: runner.run(feed)], budget=budget, warmup=3, most=2000, stopwatch=stopwatch_of(threads))
     return Checked(
         path, isa, threads, found.milliseconds, float(np.median(times)), least.milliseconds, float(times.min()),
         found.measured_share,

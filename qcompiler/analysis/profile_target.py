@@ -2,7 +2,7 @@
 
 A node is measured as the difference between a session with several copies of it and one with few, run in turns:
 what a run costs besides its nodes is then not part of it. Every node is measured at two moments, because a machine that
-does other things too is slow for seconds at a time.
+does other things too is slow for seconds at a time; on one thread by processor time, which others cannot spend.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.analysis.cost_table import CostPoint, CostTable
-from qcompiler.analysis.interleave import interleave
+from qcompiler.analysis.interleave import interleave, stopwatch_of
 from qcompiler.analysis.latency import random_feed
 from qcompiler.analysis.machine import this_machine
 from qcompiler.analysis.specimen_grid import grid
@@ -226,7 +226,7 @@ def _times(task: _Task, seconds: float, opened: Open) -> _Times:
     feed = feed_of(one)
     calls = [_bound(opened(isolated(one, copies), threads, isa), feed, one, copies) for copies in (1, _copies(one))]
     try:
-        times = interleave(calls, budget=seconds, warmup=2, least=6, most=2000)
+        times = interleave(calls, budget=seconds, warmup=2, least=6, most=2000, stopwatch=stopwatch_of(threads))
     except Exception as error:  # ONNX Runtime raises many unrelated types
         raise ModelError(f"ONNX Runtime failed while running it: {first_line(error)}") from error
     return np.stack([np.median(times, axis=0), times.min(axis=0)])
@@ -280,5 +280,7 @@ def _run_cost(opened: Open, isa: str | None) -> tuple[float, float]:
     model = ir.Model(ir.Graph([value], [result], nodes=[node], opset_imports={"": 21}, name="nothing"), ir_version=10)
     session = opened(ir.to_proto(model).SerializeToString(), 1, isa)
     feed = {"x": np.zeros(1, np.float32)}
-    times = interleave([lambda: session.run(None, feed)], budget=0.2, warmup=20, least=50, most=5000)
+    times = interleave(
+        [lambda: session.run(None, feed)], budget=0.2, warmup=20, least=50, most=5000, stopwatch=stopwatch_of(1)
+    )
     return round(1000 * float(np.median(times)), 4), round(1000 * float(times.min()), 4)

@@ -41,12 +41,17 @@ instruction set that this machine lacks, numbers that do not fit), 130 interrupt
 @click.option(
     "--budget", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Seconds per model."
 )
+@click.option(
+    "--processor-time",
+    is_flag=True,
+    help="Time runs on one thread by processor time: for a machine that does other things too.",
+)
 @click.option("--nodes", is_flag=True, help="Say which provider ran which node, and how long.")
 @as_json_option
 @traceback_option
 def command(
     models: tuple[str, ...], providers: tuple[str, ...], isa: str | None, data: str | None, threads: tuple[int, ...],
-    budget: float, nodes: bool, as_json: bool, traceback: bool,
+    budget: float, processor_time: bool, nodes: bool, as_json: bool, traceback: bool,
 ) -> None:  # fmt: skip
     """Time MODELS in turns in ONNX Runtime; the first is what the others are compared with."""
     del traceback
@@ -62,7 +67,7 @@ def command(
         from qcompiler.ir import io
 
         feed = next(iter(samples.load(data, samples.inputs_of(io.load(entries[0].path)), limit=1)))
-    rows = bench(entries, feed, threads=threads, budget=budget, nodes=nodes)
+    rows = bench(entries, feed, threads=threads, budget=budget, nodes=nodes, processor_time=processor_time)
     if as_json:
         print_json(rows)
     else:

@@ -43,6 +43,18 @@ def test_rounds_turn_and_the_budget_is_kept() -> None:
     assert clock.now <= 1.0 + 0.04
 
 
+def test_a_stopwatch_of_its_own_times_the_runs() -> None:
+    clock, watch = Clock(), Clock()
+
+    def work() -> None:
+        clock.now += 0.2  # others had the processor for most of it
+        watch.now += 0.05
+
+    times = interleave([work], budget=1.0, clock=lambda: clock.now, stopwatch=lambda: watch.now)
+    assert times.mean() == pytest.approx(50)
+    assert clock.now <= 1.2
+
+
 def test_slow_models_stop_after_three_rounds() -> None:
     clock = Clock()
     times = interleave([clock.run("a", 2.0), clock.run("b", 2.0)], budget=1.0, clock=lambda: clock.now)

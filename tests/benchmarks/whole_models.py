@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--budget", type=float, default=3.0, help="seconds per file and number of threads")
     parser.add_argument("--isa", help="instruction set of our kernels")
+    parser.add_argument("--processor-time", action="store_true", help="one thread: leave out what other processes do")
     parser.add_argument("--nodes", action="store_true", help="say which operators take the time")
     parser.add_argument("--keep", type=Path, help="folder that keeps the compiled files for the next time")
     arguments = parser.parse_args()
@@ -48,7 +49,10 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> list[str]
     for form in arguments.formats:
         path = compiled(name, arguments.target, form, folder)
         entries.append(Contestant(path, "qcompiler", arguments.isa))
-    rows = bench(entries, threads=arguments.threads, budget=arguments.budget, nodes=arguments.nodes)
+    rows = bench(
+        entries, threads=arguments.threads, budget=arguments.budget, nodes=arguments.nodes,
+        processor_time=arguments.processor_time,
+    )  # fmt: skip
     details = []
     for start in range(0, len(rows), len(entries)):
         plain, integer, *others = rows[start : start + len(entries)]
