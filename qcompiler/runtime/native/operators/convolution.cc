@@ -70,32 +70,49 @@ class Convolution final : public Operator {
       const DepthwisePlan lanes(plan, weight, kernels_.depthwise);
       const ChannelFactors given = factors(inputs, geometry, weights + lanes.sums_place(), kernels_.depthwise.flip);
       const uint32_t* words = reinterpret_cast<const uint32_t*>(weights);
-      samples(inputs[0], geometry, kernels_.depthwise.flip, output, threads, [&](const uint8_t* image, uint8_t* result) {
-        multiply_depthwise({kernels_, geometry, lanes, given, words, image, result, code_bytes()}, threads);
+      samples(inputs[0], geometry, output, [&](const void* sample, uint8_t* result) {
+        const Image image(*this, geometry, sample, kernels_.depthwise.flip, threads);
+        multiply_depthwise({kernels_, geometry, lanes, given, words, image.bytes(), result, code_bytes()}, threads);
       });
-    } else {
-      const ChannelFactors given = factors(inputs, geometry, weights + plan.sums_place(), kernels_.panel.flip);
-      samples(inputs[0], geometry, kernels_.panel.flip, output, threads, [&](const uint8_t* image, uint8_t* result) {
-        multiply_convolution(
-            {kernels_, geometry, plan, given, attributes_.wide, weights, image, result, code_bytes()}, threads);
-      });
+      return;
     }
+    const bool in_place = attributes_.channels_last && !attributes_.wide && !needs_image(geometry, plan);
+    const ChannelFactors given = factors(inputs, geometry, weights + plan.sums_place(), kernels_.panel.flip);
+    samples(inputs[0], geometry, output, [&](const void* sample, uint8_t* result) {
+      const Image image(*this, geometry, in_place ? nullptr : sample, kernels_.panel.flip, threads);
+      multiply_convolution({kernels_, geometry, plan, given, attributes_.wide, weights, image.bytes(),
+                            static_cast<const uint8_t*>(sample), result, code_bytes()},
+                           threads);
+    });
   }
 
  private:
-  /// Calls `multiply(image, result)` for every sample.
+  /// The image of a sample; none where there is no sample.
+  class Image {
+   public:
+    Image(const Convolution& made, const ConvolutionGeometry& geometry, const void* sample, uint8_t flip,
+          const Threads& threads)
+        : bytes_(sample == nullptr ? 0 : image_bytes(geometry) * (made.attributes_.wide ? 2 : 1)),
+          there_(sample != nullptr) {
+      if (!there_) return;
+      write_image(made.attributes_, geometry, made.kernels_.bytes, sample, flip, threads, bytes_.as<uint8_t>());
+    }
+    const uint8_t* bytes() const { return there_ ? bytes_.as<uint8_t>() : nullptr; }
+
+   private:
+    Scratch bytes_;
+    bool there_;
+  };
+
+  /// Calls `multiply(sample, result)`, results with channels last, for every sample.
   template <typename Multiply>
-  void samples(const Tensor& x, const ConvolutionGeometry& geometry, uint8_t flip, void* output, const Threads& threads,
-               const Multiply& multiply) const {
+  void samples(const Tensor& x, const ConvolutionGeometry& geometry, void* output, const Multiply& multiply) const {
     const size_t sample_bytes = static_cast<size_t>(geometry.input_pixels() * geometry.channels) * element_bytes(x.type);
     const size_t result_bytes = static_cast<size_t>(geometry.pixels() * geometry.outputs) * code_bytes();
-    const Scratch image(image_bytes(geometry) * (attributes_.wide ? 2 : 1));
     const Scratch last(attributes_.channels_last ? 0 : result_bytes);
     for (size_t index = 0; index < static_cast<size_t>(geometry.batch); ++index) {
-      const uint8_t* sample = x.as<uint8_t>() + index * sample_bytes;
       uint8_t* target = static_cast<uint8_t*>(output) + index * result_bytes;
-      write_image(attributes_, geometry, kernels_.bytes, sample, flip, threads, image.as<uint8_t>());
-      multiply(image.as<uint8_t>(), attributes_.channels_last ? target : last.as<uint8_t>());
+      multiply(x.as<uint8_t>() + index * sample_bytes, attributes_.channels_last ? target : last.as<uint8_t>());
       if (!attributes_.channels_last) turn_result(geometry, last.as<uint8_t>(), target);
     }
   }

@@ -4,38 +4,15 @@
 #include <cstring>
 #include <vector>
 
+#include "operators/convolution_pixels.h"
+
 namespace qcompiler {
 namespace {
 
-constexpr size_t most_rows = 16;             // of a panel kernel
-constexpr size_t band_bytes = size_t{1} << 18;  // of operands that stay in the cache while panels pass by
-
-/// Pixels of the result one after the other, and where their operands begin in the image of a group.
-class Pixels {
- public:
-  Pixels(const ConvolutionGeometry& geometry, size_t channels, size_t first) : axes_(geometry.axes), channels_(channels) {
-    const int64_t pixel = static_cast<int64_t>(first);
-    place_ = {pixel / (axes_[2].output * axes_[1].output), pixel / axes_[2].output % axes_[1].output,
-              pixel % axes_[2].output};
-  }
-
-  size_t offset() const {
-    const int64_t height = place_[0] * axes_[0].stride * axes_[1].padded + place_[1] * axes_[1].stride;
-    return static_cast<size_t>(height * axes_[2].padded + place_[2] * axes_[2].stride) * channels_;
-  }
-
-  void advance() {
-    for (size_t axis = 3; axis-- > 0;) {
-      if (++place_[axis] < axes_[axis].output) return;
-      place_[axis] = 0;
-    }
-  }
-
- private:
-  const std::array<ConvolutionAxis, 3>& axes_;
-  size_t channels_;
-  std::array<int64_t, 3> place_;
-};
+constexpr size_t most_rows = 128;       // of a strip
+constexpr size_t most_sums = 2048;      // of a strip: 8 KiB stay in the first cache until they are rescaled
+constexpr size_t band_bytes = 1 << 18;  // of operands that stay in the second cache while panels pass by
+constexpr size_t flipped_band_bytes = 1 << 15;
 
 /// Where the pieces of an operand lie, from its begin.
 std::vector<size_t> piece_places(const ConvolutionGeometry& geometry, const ConvolutionPlan& plan) {
@@ -54,7 +31,7 @@ std::vector<size_t> piece_places(const ConvolutionGeometry& geometry, const Conv
   return places;
 }
 
-/// Multiplies one panel with a band of pixels.
+/// Multiplies panels with bands of pixels, strip by strip.
 class Product {
  public:
   Product(const ConvolutionCall& call, size_t bands)
@@ -65,85 +42,104 @@ class Product {
         plane_(static_cast<size_t>(call.geometry.image_pixels()) * call.plan.channels),
         low_(plane_ * call.plan.group) {}
 
-  /// The bytes that a thread needs to gather the operands of a tile.
-  size_t gather_bytes() const {
+  /// What a thread needs: room for the gathered operands of a tile, or for the codes of a band.
+  size_t room() const {
+    if (call_.image == nullptr) return (pixels_ / bands_ + 1) * call_.plan.channels;
     return call_.plan.gathered ? call_.kernels.panel.rows * call_.plan.run_groups * 4 * (call_.wide ? 2 : 1) : 0;
   }
 
-  void unit(size_t index, uint8_t* gathered) const {
-    const size_t panel = index % call_.plan.panels(), group = index / call_.plan.panels() % call_.plan.group;
-    const size_t band = index / (call_.plan.panels() * call_.plan.group);
-    const size_t begin = pixels_ * band / bands_, end = pixels_ * (band + 1) / bands_;
-    Pixels walk(call_.geometry, call_.plan.channels, begin);
-    for (size_t first = begin; first < end; first += call_.kernels.panel.rows) {
-      tile({group, panel, first, std::min(call_.kernels.panel.rows, end - first)}, walk, gathered);
+  /// Units are numbered by band, group and panel, so that neighbours share their pixels.
+  void units(size_t begin, size_t end, uint8_t* room) const {
+    const size_t panels = call_.plan.panels(), per_band = panels * call_.plan.group;
+    for (size_t index = begin; index < end; ++index) {
+      const size_t band = index / per_band, first = pixels_ * band / bands_;
+      const size_t count = pixels_ * (band + 1) / bands_ - first;
+      if (call_.image == nullptr && (index == begin || index % per_band == 0)) {
+        const size_t bytes = call_.plan.channels;
+        call_.kernels.bytes.flip(call_.codes + first * bytes, count * bytes, call_.kernels.panel.flip, room);
+      }
+      unit({index / panels % call_.plan.group, index % panels, first, count}, room);
     }
   }
 
  private:
-  struct Tile {
-    size_t group, panel, first, rows;
+  struct Part {
+    size_t group, panel, first, rows;  ///< Rows: pixels from the first on.
   };
 
-  void tile(const Tile& at, Pixels& walk, uint8_t* gathered) const {
-    const ConvolutionPlan& plan = call_.plan;
-    const uint8_t* row[most_rows];
-    const uint8_t* low[most_rows];
-    for (size_t index = 0; index < at.rows; ++index, walk.advance()) {
-      row[index] = call_.image + at.group * plane_ + walk.offset();
-      low[index] = row[index] + low_;
-      if (plan.gathered) {
-        row[index] = gather(row[index], gathered, index);
-        if (call_.wide) low[index] = gather(low[index], gathered, call_.kernels.panel.rows + index);
+  void unit(const Part& part, uint8_t* room) const {
+    const size_t tile = call_.kernels.panel.rows, columns = call_.plan.columns(part.panel);
+    const size_t most = std::min(most_rows, most_sums / columns) / tile * tile;
+    ConvolutionPixels walk(call_.geometry, call_.plan.channels, part.first);
+    for (size_t done = 0; done < part.rows; done += most) {
+      const Part strip{part.group, part.panel, part.first + done, std::min(most, part.rows - done)};
+      const uint8_t* row[most_rows];
+      if (call_.image == nullptr) {
+        for (size_t index = 0; index < strip.rows; ++index) row[index] = room + (done + index) * call_.plan.channels;
+      } else {
+        walk.take(call_.image + part.group * plane_, strip.rows, row);
       }
+      call_.wide ? wide_strip(strip, row, room) : plain_strip(strip, row, room);
     }
-    alignas(64) int32_t sums[most_rows * ConvolutionPlan::panel_columns];
-    multiply(at, row, sums);
-    if (!call_.wide) {
-      rescale(at, sums);
-      return;
-    }
-    alignas(64) int32_t low_sums[most_rows * ConvolutionPlan::panel_columns];
-    alignas(64) int64_t joined[most_rows * ConvolutionPlan::panel_columns];
-    multiply(at, low, low_sums);
-    const size_t count = at.rows * plan.columns(at.panel);
-    for (size_t index = 0; index < count; ++index) joined[index] = int64_t{sums[index]} * 256 + low_sums[index];
-    rescale(at, joined);
   }
 
-  void multiply(const Tile& at, const uint8_t* const* row, int32_t* sums) const {
+  void plain_strip(const Part& strip, const uint8_t** row, uint8_t* room) const {
+    alignas(64) int32_t sums[most_sums];
+    multiply(strip, row, room, sums);
+    const size_t channel = first_channel(strip);
+    call_.kernels.rescale.from32(sums, call_.factors.bias32(channel), call_.factors.rescale(channel), area(strip),
+                                 result(strip));
+  }
+
+  void wide_strip(const Part& strip, const uint8_t** row, uint8_t* room) const {
+    alignas(64) int32_t high[most_sums], low[most_sums];
+    alignas(64) int64_t joined[most_sums];
+    multiply(strip, row, room, high);
+    for (size_t index = 0; index < strip.rows; ++index) row[index] += low_;
+    multiply(strip, row, room, low);
+    const size_t count = strip.rows * call_.plan.columns(strip.panel), channel = first_channel(strip);
+    for (size_t index = 0; index < count; ++index) joined[index] = int64_t{high[index]} * 256 + low[index];
+    call_.kernels.rescale.from64(joined, call_.factors.bias64(channel), call_.factors.rescale(channel), area(strip),
+                                 result(strip));
+  }
+
+  void multiply(const Part& strip, const uint8_t* const* row, uint8_t* room, int32_t* sums) const {
     const ConvolutionPlan& plan = call_.plan;
+    const size_t tile = call_.kernels.panel.rows, columns = plan.columns(strip.panel);
     const ptrdiff_t step = plan.runs > 1 ? static_cast<ptrdiff_t>(places_[1]) : 0;
-    const int8_t* panel = call_.weights + plan.panel_place(at.group, at.panel);
-    call_.kernels.panel.multiply(
-        {row, at.rows, plan.runs, plan.run_groups, step, panel, plan.columns(at.panel), sums});
+    const int8_t* panel = call_.weights + plan.panel_place(strip.group, strip.panel);
+    for (size_t first = 0; first < strip.rows; first += tile) {
+      const size_t rows = std::min(tile, strip.rows - first);
+      const uint8_t* gathered[most_rows];
+      for (size_t index = 0; plan.gathered && index < rows; ++index) {
+        gathered[index] = gather(row[first + index], room + index * plan.run_groups * 4);
+      }
+      const uint8_t* const* operands = plan.gathered ? gathered : row + first;
+      call_.kernels.panel.multiply(
+          {operands, rows, plan.runs, plan.run_groups, step, panel, columns, sums + first * columns});
+    }
   }
 
-  const uint8_t* gather(const uint8_t* operand, uint8_t* gathered, size_t index) const {
-    uint8_t* target = gathered + index * call_.plan.run_groups * 4;
+  const uint8_t* gather(const uint8_t* operand, uint8_t* target) const {
     for (size_t piece = 0; piece < places_.size(); ++piece) {
       std::memcpy(target + piece * call_.plan.piece_bytes, operand + places_[piece], call_.plan.piece_bytes);
     }
     return target;
   }
 
-  RescaleArea area(const Tile& at, size_t first) const {
-    const size_t valid = std::min(ConvolutionPlan::panel_columns, call_.plan.outputs - first);
-    return {at.rows, valid, call_.plan.columns(at.panel), static_cast<size_t>(call_.geometry.outputs)};
+  size_t first_channel(const Part& strip) const {
+    return strip.group * call_.plan.outputs + strip.panel * ConvolutionPlan::panel_columns;
   }
 
-  template <typename Sum>
-  void rescale(const Tile& at, const Sum* sums) const {
-    const size_t first = at.panel * ConvolutionPlan::panel_columns, channel = at.group * call_.plan.outputs + first;
-    const size_t place = at.first * static_cast<size_t>(call_.geometry.outputs) + channel;
-    uint8_t* result = call_.result + place * call_.code_bytes;
-    if constexpr (sizeof(Sum) == 4) {
-      call_.kernels.rescale.from32(sums, call_.factors.bias32(channel), call_.factors.rescale(channel), area(at, first),
-                                   result);
-    } else {
-      call_.kernels.rescale.from64(sums, call_.factors.bias64(channel), call_.factors.rescale(channel), area(at, first),
-                                   result);
-    }
+  RescaleArea area(const Part& strip) const {
+    const size_t left = call_.plan.outputs - strip.panel * ConvolutionPlan::panel_columns;
+    return {strip.rows, std::min(ConvolutionPlan::panel_columns, left), call_.plan.columns(strip.panel),
+            static_cast<size_t>(call_.geometry.outputs)};
+  }
+
+  void* result(const Part& strip) const {
+    const size_t place = strip.first * static_cast<size_t>(call_.geometry.outputs) + first_channel(strip);
+    return call_.result + place * call_.code_bytes;
   }
 
   const ConvolutionCall& call_;
@@ -152,11 +148,11 @@ class Product {
   size_t plane_, low_;
 };
 
-/// Into how many bands the pixels are cut: their operands fit the cache, and every thread has something to do.
+/// Into how many bands the pixels are cut: their operands fit a cache, and every thread has something to do.
 size_t bands_of(const ConvolutionCall& call, const Threads& threads) {
   const size_t pixels = static_cast<size_t>(call.geometry.pixels());
   const size_t bytes = call.plan.piece_bytes * call.plan.pieces;
-  const size_t by_cache = pixels * bytes / band_bytes + 1;
+  const size_t by_cache = pixels * bytes / (call.image == nullptr ? flipped_band_bytes : band_bytes) + 1;
   const size_t panels = call.plan.panels() * call.plan.group;
   const size_t by_threads = threads.count() == 1 ? 1 : (4 * threads.count() + panels - 1) / panels;
   const size_t tiles = (pixels + call.kernels.panel.rows - 1) / call.kernels.panel.rows;
@@ -165,12 +161,20 @@ size_t bands_of(const ConvolutionCall& call, const Threads& threads) {
 
 }  // namespace
 
+bool needs_image(const ConvolutionGeometry& geometry, const ConvolutionPlan& plan) {
+  bool plain = plan.taps == 1 && plan.group == 1;
+  for (const ConvolutionAxis& axis : geometry.axes) {
+    plain = plain && axis.stride == 1 && axis.stretch == 1 && axis.begin == 0 && axis.padded == axis.size;
+  }
+  return !plain;
+}
+
 void multiply_convolution(const ConvolutionCall& call, const Threads& threads) {
   const size_t bands = bands_of(call, threads);
   const Product product(call, bands);
   threads.ranges(bands * call.plan.group * call.plan.panels(), 1, [&](size_t begin, size_t end) {
-    const Scratch gathered(product.gather_bytes());
-    for (size_t index = begin; index < end; ++index) product.unit(index, gathered.as<uint8_t>());
+    const Scratch room(product.room());
+    product.units(begin, end, room.as<uint8_t>());
   });
 }
 

@@ -15,10 +15,14 @@ struct ConvolutionCall {
   const ChannelFactors& factors;
   bool wide;
   const int8_t* weights;  ///< Packed (convolution_weight.h).
-  const uint8_t* image;   ///< convolution_image.h
+  const uint8_t* image;   ///< convolution_image.h; null where none is needed.
+  const uint8_t* codes;   ///< The sample, channels last; read where there is no image.
   uint8_t* result;
   size_t code_bytes;  ///< Of the result.
 };
+
+/// Whether the operands are not just the pixels of the sample, channels last: those are flipped band by band.
+bool needs_image(const ConvolutionGeometry& geometry, const ConvolutionPlan& plan);
 
 /// Computes the whole result of a sample.
 void multiply_convolution(const ConvolutionCall& call, const Threads& threads);
