@@ -33,9 +33,7 @@ def check_words(error: Exception) -> None:
 def attempt(broken: Case, random: np.random.Generator, isa: str) -> str:
     """Run one instance by the C interface; returns how it ended: ``result``, or a refusal with its words."""
     constants = {
-        index: array
-        for index, array in enumerate(broken.inputs)
-        if index in broken.constants and array is not None
+        index: array for index, array in enumerate(broken.inputs) if index in broken.constants and array is not None
     }
     try:
         made = native_operator.NativeOperator(

@@ -7,6 +7,7 @@ Kernels reference() {
   Kernels kernels{};
   kernels.set = InstructionSet::reference;
   set_reference(kernels.rescale);
+  set_reference(kernels.elementwise);
   set_reference(kernels.panel);
   set_reference(kernels.depthwise);
   set_reference(kernels.bytes);
@@ -21,6 +22,7 @@ Kernels avx2() {
   set_avx2(kernels.depthwise);
   set_avx2(kernels.rescale);
   set_avx2(kernels.bytes);
+  set_avx2(kernels.elementwise);
   return kernels;
 }
 
@@ -31,6 +33,7 @@ Kernels avx512vnni() {
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
   set_avx512vnni(kernels.bytes);
+  set_avx512vnni(kernels.elementwise);
   return kernels;
 }
 #elif defined(__aarch64__)

@@ -4,6 +4,7 @@
 #include "core/cpu.h"
 #include "kernels/bytes.h"
 #include "kernels/depthwise.h"
+#include "kernels/elementwise.h"
 #include "kernels/panel.h"
 #include "kernels/rescale.h"
 
@@ -12,6 +13,7 @@ namespace qcompiler {
 struct Kernels {
   InstructionSet set;
   RescaleKernels rescale;
+  ElementwiseKernels elementwise;
   PanelKernels panel;
   DepthwiseKernels depthwise;
   ByteKernels bytes;

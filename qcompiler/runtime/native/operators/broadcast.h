@@ -25,8 +25,6 @@ class Broadcast {
   size_t run() const { return sizes_[axes_ - 1]; }
   /// 1 where the operand is contiguous along a run, 0 where one element is repeated.
   size_t step(size_t operand) const { return strides_[axes_ - 1][operand]; }
-  /// Rows of the second merged axis that operand `operand` repeats.
-  bool repeats(size_t operand) const { return axes_ > 1 && strides_[axes_ - 2][operand] == 0; }
 
   /// Position of each operand at element `index` of the result.
   std::array<size_t, most_operands> places(size_t index) const;

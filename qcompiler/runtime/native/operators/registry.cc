@@ -6,6 +6,9 @@ const Registry& registry() {
   static const Registry all = [] {
     Registry made;
     add_convolution(made);
+    add_add(made);
+    add_concat(made);
+    add_multiply(made);
     add_requantize(made);
     return made;
   }();
