@@ -50,11 +50,10 @@ def test_every_pair_of_codes_is_added_exactly(isa: str, bits: int) -> None:
 def test_operands_that_do_not_fit_are_refused() -> None:
     attributes = {"a_zero_point": 0, "b_zero_point": 0, "y_zero_point": 0, "to": 3, "low": -128, "high": 127}
     factors = [np.array(1, np.int32), np.array(17, np.uint8)]
+    code, operands = np.zeros(2, np.int8), [np.zeros((2, 3), np.int8), np.zeros((2, 2), np.int8), *factors, *factors]
     with pytest.raises(ModelError, match="do not broadcast"):
         NativeOperator("QMul", attributes).run(np.zeros((2, 3), np.int8), np.zeros(2, np.int8), *factors)
     with pytest.raises(ModelError, match="the zero point 128 is no int8"):
-        code = np.zeros(2, np.int8)
         NativeOperator("QMul", {**attributes, "a_zero_point": 128}).run(code, code, *factors)
     with pytest.raises(ModelError, match="do not join along axis 0"):
-        operands = [np.zeros((2, 3), np.int8), np.zeros((2, 2), np.int8), *factors, *factors]
         NativeOperator("QConcat", {**attributes, "axis": 0}).run(*operands)
