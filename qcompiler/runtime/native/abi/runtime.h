@@ -34,6 +34,7 @@ struct SharedWeightCache;
 struct CustomOpDomain;
 struct TypeShapeInfo;
 struct ShapeContext;
+struct Attribute;
 struct DataTransfer;
 struct ComputeContext;
 
@@ -60,6 +61,7 @@ enum class Slot : size_t {
   element_type = 60,
   dimension_count = 61,
   dimensions = 62,
+  symbolic_dimensions = 63,
   attribute_float = 85,
   attribute_integer = 86,
   context_input_count = 88,
@@ -72,7 +74,9 @@ enum class Slot : size_t {
   session_config = 238,
   node_name = 244,
   constant_input = 249,
+  shape_input_count = 267,
   shape_input = 268,
+  shape_attribute = 269,
   shape_output = 270,
   set_symbolic_dimensions = 271,
   parallel_for = 274,
@@ -204,5 +208,42 @@ struct Factory {
   Status* (*custom_domains)(Factory*, CustomOpDomain**, size_t count);
 };
 static_assert(offsetof(Factory, create_transfer) == 11 * 8 && offsetof(Factory, custom_domains) == 17 * 8);
+
+/// How often an input or output of a custom operator occurs.
+enum Characteristic : int32_t { required_once = 0, optional_once = 1, variadic = 2 };
+
+/// Kinds of attributes.
+enum AttributeKind : int32_t { integer_attribute = 1, integers_attribute = 2, float_attribute = 3 };
+
+struct CustomOperator {
+  uint32_t version;
+  void* create_old;
+  const char* (*name)(const CustomOperator*);
+  const char* (*provider)(const CustomOperator*);
+  int32_t (*input_type)(const CustomOperator*, size_t index);
+  size_t (*input_count)(const CustomOperator*);
+  int32_t (*output_type)(const CustomOperator*, size_t index);
+  size_t (*output_count)(const CustomOperator*);
+  void* compute_old;
+  void (*destroy)(void* kernel);
+  int32_t (*input_characteristic)(const CustomOperator*, size_t index);
+  int32_t (*output_characteristic)(const CustomOperator*, size_t index);
+  int32_t (*input_memory)(const CustomOperator*, size_t index);
+  int (*least_inputs)(const CustomOperator*);
+  int (*equal_inputs)(const CustomOperator*);
+  int (*least_outputs)(const CustomOperator*);
+  int (*equal_outputs)(const CustomOperator*);
+  Status* (*create)(const CustomOperator*, const void* table, const KernelInfo*, void** kernel);
+  Status* (*compute)(void* kernel, KernelContext*);
+  Status* (*infer)(const CustomOperator*, ShapeContext*);
+  int (*first_version)(const CustomOperator*);
+  int (*last_version)(const CustomOperator*);
+  void* in_place;
+  void* release_in_place;
+  void* aliases;
+  void* release_aliases;
+};
+static_assert(offsetof(CustomOperator, create) == 17 * 8 && offsetof(CustomOperator, infer) == 19 * 8);
+static_assert(sizeof(CustomOperator) == 26 * 8);
 
 }  // namespace qcompiler::abi

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/operator.h"
+#include "provider/custom_operators.h"
 #include "provider/kernel.h"
 #include "provider/provider.h"
 #include "provider/status.h"
@@ -25,12 +26,14 @@ struct Factory : abi::Factory {
 
   void find_devices(const abi::HardwareDevice* const* devices, size_t count, abi::EpDevice** made, size_t most,
                     size_t* found);
+  abi::CustomOpDomain* domain();
   void make_registry();
   void add_kernel(const KernelType& type);
 
   abi::Calls calls;
   std::vector<std::unique_ptr<KernelType>> types;
-  std::once_flag registry_made;
+  std::once_flag registry_made, domain_made;
+  abi::CustomOpDomain* own_domain = nullptr;
   abi::KernelRegistry* registry = nullptr;
 };
 
@@ -48,8 +51,14 @@ Factory::Factory(const abi::Calls& given) : abi::Factory{}, calls(given) {
     return nullptr;
   };
   custom_domain_count = [](abi::Factory*, size_t* count) -> Status* {
-    *count = 0;
+    *count = 1;
     return nullptr;
+  };
+  custom_domains = [](abi::Factory* self, abi::CustomOpDomain** made, size_t count) {
+    return guarded(ours(self).calls, provider_name, [&] {
+      require(count == 1, "the provider has one domain of operators");
+      made[0] = ours(self).domain();
+    });
   };
   supported_devices = [](abi::Factory* self, const abi::HardwareDevice* const* devices, size_t count,
                          abi::EpDevice** made, size_t most, size_t* found) {
@@ -68,6 +77,12 @@ Factory::Factory(const abi::Calls& given) : abi::Factory{}, calls(given) {
 
 Factory::~Factory() {
   if (registry != nullptr) calls.call<void(abi::KernelRegistry*)>(ProviderSlot::release_registry, registry);
+  if (own_domain != nullptr) calls.call<void(abi::CustomOpDomain*)>(Slot::release_custom_domain, own_domain);
+}
+
+abi::CustomOpDomain* Factory::domain() {
+  std::call_once(domain_made, [this] { own_domain = make_custom_domain(calls); });
+  return own_domain;
 }
 
 void Factory::find_devices(const abi::HardwareDevice* const* devices, size_t count, abi::EpDevice** made, size_t most,
@@ -138,6 +153,20 @@ QCOMPILER_EXPORT abi::Status* CreateEpFactories(const char*, const abi::Base* ba
     require(most >= 1, "the runtime has no room for an execution provider");
     factories[0] = new qcompiler::Factory(calls);
     *count = 1;
+  });
+}
+
+/// For programs without execution providers: `session_options.register_custom_ops_library(path)`.
+QCOMPILER_EXPORT abi::Status* RegisterCustomOps(abi::SessionOptions* options, const abi::Base* base) {
+  const void* table = base->get_table(abi::level);
+  if (table == nullptr) return too_old(base);
+  const abi::Calls calls(table);
+  return guarded(calls, domain_name, [&] {
+    static std::once_flag made;
+    static abi::CustomOpDomain* domain = nullptr;  // sessions refer to it for as long as they live
+    std::call_once(made, [&] { domain = make_custom_domain(calls); });
+    using Add = abi::Status*(abi::SessionOptions*, abi::CustomOpDomain*);
+    check(calls, calls.call<Add>(abi::Slot::add_custom_domain, options, domain));
   });
 }
 
