@@ -1,5 +1,6 @@
 #include "kernels/rescale.h"
 
+#include "kernels/avx512vnni/rescale_bytes.h"
 #include "kernels/avx512vnni/rounding.h"
 
 namespace qcompiler {
@@ -34,6 +35,33 @@ void line32(const int32_t* sums, size_t columns, const Factors& factors, const B
   }
 }
 
+__m512i bias_of(const int32_t* bias, size_t column, __mmask16 active) {
+  return bias == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(active, bias + column);
+}
+
+bool packs_bytes(const Rescale& rescale) {
+  return rescale.zero <= farthest_byte_zero && rescale.zero >= -farthest_byte_zero;
+}
+
+/// As many columns as come in whole 64s with great shifts; gives how many that were.
+size_t bytes_of_64(const int32_t* sums, const int32_t* bias, const Rescale& rescale, const RescaleArea& area,
+                   int8_t* result) {
+  size_t column = 0;
+  for (; column + 64 <= area.columns && packs_bytes(rescale); column += 64) {
+    Factors factors[4];
+    __m512i added[4];
+    for (size_t part = 0; part < 4; ++part) {
+      factors[part] = factors_of(rescale, column + 16 * part, 0xffff);
+      added[part] = bias_of(bias, column + 16 * part, 0xffff);
+      if (!factors[part].high) return column;
+    }
+    rows_of_64(sums + column, added, factors, byte_bounds(rescale), area, result + column);
+  }
+  return column;
+}
+
+size_t bytes_of_64(const int32_t*, const int32_t*, const Rescale&, const RescaleArea&, int16_t*) { return 0; }
+
 template <typename Code>
 void rows32(const int32_t* sums, const int32_t* bias, const Rescale& rescale, const RescaleArea& area, Code* result) {
   const Bounds limits = bounds(rescale.zero, rescale.low, rescale.high);
@@ -42,12 +70,20 @@ void rows32(const int32_t* sums, const int32_t* bias, const Rescale& rescale, co
     (factors.high ? line32<true, Code> : line32<false, Code>)(sums, area.columns, factors, limits, result);
     return;
   }
-  for (size_t column = 0; column < area.columns; column += 16) {
+  for (size_t column = bytes_of_64(sums, bias, rescale, area, result); column < area.columns; column += 16) {
     const __mmask16 active = first_lanes(area.columns - column);
     const Factors factors = factors_of(rescale, column, active);
-    const __m512i added = bias == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(active, bias + column);
+    const __m512i added = bias_of(bias, column, active);
+    RescaleArea left = area;
+    size_t done = 0;
+    if (sizeof(Code) == 1 && factors.high && packs_bytes(rescale)) {
+      int8_t* bytes = reinterpret_cast<int8_t*>(result + column);
+      done = rows_of_16(sums + column, added, factors, byte_bounds(rescale), area, active, bytes);
+      left.rows -= done;
+    }
     const auto block = factors.high ? block32<true, Code> : block32<false, Code>;
-    block(sums + column, added, factors, limits, area, active, result + column);
+    block(sums + done * area.sums_stride + column, added, factors, limits, left, active,
+          result + done * area.result_stride + column);
   }
 }
 
