@@ -79,6 +79,7 @@ def measure_latency(
     *,
     budget: float = BUDGET,
     threads: int = 1,
+    provider: str = "stock",
 ) -> Latency:
     """Time both models in turns.
 
@@ -88,17 +89,21 @@ def measure_latency(
         feed: One sample; made up where none is given.
         budget: Seconds for the runs; loading comes on top.
         threads: Threads of each run.
+        provider: Who runs the quantized model, as ``contestants.PROVIDERS`` has it; the float model runs on ``stock``.
 
     Raises:
         ModelError: A model cannot be loaded or run.
+        QCompilerError: Our kernels are to run it and are not installed.
     """
+    from qcompiler.analysis.contestants import Contestant
+
     trim()
-    runners = [_runner(model, threads) for model in (float_model, quantized_path)]
+    runners: list[Runs] = [_runner(float_model, threads), Contestant(Path(quantized_path), provider).open(threads)]
     sample = dict(feed) if feed is not None else random_feed(float_model)
     calls = [_call(runner, fit(sample, runner)) for runner in runners]
     times = interleave(calls, budget=budget)
     speedup = ratio(times[:, 0], times[:, 1])
-    slow = slow_nodes(quantized_path) if speedup.value < 1 else ()
+    slow = slow_nodes(quantized_path) if speedup.value < 1 and provider == "stock" else ()
     return Latency(timing(times[:, 0]), timing(times[:, 1]), speedup, threads, slow)
 
 

@@ -65,17 +65,18 @@ def check_here(target: Target) -> None:
     """Refuse a target whose speed cannot be measured on this machine.
 
     Raises:
-        UsageError: It is another machine, or does not run integers.
+        UsageError: Its models are run by something else than our kernels.
+        QCompilerError: Our kernels are not installed.
     """
     from qcompiler.target.runs_here import runs_here
-    from qcompiler.target.schema import Lowering
+    from qcompiler.target.schema import Provider
 
-    here, reason = runs_here(target)
     hint = "profile the target that our kernels run: lowbit-cpu"
+    if target.provider is not Provider.QCOMPILER:
+        raise UsageError(f"{target.name} cannot be profiled: our kernels do not run its models", hint=hint)
+    here, reason = runs_here(target)
     if not here:
-        raise UsageError(f"{target.name} cannot be profiled: {reason}", hint=hint)
-    if target.lowering is not Lowering.INTEGER:
-        raise UsageError(f"{target.name} cannot be profiled: its models hold no operators of ours", hint=hint)
+        raise QCompilerError(f"{target.name} cannot be profiled here: {reason}")
 
 
 def weight_widths(target: Target) -> tuple[int, ...]:

@@ -235,7 +235,7 @@ def _latency(job: Job, staged: Path, samples: Samples) -> tuple[Latency | None, 
     if (excuse := too_large(job.source.path, staged)) is not None:
         return None, excuse
     feed: dict[str, Any] = next(iter(samples.evaluation))
-    return measure_latency(job.source.path, staged, feed, budget=_LATENCY_BUDGET), ""
+    return measure_latency(job.source.path, staged, feed, budget=_LATENCY_BUDGET, provider=job.target.provider), ""
 
 
 def _predicted(job: Job, staged: Path) -> Predicted | None:

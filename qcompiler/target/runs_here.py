@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qcompiler.errors import TargetError
-from qcompiler.target.schema import Target
+from qcompiler.runtime.library import library_path
+from qcompiler.target.schema import Provider, Target
 
 __all__ = ["cpu_flags", "missing", "parse_requirement", "runs_here"]
 
@@ -31,6 +32,13 @@ def runs_here(target: Target, flags: frozenset[str] | None = None) -> tuple[bool
         target: The profile.
         flags: CPU flags; by default those of this machine.
     """
+    if target.provider is Provider.QCOMPILER:
+        lacking = missing(target, cpu_flags() if flags is None else flags)
+        if lacking:
+            return False, f"this machine lacks {'; '.join(lacking)}"
+        if library_path() is None:
+            return False, "the native kernels are not installed: install qcompiler where a C++ compiler is at hand"
+        return True, "our kernels are installed on this machine"
     if not target.requires:
         return False, f"{target.name} names no CPU feature: its speed cannot be measured on this machine"
     lacking = missing(target, cpu_flags() if flags is None else flags)

@@ -32,6 +32,7 @@ __all__ = [
     "OperatorRule",
     "Output",
     "Place",
+    "Provider",
     "Role",
     "Target",
     "Wide",
@@ -107,6 +108,13 @@ class InputOutput(enum.StrEnum):
 
     FLOAT = "float"
     QUANTIZED = "quantized"
+
+
+class Provider(enum.StrEnum):
+    """Who runs the compiled model where its speed is measured."""
+
+    STOCK = "stock"  # ONNX Runtime's CPU provider
+    QCOMPILER = "qcompiler"  # our kernels in ONNX Runtime
 
 
 class Fallback(enum.StrEnum):
@@ -294,6 +302,7 @@ class Target:
         power_of_two_scales: Whether every scale must be a power of two; the formats of all rules then say so.
         input_output: What the compiled graph takes and gives.
         fallback: What becomes of a node that cannot run on integers.
+        provider: Who runs the compiled model where its speed is measured.
         lowering: The form in which the quantized graph is written unless asked otherwise.
         integer: What its integer arithmetic can do.
         cost: Figures for cost models.
@@ -315,6 +324,7 @@ class Target:
     power_of_two_scales: bool = False
     input_output: InputOutput = InputOutput.FLOAT
     fallback: Fallback = Fallback.FLOAT
+    provider: Provider = Provider.STOCK
     lowering: Lowering = Lowering.QDQ
     integer: IntegerArithmetic = field(default_factory=IntegerArithmetic)
     cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

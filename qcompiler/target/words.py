@@ -16,6 +16,7 @@ from qcompiler.target.schema import (
     OperatorRule,
     Output,
     Place,
+    Provider,
     Role,
     Target,
     Wide,
@@ -80,6 +81,7 @@ def describe(target: Target) -> TargetWords:
         ("scales", "powers of two only" if target.power_of_two_scales else ""),
         ("graph inputs and outputs", "codes" if target.input_output is InputOutput.QUANTIZED else "real numbers"),
         ("a node without an integer kernel", f"{_fallback(target)}"),
+        ("run by", "our kernels in ONNX Runtime" if target.provider is Provider.QCOMPILER else ""),
         ("form of the graph", _lowering(target.lowering)),
         *_arithmetic(target.integer),
     ]

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from qcompiler import runtime
 from qcompiler.analysis.bench import bench
 from qcompiler.analysis.interleave import Interval, Timing, interleave, ratio, timing
 from qcompiler.analysis.latency import Latency, measure_latency, random_feed, slow_nodes, too_large
@@ -102,6 +103,11 @@ def test_a_slower_result_warns_and_names_the_nodes(two: list[Path]) -> None:
     faster = measure_latency(two[1], two[0], budget=0.2)
     assert faster.warning() is None
     assert faster.speedup.low > 1
+
+
+@pytest.mark.skipif(runtime.library_path() is None, reason="needs the native library")
+def test_our_kernels_may_run_the_quantized_model(two: list[Path]) -> None:
+    assert measure_latency(*two, budget=0.1, provider="qcompiler").slower
 
 
 def test_doubt_is_said() -> None:

@@ -21,7 +21,7 @@ def here(work: Path) -> Path:
     """A profile of integer operators that runs on any machine."""
     path = work / "here.toml"
     path.write_text(
-        'schema = 1\nname = "here"\ntitle = "Here"\nextends = "edge-npu"\nrequires = ["fpu or fp"]\n',
+        'schema = 1\nname = "here"\ntitle = "Here"\nextends = "edge-npu"\nprovider = "qcompiler"\n',
         encoding="utf-8",
     )
     return path
@@ -53,13 +53,13 @@ def test_a_budget_that_is_spent_is_said(toolbox: Run, here: Path) -> None:
 def test_another_machine_is_refused(toolbox: Run) -> None:
     result = toolbox("profile", "-t", "edge-npu")
     assert result.exit_code == 2
-    assert "cannot be profiled" in result.stderr
+    assert "our kernels do not run its models" in result.stderr
 
 
 def test_without_the_library_there_is_nothing_to_measure(
     toolbox: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "library_path", lambda: None)
+    monkeypatch.setattr("qcompiler.target.runs_here.library_path", lambda: None)
     result = toolbox("profile", "-t", here, "--budget", 0.3)
     assert result.exit_code == 1
-    assert "the native library is not installed" in result.stderr
+    assert "the native kernels are not installed" in result.stderr

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from qcompiler.errors import TargetError
 from qcompiler.target.load import load, names
 from qcompiler.target.runs_here import cpu_flags, parse_requirement, runs_here
+from qcompiler.target.schema import Provider
 
 CPU = load("cpu-x86")
 
@@ -48,6 +50,15 @@ def test_malformed(text: str) -> None:
 
 def test_no_requirement_means_no_claim_about_speed() -> None:
     assert runs_here(replace(CPU, requires=()), cpu_flags())[0] is False
+
+
+def test_our_kernels_run_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = replace(CPU, requires=(), provider=Provider.QCOMPILER)
+    monkeypatch.setattr("qcompiler.target.runs_here.library_path", lambda: Path("library.so"))
+    assert runs_here(ours) == (True, "our kernels are installed on this machine")
+    assert runs_here(replace(ours, requires=("abacus",)))[1] == "this machine lacks abacus"
+    monkeypatch.setattr("qcompiler.target.runs_here.library_path", lambda: None)
+    assert "are not installed" in runs_here(ours)[1]
 
 
 @pytest.mark.parametrize("name", names())
