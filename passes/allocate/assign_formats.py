@@ -1,6 +1,7 @@
 """assign-formats: decide which nodes run on integers and in which format every tensor is kept.
 
-Everything comes from the profile and the requested format; nothing is edited. The result is state on nodes, values
+Everything comes from the profile and the requested format; nothing is edited. A weight-only format (``w4``) concerns
+matrix products alone and is decided in ``weight_only``. The result is state on nodes, values
 and edges (``qcompiler.quant.state``), which ``calibrate`` completes and ``place-qdq`` materialises.
 """
 
@@ -16,6 +17,7 @@ from qcompiler.errors import PassError, UsageError
 from qcompiler.passes.allocate.edge_formats import Use, assign_tensors, tie_scales
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, decide
 from qcompiler.passes.allocate.selectors import select
+from qcompiler.passes.allocate.weight_only import assign_weights
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
@@ -39,15 +41,19 @@ class AssignFormats(Pass):
         graph = model.graph
         state.clear(graph)
         request = resolve_format(ctx.target, ctx.format or ctx.target.default_format)
-        nodes = decide(graph, ctx.target, select(graph, ctx.exclude))
+        excluded = select(graph, ctx.exclude)
+        if request.weight_only:
+            assign_weights(graph, request, excluded, ctx)
+            _check_any(graph, ctx.target.name)
+            return
+        nodes = decide(graph, ctx.target, excluded)
         assign_tensors(graph, nodes, request, _weight_formats(graph, nodes, request, ctx))
         tie_scales(graph, nodes)
         for node, decision in nodes.decisions.items():
             state.set_node_decision(node, decision)
             if not decision.integer:
                 ctx.skip(node, decision.reason)
-        if not any(decision.integer for decision in nodes.decisions.values()):
-            _refuse(nodes, ctx.target.name)
+        _check_any(graph, ctx.target.name)
 
 
 def _weight_formats(
@@ -68,8 +74,12 @@ def _weight_formats(
     return found
 
 
-def _refuse(nodes: IntegerNodes, target: str) -> None:
-    reasons = Counter(decision.reason for decision in nodes.decisions.values())
+def _check_any(graph: ir.Graph, target: str) -> None:
+    """Refuse a model of which nothing is quantized, with the reasons."""
+    decisions = [decision for node in graph if (decision := state.node_decision(node)) is not None]
+    if any(decision.integer for decision in decisions):
+        return
+    reasons = Counter(decision.reason for decision in decisions)
     most = "; ".join(f"{reason} ({count}×)" for reason, count in reasons.most_common(3))
     raise PassError(
         f"no node of this model can run on integers on {target}: {most}",

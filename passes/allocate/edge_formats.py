@@ -85,7 +85,7 @@ def _feeds_wide(node: ir.Node, nodes: IntegerNodes) -> bool:
     )
 
 
-def _of_bits(forms: Sequence[QFormat], bits: int) -> QFormat:
+def _of_bits(forms: Sequence[QFormat], bits: int | None) -> QFormat:
     return next((form for form in forms if form.bits == bits), forms[0])
 
 

@@ -2,8 +2,9 @@
 
 One tensor is looked at at a time and nothing of it is kept, so memory peaks at the largest tensor. ``minmax`` covers
 every value; ``mse`` shrinks the range of each scale (tensor, channel or block) to where the squared error of all its
-values is least. The search evaluates the true error of every candidate and starts at the full range, so it is never
-worse. Behind ``calibrate`` scales are widened where a bias would not fit 32 bits (``bias_room``).
+values is least. In weight-only formats scales of blocks become multiples of one per row (``quant/weight_scales.py``),
+before codes are rounded. The search evaluates the true error of every candidate and starts at the full range, so it is
+never worse. Behind ``calibrate`` scales are widened where a bias would not fit 32 bits (``bias_room``).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from qcompiler.errors import ModelError, PassError
 from qcompiler.ir.constants import is_constant
 from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.calibrate import Wish, wishes
-from qcompiler.passes.calibrate.clip_search import least_squares
+from qcompiler.passes.calibrate.clip_search import least_squares, squared_error
 from qcompiler.passes.calibrate.scales import revive_dead, scales_for
 from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.operators import WEIGHT_INPUT
 from qcompiler.quant.params import QParams
+from qcompiler.quant.weight_scales import neighbours
 
 __all__ = ["CalibrateWeights", "in_groups"]
 
@@ -59,7 +63,7 @@ class CalibrateWeights(Pass):
             for wish in group:
                 form = wish.quant.format
                 if form not in found:
-                    found[form] = self._params(value, form, ctx)
+                    found[form] = self._params(value, form, ctx, whole_multiples=_beside_real_activations(wish))
                 wish.grant(wish.quant.with_params(found[form]))
                 ctx.edit.count += 1
                 if wish.quant.tie is not None:
@@ -68,7 +72,7 @@ class CalibrateWeights(Pass):
             _share_widest(tied)
         make_room(model.graph, ctx)
 
-    def _params(self, value: ir.Value, form: QFormat, ctx: Context) -> QParams:
+    def _params(self, value: ir.Value, form: QFormat, ctx: Context, *, whole_multiples: bool = False) -> QParams:
         groups, shape = in_groups(_floats(value), form, str(value.name))
         with np.errstate(invalid="ignore"):
             low = groups.min(axis=1, initial=0.0).astype(np.float64)
@@ -80,7 +84,28 @@ class CalibrateWeights(Pass):
         if self.method == "mse" or (self.method == "auto" and (form.bits < 8 or form.power_of_two)):
             params = least_squares(groups, low, high, params, lambda a, b: scales_for(a, b, whole, ctx.target), whole)
         params = revive_dead(params, low, high)
+        if whole_multiples and form.block is not None:
+            params = _multiples(groups, params, form, shape)
         return QParams(params.scale.reshape(shape), params.zero_point.reshape(shape))
+
+
+def _beside_real_activations(wish: Wish) -> bool:
+    """Whether a weight is multiplied by real activations."""
+    return wish.edge is not None and wish.edge[1] == WEIGHT_INPUT and state.edge_quant(wish.edge[0], 0) is None
+
+
+def _multiples(groups: NDArray[Any], params: QParams, form: QFormat, shape: tuple[int, ...]) -> QParams:
+    """The parameters with scales that are multiples of their row's: of both neighbours the one with less error."""
+    axis = (form.axis or 0) % len(shape)
+
+    def flat(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.moveaxis(rows, -1, axis).reshape(-1)
+
+    rows = np.moveaxis(params.scale.reshape(shape), axis, -1)
+    candidates = [QParams(flat(scale), params.zero_point) for scale in neighbours(rows)]
+    lower, upper = (squared_error(groups, candidate, form.along(None)) for candidate in candidates)
+    scale = np.where(upper <= lower, candidates[1].scale, candidates[0].scale)
+    return QParams(scale.astype(np.float32), params.zero_point)
 
 
 def _floats(value: ir.Value) -> NDArray[np.float32]:

@@ -192,14 +192,19 @@ def _integer_only(job: Job, written: ir.Model, decisions: DecisionWatch) -> Inte
     """What is float in a graph that was to become integer."""
     from qcompiler.analysis.integer_only import integer_only
 
-    return integer_only(written, decisions.islands) if job.lowering == "integer" else None
+    return integer_only(written, decisions.islands) if _on_codes(job) else None
+
+
+def _on_codes(job: Job) -> bool:
+    """Whether the graph computes on codes; in a weight-only format activations are real numbers between products."""
+    return job.lowering == "integer" and not job.format.weight_only
 
 
 def _accumulators(job: Job, written: ir.Model) -> tuple[Accumulator, ...] | None:
     """What the accumulators of an integer graph can reach."""
     from qcompiler.analysis.accumulators import accumulators
 
-    return tuple(accumulators(written, job.target.integer)) if job.lowering == "integer" else None
+    return tuple(accumulators(written, job.target.integer)) if _on_codes(job) else None
 
 
 def _measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset, Feed
 
 __all__ = ["RANDOM_SAMPLES", "Samples", "load_samples"]
+
+_RANDOM_TO_JUDGE = 8
 
 RANDOM_SAMPLES = 32
 """Samples drawn by ``--calibration random`` unless ``--limit`` says otherwise."""
@@ -53,6 +55,8 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
 
     inputs = data.inputs_of(model)
     options = job.options
+    if job.format.weight_only:
+        return _to_judge_by(job, inputs)
     if is_random(job.calibration):
         every = data.random(inputs, options.limit or RANDOM_SAMPLES, options.seed)
     elif job.calibration is not None:
@@ -69,6 +73,21 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
         return Samples(None, evaluation, False, warnings)
     evaluation, notes = _unseen(job, every, evaluation)
     return Samples(every, evaluation, False, warnings, notes)
+
+
+def _to_judge_by(job: Job, inputs: Any) -> Samples:
+    """All data there is, where nothing is fitted; random samples where there is none."""
+    from qcompiler.calibration import data
+
+    options = job.options
+    given = job.evaluation if job.evaluation is not None else job.calibration
+    if given is None or is_random(given):
+        made_up = data.random(inputs, options.limit or _RANDOM_TO_JUDGE, options.seed)
+        text = "quality was compared on random inputs: --evaluation DATA with real samples says what it is worth"
+        return Samples(None, made_up, False, (text,))
+    evaluation = data.load(given, inputs, preprocessing=options.preprocessing, limit=options.limit)
+    _check_labels(job, evaluation)
+    return Samples(None, evaluation, False, (), ("weights need no calibration: nothing was fitted on samples",))
 
 
 def _check_labels(job: Job, evaluation: Dataset) -> None:

@@ -45,7 +45,7 @@ class Job:
         pipeline: The passes that will run.
         metric: The figure reported first.
         calibration: Samples to fit on.
-        evaluation: Samples to judge by; ``None`` holds out some of ``calibration``.
+        evaluation: Samples to judge by; ``None`` holds out some of ``calibration``, or takes all if nothing is fitted.
         output: Where the compiled model goes.
         cache_dir: Where calibration results are kept; ``None`` keeps none.
         costs: What operators cost on a machine; ``None`` predicts nothing.
@@ -77,7 +77,7 @@ class Job:
             "target": f"{self.target.name}: {self.target.title}",
             "format": f"{self.format.text}{' (default of the profile)' if own_format else ''}",
             "lowering": self._lowering_text(),
-            "calibration": _data_text(self.calibration, self.source),
+            "calibration": self._calibration_text(),
             "evaluation": self._evaluation_text(),
             "pipeline": self._pipeline_text(),
             "calibration-method": self._method_text(),
@@ -104,8 +104,14 @@ class Job:
         methods = [str(getattr(item, "method", "")) for item in self.pipeline.passes if item.name == "calibrate"]
         return ", ".join(methods) or "none"
 
+    def _calibration_text(self) -> str:
+        return "not needed" if self.format.weight_only else _data_text(self.calibration, self.source)
+
     def _evaluation_text(self) -> str:
-        return "held out from calibration" if self.evaluation is None else _data_text(self.evaluation, self.source)
+        if not self.format.weight_only:
+            return "held out from calibration" if self.evaluation is None else _data_text(self.evaluation, self.source)
+        given = self.evaluation if self.evaluation is not None else self.calibration
+        return _RANDOM if given is None else _data_text(given, self.source)
 
     def _rest(self) -> dict[str, str]:
         """Options that were set, but do not always matter."""
@@ -121,7 +127,7 @@ class Job:
             rest["plugin"] = ", ".join(str(path) for path in options.plugins)
         if options.bisect:
             rest["bisect"] = "yes"
-        if is_random(self.calibration):
+        if is_random(self.calibration) or self._evaluation_text() == _RANDOM:
             rest["seed"] = str(options.seed)
         return rest
 
@@ -152,14 +158,15 @@ def resolve(options: CompileOptions, source: Source) -> Job:
 
     metrics = load_plugins(options.plugins)
     target = load(options.target)
-    calibration, evaluation = _data(options, source)
-    pipeline = choose_pipeline(options, target.lowering)
+    request = resolve_format(target, options.format)
+    calibration, evaluation = _data(options, source, fits=not request.weight_only)
+    pipeline = choose_pipeline(options, target.lowering, request)
     check_lowering(pipeline.passes, target)
     return Job(
         options=options,
         source=source,
         target=target,
-        format=resolve_format(target, options.format),
+        format=request,
         pipeline=pipeline,
         metric=metric(options.metric, metrics),
         calibration=calibration,
@@ -181,12 +188,13 @@ def is_random(data: DataSpec | None) -> bool:
     return isinstance(data, str) and data == _RANDOM
 
 
-def _data(options: CompileOptions, source: Source) -> tuple[DataSpec | None, DataSpec | None]:
+def _data(options: CompileOptions, source: Source, *, fits: bool) -> tuple[DataSpec | None, DataSpec | None]:
+    """Where samples come from; ``fits`` says whether anything is fitted on some."""
     calibration, evaluation = options.calibration, options.evaluation
     if source.sample is not None and calibration is None:
         calibration = source.sample.calibration
         evaluation = evaluation if evaluation is not None else source.sample.evaluation
-    if calibration is None and not (options.plan is not None and evaluation is not None):
+    if calibration is None and fits and not (options.plan is not None and evaluation is not None):
         raise DataError(
             "there is no calibration data: ranges cannot be guessed",
             hint="give --calibration DATA (.npz, folder), or --calibration random to try things out",

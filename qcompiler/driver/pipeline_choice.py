@@ -1,8 +1,8 @@
 """From ``--pipeline`` and the options that touch it to the passes that run.
 
 The form of the quantized graph (``--lowering``, by default what the profile says) decides whether the passes of the
-pipeline ``lower`` run behind ``place-qdq``. A pipeline that the user wrote is left as it is unless ``--lowering`` is
-given beside it.
+pipeline ``lower`` run behind ``place-qdq``. A weight-only format has a pipeline of its own, and a lowering of its own. A
+pipeline that the user wrote is left as it is unless ``--lowering`` is given beside it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ if TYPE_CHECKING:
     from qcompiler.driver.options import CompileOptions, PipelineSpec
     from qcompiler.pipeline.base import Pass
     from qcompiler.pipeline.manager import Pipeline
+    from qcompiler.target.formats import FormatRequest
     from qcompiler.target.integer import Lowering
     from qcompiler.target.schema import Target
 
 __all__ = ["check_lowering", "choose_pipeline", "lowering_of"]
 
 _DEFAULT = "default"
+_WEIGHT_ONLY = "weight-only"
 _LOWER = "lower"
 _LOWERS = "lower-integer"
+_LOWERS_WEIGHTS = "lower-weight-only"
 
 
-def choose_pipeline(options: CompileOptions, profile: Lowering) -> Pipeline:
+def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatRequest) -> Pipeline:
     """The checked pipeline of a request.
 
     Args:
         options: The request.
         profile: The form that the profile of the target asks for.
+        request: The format asked for.
 
     Raises:
         PipelineError: A pass is unknown, its options are wrong, or the order cannot work.
@@ -41,7 +45,8 @@ def choose_pipeline(options: CompileOptions, profile: Lowering) -> Pipeline:
     """
     from qcompiler.pipeline.manager import Pipeline
 
-    passes = _lowered(_passes(options.pipeline), options, profile)
+    chosen = _passes(options.pipeline, _WEIGHT_ONLY if request.weight_only else _DEFAULT)
+    passes = _lowered(chosen, options, profile, _LOWERS_WEIGHTS if request.weight_only else _LOWER)
     if options.plan is not None:
         passes = _with_plan(passes, Path(options.plan))
     if options.calibration_method is not None:
@@ -54,7 +59,7 @@ def choose_pipeline(options: CompileOptions, profile: Lowering) -> Pipeline:
 
 def lowering_of(passes: tuple[Pass, ...]) -> str:
     """The form in which a pipeline leaves the quantized graph."""
-    return "integer" if _has(passes, _LOWERS) else "qdq"
+    return "integer" if _has(passes, _LOWERS) or _has(passes, _LOWERS_WEIGHTS) else "qdq"
 
 
 def check_lowering(passes: tuple[Pass, ...], target: Target) -> None:
@@ -71,13 +76,13 @@ def check_lowering(passes: tuple[Pass, ...], target: Target) -> None:
         )  # fmt: skip
 
 
-def _lowered(passes: tuple[Pass, ...], options: CompileOptions, profile: Lowering) -> tuple[Pass, ...]:
+def _lowered(passes: tuple[Pass, ...], options: CompileOptions, profile: Lowering, lower: str) -> tuple[Pass, ...]:
     """The pipeline with or without integer lowering, as asked for."""
     from qcompiler.pipeline import spec
 
     asked = options.lowering
     own = options.pipeline is not None and options.pipeline != _DEFAULT
-    if _has(passes, _LOWERS):
+    if any(_has(passes, name) for name in (_LOWERS, _LOWERS_WEIGHTS)):
         if asked == "qdq":
             raise UsageError(
                 f"--lowering qdq contradicts the pipeline, which has the pass '{_LOWERS}'",
@@ -92,19 +97,19 @@ def _lowered(passes: tuple[Pass, ...], options: CompileOptions, profile: Lowerin
             hint=f"'{_LOWERS}' turns what it places into integer operators",
         )
     end = 1 + max(index for index, item in enumerate(passes) if item.name == "place-qdq")
-    return (*passes[:end], *spec.resolve(_LOWER), *passes[end:])
+    return (*passes[:end], *spec.resolve(lower), *passes[end:])
 
 
 def _has(passes: tuple[Pass, ...], name: str) -> bool:
     return any(item.name == name for item in passes)
 
 
-def _passes(chosen: PipelineSpec | None) -> tuple[Pass, ...]:
+def _passes(chosen: PipelineSpec | None, default: str) -> tuple[Pass, ...]:
     from qcompiler.pipeline import spec
 
     if chosen is not None and not isinstance(chosen, str | Path):
         return tuple(chosen)
-    return spec.resolve(str(chosen if chosen is not None else _DEFAULT))
+    return spec.resolve(default if chosen in (None, _DEFAULT) else str(chosen))
 
 
 def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:

@@ -1,6 +1,7 @@
 """From a ``--format`` name to what each operator of a target gets.
 
-``w4a8/block=32/asym`` asks for 4-bit weights, 8-bit activations, one scale per 32 weights, free zero points. The
+``w4a8/block=32/asym`` asks for 4-bit weights, 8-bit activations, one scale per 32 weights, free zero points; ``w4``
+leaves activations real numbers and stores the weights of matrix products in 4 bits (*weight-only*). The
 request is refused when no operator of the target can follow it. An operator that cannot follow while others can
 keeps its least-loss legal format, and says why.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -26,6 +27,7 @@ __all__ = [
     "offers",
     "resolve_format",
     "weight_format",
+    "weight_only_format",
 ]
 
 _MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym")
@@ -39,7 +41,7 @@ class FormatRequest:
     Attributes:
         text: The text itself.
         weight_bits: Bits of a weight.
-        activation_bits: Bits of an activation.
+        activation_bits: Bits of an activation; ``None`` leaves activations real numbers.
         granularity: How weights share scales; ``None`` leaves it to the profile.
         block: Weights per scale where the granularity is block.
         symmetric: Whether weights have no zero point; ``None`` leaves it to the profile.
@@ -47,10 +49,15 @@ class FormatRequest:
 
     text: str
     weight_bits: int
-    activation_bits: int
+    activation_bits: int | None
     granularity: Granularity | None = None
     block: int | None = None
     symmetric: bool | None = None
+
+    @property
+    def weight_only(self) -> bool:
+        """Whether only weights are stored in few bits."""
+        return self.activation_bits is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +69,24 @@ class WeightChoice:
         granularity: How weights share scales.
         block: Weights per scale where the granularity is block.
         reason: Why it is not what was asked for; empty when it is.
+        short: Whether the last block may be short.
     """
 
     format: QFormat
     granularity: Granularity
     block: int | None = None
     reason: str = ""
+    short: bool = False
 
     def on(self, node: ir.Node) -> QFormat:
         """The format with the axis that the weight (input 1) of ``node`` has; per tensor where it has none.
 
-        A block that does not divide its axis, or leaves one block, falls back to the channel axis.
+        A block that does not divide its axis (unless ``short``), or leaves one block, falls back to the channel axis.
         """
         channel, summed = channel_axis(node), block_axis(node)
         if self.granularity is Granularity.BLOCK and self.block is not None and summed is not None:
             length = _length(node, summed)
-            if length is not None and length > self.block and length % self.block == 0:
+            if length is not None and length > self.block and (self.short or length % self.block == 0):
                 return self.format.along(summed, self.block)
         return self.format if self.granularity is Granularity.TENSOR else self.format.along(channel)
 
@@ -101,6 +110,8 @@ def resolve_format(target: Target, text: str | None = None) -> FormatRequest:
         UsageError: The text is no format, or the target does not offer it; says what it offers.
     """
     request = _parse(target, target.default_format if text is None else text)
+    if request.weight_only:
+        return _check_weight_only(target, request)
     rules = [rule for rule in target.rules() if rule.weights]
     name = f"w{request.weight_bits}a{request.activation_bits}"
     hint = f"{target.name} offers {', '.join(target.formats)}; {offers(target)}"
@@ -142,6 +153,25 @@ def weight_format(rule: OperatorRule, request: FormatRequest) -> WeightChoice:
     return WeightChoice(chosen, granularity, block, "; ".join([*reasons, reason] if reason else reasons))
 
 
+def weight_only_format(rule: OperatorRule, request: FormatRequest) -> WeightChoice:
+    """The format of a weight beside real activations that is nearest to the request.
+
+    Blocks are the preferred ones, and weights have zero points where the rule lists such a format first.
+
+    Raises:
+        UsageError: The operator has no such kernel.
+    """
+    if not rule.weight_only:
+        raise UsageError(f"{rule.operator} takes no real activations beside weights of few bits")
+    kept = replace(
+        rule,
+        weights=rule.weight_only,
+        granularity=(*((Granularity.BLOCK,) if rule.weight_only_blocks else ()), Granularity.CHANNEL),
+        block_sizes=rule.weight_only_blocks,
+    )
+    return replace(weight_format(kept, request), short=True)
+
+
 def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequence[QFormat] = ()) -> ActivationChoice:
     """The activation format nearest to the request; the widest where the rule prefers that.
 
@@ -153,12 +183,34 @@ def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequ
     """
     forms = tuple(accepted) or rule.activations
     widest = max(forms, key=lambda form: form.bits)
+    if request.activation_bits is None:
+        raise UsageError(f"format '{request.text}' leaves activations real numbers")
     if rule.wide is not Wide.NEVER and widest.bits > request.activation_bits:
         return ActivationChoice(widest, f"{rule.operator} loses too much at {request.activation_bits} bits")
     chosen = _nearest_bits(forms, request.activation_bits)[0]
     if chosen.bits == request.activation_bits:
         return ActivationChoice(chosen)
     return ActivationChoice(chosen, f"{rule.operator} takes {_listed(_bits(forms))}-bit activations only")
+
+
+def _check_weight_only(target: Target, request: FormatRequest) -> FormatRequest:
+    """Refuse a weight-only request that the target does not offer."""
+    rules = [rule for rule in target.rules() if rule.weight_only]
+    where, hint = f"format '{request.text}'", f"{target.name} offers {', '.join(target.formats)}"
+    if not rules:
+        message = f"{target.name} computes on codes: it has no kernel for real activations and weights of few bits"
+        raise UsageError(message, where=where, hint=f"{hint}; targets with formats such as w4 have one")
+    accepted = _listed(form.bits for rule in rules for form in rule.weight_only)
+    hint += f"; beside real activations {', '.join(rule.operator for rule in rules)} take {accepted}-bit weights"
+    if not any(request.weight_bits in _bits(rule.weight_only) for rule in rules):
+        raise UsageError(f"{target.name} takes {accepted}-bit weights only", where=where, hint=hint)
+    if f"w{request.weight_bits}" not in target.formats:
+        raise UsageError(f"{target.name} does not offer w{request.weight_bits}", where=where, hint=hint)
+    reasons = {rule.operator: weight_only_format(rule, request).reason for rule in rules}
+    if all(reasons.values()):
+        message = f"no operator of {target.name} can follow: {'; '.join(dict.fromkeys(reasons.values()))}"
+        raise UsageError(message, where=where, hint=hint)
+    return request
 
 
 def offers(target: Target) -> str:
@@ -172,7 +224,9 @@ def offers(target: Target) -> str:
             groups.setdefault(f"{_listed(_bits(rule.weights))}-bit {kinds} weights per {sharing}{sizes}", []).append(
                 rule.operator
             )
-    return "; ".join(f"{', '.join(operators)}: {what}" for what, operators in groups.items())
+    parts = [f"{', '.join(operators)}: {what}" for what, operators in groups.items()]
+    alone = [name for name in target.formats if "a" not in name]
+    return "; ".join([*parts, *([f"{', '.join(alone)} leave activations real numbers"] if alone else [])])
 
 
 def _parse(target: Target, text: str) -> FormatRequest:
@@ -195,7 +249,8 @@ def _parse(target: Target, text: str) -> FormatRequest:
         else:
             hint = nearest(modifier, _MODIFIERS) or f"modifiers: {', '.join(_MODIFIERS)}, each kind once"
             raise UsageError(f"modifier '{modifier}' in format '{text}' is unknown or contradicts another", hint=hint)
-    return FormatRequest(text, int(match[1]), int(match[2]), granularity, block, symmetric)
+    activation_bits = None if match[2] is None else int(match[2])
+    return FormatRequest(text, int(match[1]), activation_bits, granularity, block, symmetric)
 
 
 def _granularity(rule: OperatorRule, request: FormatRequest) -> tuple[Granularity, int | None, str]:

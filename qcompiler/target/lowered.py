@@ -30,6 +30,7 @@ from qcompiler.target.lowered_constants import (
     table_reasons,
     weight_reasons,
 )
+from qcompiler.target.lowered_weight_only import weight_only_reasons
 from qcompiler.target.schema import Fallback, Kind, OperatorRule, Target, ZeroPoint
 from qcompiler.target.weights import storage_type
 
@@ -47,6 +48,7 @@ _STANDS_FOR: Final = {
     "QGlobalAveragePool": ("GlobalAveragePool", "AveragePool", "ReduceMean"),
     "QLayerNormalization": ("LayerNormalization",),
     "QMatMul": ("MatMul",),
+    "QMatMulWeightOnly": ("MatMul", "Gemm"),
     "QMaxPool": ("MaxPool",),
     "QMul": ("Mul", "Div"),
     "QRMSNormalization": ("RMSNormalization",),
@@ -57,7 +59,7 @@ _STANDS_FOR: Final = {
 }
 """Operators of the profile whose rules govern a family; what is not listed (tables, rescales) serves all of them."""
 _CODES: Final = frozenset({ir.DataType.INT8, ir.DataType.INT16})
-_NO_ACTIVATIONS: Final = frozenset({"w", "table"})
+_NO_ACTIVATIONS: Final = frozenset({"w", "table", "zero_point"})
 _QDQ: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -145,7 +147,9 @@ def _operator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iter
             yield from shift_reasons(name, value, target)
         elif "table" in name:
             yield from table_reasons(name, value, target)
-    if "w" in inputs:
+    if base == "QMatMulWeightOnly":
+        yield from weight_only_reasons(node, inputs, rules, target)
+    elif "w" in inputs:
         yield from weight_reasons(node, inputs["w"], rules)
     yield from accumulator_reasons(node, ranges, target)
     yield from _annotation_reasons(node, rules if base in _STANDS_FOR else [], target)

@@ -78,7 +78,7 @@ def _operator(name: str, table: Table, defaults: Table) -> OperatorRule:
 def _applies(key: str, table: Table, defaults: Table) -> bool:
     """Defaults about weights and biases concern only operators that read some."""
     roles = table.get("inputs", defaults.get("inputs", ()))
-    if key in ("weights", "granularity", "block_sizes"):
+    if key in ("weights", "granularity", "block_sizes", "weight_only", "weight_only_blocks"):
         return "weight" in roles
     return key != "bias" or "bias" in roles
 

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from qcompiler.errors import TargetError, nearest
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.integer.weight_only import BITS, LEAST_BLOCK
 from qcompiler.target.integer import IntegerArithmetic, Lowering
 
 __all__ = [
@@ -43,7 +44,8 @@ SCHEMA = 1
 """The version of the profile schema that this code reads."""
 
 AttributeValue: TypeAlias = bool | int | float | str
-FORMAT_NAME = re.compile(r"w(\d{1,2})a(\d{1,2})$")
+FORMAT_NAME = re.compile(r"w(\d{1,2})(?:a(\d{1,2}))?$")
+"""``w4a8``; without ``a8`` only weights are stored in few bits, activations are real numbers."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _OPERATOR = re.compile(r"([A-Za-z0-9_.]+:)?[A-Za-z_][A-Za-z0-9_]*$")
 _NOTHING: Mapping[str, tuple[AttributeValue, ...]] = MappingProxyType({})
@@ -169,6 +171,9 @@ class OperatorRule:
         weights: Accepted weight formats without axis, preferred first.
         granularity: How weights may share scales, preferred first.
         block_sizes: Accepted block sizes.
+        weight_only: Accepted weight formats where activations are real numbers (``QMatMulWeightOnly``), preferred
+            first; empty where there is no such kernel.
+        weight_only_blocks: Weights that share a scale there, preferred first; empty: a row of the weight has one scale.
         fixed: Scale and zero point that the result has whatever it holds, by format.
         bias: Format of the bias; ``None`` where the kernel takes none.
         output: What the kernel writes.
@@ -189,6 +194,8 @@ class OperatorRule:
     weights: tuple[QFormat, ...] = ()
     granularity: tuple[Granularity, ...] = ()
     block_sizes: tuple[int, ...] = ()
+    weight_only: tuple[QFormat, ...] = ()
+    weight_only_blocks: tuple[int, ...] = ()
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     bias: QFormat | None = None
     output: Output = Output.QUANTIZED
@@ -202,6 +209,7 @@ class OperatorRule:
         self._check_inputs()
         self._check_activations()
         self._check_weights()
+        self._check_weight_only()
         self._check_fixed()
 
     def _check_fixed(self) -> None:
@@ -254,6 +262,17 @@ class OperatorRule:
         bias = self.bias
         if bias is not None and not (bias.bits in (16, 32) and bias.symmetric and bias.per_tensor):
             _refuse("bias", f"'{self.bias}' is not a bias format", 'use "i32/sym"')
+
+    def _check_weight_only(self) -> None:
+        if self.weight_only and Role.WEIGHT not in self.inputs:
+            _refuse("weight_only", "there is no input in weight role", None)
+        if self.weight_only_blocks and not self.weight_only:
+            _refuse("weight_only_blocks", "block sizes go with formats", 'write e.g. weight_only = ["i4"]')
+        for form in self.weight_only:
+            if form.bits not in BITS or not form.signed or form.axis is not None or form.power_of_two:
+                _refuse("weight_only", f"'{form}' is no such format", f"signed, one of {BITS} bits, without axis")
+        if any(size < LEAST_BLOCK or size % 8 for size in self.weight_only_blocks):
+            _refuse("weight_only_blocks", f"blocks are multiples of 8, at least {LEAST_BLOCK}", None)
 
     def in_powers_of_two(self) -> OperatorRule:
         """The same rule with scales that are powers of two; a bias has the product of two of them anyway."""
@@ -359,7 +378,7 @@ class Target:
     def _check_formats(self) -> None:
         for name in self.formats:
             if not FORMAT_NAME.match(name):
-                _refuse("formats", f"'{name}' is not a format name", "write e.g. w8a8, w4a8, w8a16")
+                _refuse("formats", f"'{name}' is not a format name", "write e.g. w8a8, w4a8, w8a16, w4")
         if self.default_format not in self.formats:
             _refuse(
                 "default_format",

@@ -77,6 +77,7 @@ def describe(target: Target) -> TargetWords:
         ("speed here", why),
         ("requires", "; ".join(target.requires)),
         ("formats", ", ".join(f"{name} (default)" if name == default else name for name in target.formats)),
+        ("formats without activations", _without_activations(target)),
         ("limits", f"opset {target.opset}, IR version {target.ir_version}, scales from {target.scale_floor:.3g} up"),
         ("scales", "powers of two only" if target.power_of_two_scales else ""),
         ("graph inputs and outputs", "codes" if target.input_output is InputOutput.QUANTIZED else "real numbers"),
@@ -114,6 +115,8 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
         found.append(f"where the weight is not constant it is an activation: {_listed(rule.second)}")
     elif Role.WEIGHT in rule.inputs:
         found.append("its weight must be constant")
+    if rule.weight_only:
+        found.append(f"in formats without activations (w4) its weight is {_weight_only(rule)}")
     if rule.bias is not None:
         found.append(f"its bias is {format_words(rule.bias)} at scale activation × weight")
     if rule.fuse:
@@ -146,6 +149,12 @@ def _operator(rule: OperatorRule) -> OperatorWords:
     return OperatorWords(rule.operator, kinds[rule.kind], places[rule.place], reads + writes, weights, sentences(rule))
 
 
+def _weight_only(rule: OperatorRule) -> str:
+    sizes = ", ".join(map(str, rule.weight_only_blocks))
+    sharing = f"one scale per block ({sizes}) or channel" if sizes else "one scale per channel"
+    return f"{_listed(rule.weight_only)}, {sharing}, and activations stay real numbers"
+
+
 def _wide(rule: OperatorRule) -> list[str]:
     widest = max(rule.activations, key=lambda form: form.bits)
     if rule.wide is Wide.NEVER:
@@ -169,6 +178,15 @@ def _constraints(constraints: Constraints) -> list[str]:
 
 def _listed(forms: Iterable[QFormat]) -> str:
     return " or ".join(str(form) for form in forms)
+
+
+def _without_activations(target: Target) -> str:
+    """What ``w4`` means, where the target offers such formats."""
+    names = [name for name in target.formats if "a" not in name]
+    if not names:
+        return ""
+    words = "only weights of matrix products are stored in few bits, activations stay real numbers, no calibration"
+    return f"{', '.join(names)}: {words}"
 
 
 def _fallback(target: Target) -> str:

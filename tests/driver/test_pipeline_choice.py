@@ -8,15 +8,18 @@ from qcompiler.driver.options import CompileOptions
 from qcompiler.driver.pipeline_choice import choose_pipeline, lowering_of
 from qcompiler.errors import UsageError
 from qcompiler.pipeline import spec
+from qcompiler.target.formats import resolve_format
 from qcompiler.target.integer import Lowering
+from qcompiler.target.load import load
 
 OWN = "normalize,assign-formats,calibrate,calibrate-weights,place-qdq,finalize"
 
 
-def names(profile: str, **options: object) -> list[str]:
+def names(profile: str, *, kind: str = "w8a8", **options: object) -> list[str]:
     request = CompileOptions(model="m.onnx", target="t", **options)  # type: ignore[arg-type]
-    passes = choose_pipeline(request, Lowering(profile)).passes
-    assert lowering_of(passes) == ("integer" if "lower-integer" in [item.name for item in passes] else "qdq")
+    passes = choose_pipeline(request, Lowering(profile), resolve_format(load("lowbit-cpu"), kind)).passes
+    lowers = {"lower-integer", "lower-weight-only"} & {item.name for item in passes}
+    assert lowering_of(passes) == ("integer" if lowers else "qdq")
     return [item.name for item in passes]
 
 
@@ -53,6 +56,16 @@ def test_contradictions_are_refused() -> None:
         names("integer", pipeline="normalize", lowering="integer")
     with pytest.raises(UsageError, match="--lowering 'integr' is not known\n  hint: did you mean 'integer'"):
         names("qdq", lowering="integr")
+
+
+@pytest.mark.parametrize("pipeline", [None, "default"])
+def test_a_weight_only_format_has_a_pipeline_of_its_own(pipeline: str | None) -> None:
+    found = names("integer", kind="w4", pipeline=pipeline)
+    assert found[-5:] == ["assign-formats", "calibrate-weights", "place-qdq", "lower-weight-only", "finalize"]
+    assert "lower-weight-only" not in names("integer", kind="w4", pipeline=pipeline, lowering="qdq")
+    assert "apply-plan" in names("integer", kind="w4", pipeline=pipeline, plan="plan.json")
+    with pytest.raises(UsageError, match="needs the pass 'calibrate'"):
+        names("integer", kind="w4", calibration_method="mse")
 
 
 def test_other_options_keep_working() -> None:

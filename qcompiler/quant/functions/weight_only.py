@@ -164,10 +164,10 @@ OPERATORS: Final = (
         ),
         inputs=("x", "w", "block_multiplier", "scale", "zero_point"),
         types={
-            "x": "float32",
+            "x": "float",
             "w": "uint8",
             "block_multiplier": "uint16",
-            "scale": "float32",
+            "scale": "float",
             "zero_point": "int8, per block or [1, 1]",
         },
         attributes={"bits": "int", "block": "int", "weight_shape": "ints"},
