@@ -1,7 +1,7 @@
 """From ``--pipeline`` and the options that touch it to the passes that run.
 
 The form of the quantized graph (``--lowering``, by default what the profile says) decides whether the passes of the
-pipeline ``lower`` run behind ``place-qdq``. A weight-only format has a pipeline of its own, and a lowering of its own. A
+pipeline ``lower`` run behind ``place-qdq``. A weight-only format has a pipeline and a lowering of its own. A
 pipeline that the user wrote is left as it is unless ``--lowering`` is given beside it.
 """
 
