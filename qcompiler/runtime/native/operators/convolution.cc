@@ -11,11 +11,11 @@
 namespace qcompiler {
 namespace {
 
-/// From [pixels][channels] to [channels][pixels].
+/// The transpose of a matrix.
 template <typename Code>
-void turn(const Code* source, size_t pixels, size_t channels, Code* target) {
-  for (size_t channel = 0; channel < channels; ++channel) {
-    for (size_t pixel = 0; pixel < pixels; ++pixel) target[channel * pixels + pixel] = source[pixel * channels + channel];
+void turn(const Code* source, size_t rows, size_t columns, size_t begin, size_t end, Code* target) {
+  for (size_t column = begin; column < end; ++column) {
+    for (size_t row = 0; row < rows; ++row) target[column * rows + row] = source[row * columns + column];
   }
 }
 
@@ -70,15 +70,15 @@ class Convolution final : public Operator {
       const DepthwisePlan lanes(plan, weight, kernels_.depthwise);
       const ChannelFactors given = factors(inputs, geometry, weights + lanes.sums_place(), kernels_.depthwise.flip);
       const uint32_t* words = reinterpret_cast<const uint32_t*>(weights);
-      samples(inputs[0], geometry, output, [&](const void* sample, uint8_t* result) {
+      samples(inputs[0], geometry, output, threads, [&](const void* sample, uint8_t* result) {
         const Image image(*this, geometry, sample, kernels_.depthwise.flip, threads);
         multiply_depthwise({kernels_, geometry, lanes, given, words, image.bytes(), result, code_bytes()}, threads);
       });
       return;
     }
-    const bool in_place = attributes_.channels_last && !attributes_.wide && !needs_image(geometry, plan);
+    const bool in_place = !attributes_.wide && !needs_image(geometry, plan);
     const ChannelFactors given = factors(inputs, geometry, weights + plan.sums_place(), kernels_.panel.flip);
-    samples(inputs[0], geometry, output, [&](const void* sample, uint8_t* result) {
+    samples(inputs[0], geometry, output, threads, [&](const void* sample, uint8_t* result) {
       const Image image(*this, geometry, in_place ? nullptr : sample, kernels_.panel.flip, threads);
       multiply_convolution({kernels_, geometry, plan, given, attributes_.wide, weights, image.bytes(),
                             static_cast<const uint8_t*>(sample), result, code_bytes()},
@@ -104,16 +104,26 @@ class Convolution final : public Operator {
     bool there_;
   };
 
-  /// Calls `multiply(sample, result)`, results with channels last, for every sample.
+  /// Calls `multiply(sample, result)`, both with channels last, for every sample.
   template <typename Multiply>
-  void samples(const Tensor& x, const ConvolutionGeometry& geometry, void* output, const Multiply& multiply) const {
-    const size_t sample_bytes = static_cast<size_t>(geometry.input_pixels() * geometry.channels) * element_bytes(x.type);
-    const size_t result_bytes = static_cast<size_t>(geometry.pixels() * geometry.outputs) * code_bytes();
-    const Scratch last(attributes_.channels_last ? 0 : result_bytes);
+  void samples(const Tensor& x, const ConvolutionGeometry& geometry, void* output, const Threads& threads,
+               const Multiply& multiply) const {
+    const size_t pixels = static_cast<size_t>(geometry.input_pixels()), channels = static_cast<size_t>(geometry.channels);
+    const size_t results = static_cast<size_t>(geometry.pixels()), outputs = static_cast<size_t>(geometry.outputs);
+    const size_t x_bytes = element_bytes(x.type);
+    const bool turned = !attributes_.channels_last;
+    const Scratch turned_sample(turned ? pixels * channels * x_bytes : 0);
+    const Scratch turned_result(turned ? results * outputs * code_bytes() : 0);
     for (size_t index = 0; index < static_cast<size_t>(geometry.batch); ++index) {
-      uint8_t* target = static_cast<uint8_t*>(output) + index * result_bytes;
-      multiply(x.as<uint8_t>() + index * sample_bytes, attributes_.channels_last ? target : last.as<uint8_t>());
-      if (!attributes_.channels_last) turn_result(geometry, last.as<uint8_t>(), target);
+      const uint8_t* sample = x.as<uint8_t>() + index * pixels * channels * x_bytes;
+      uint8_t* result = static_cast<uint8_t*>(output) + index * results * outputs * code_bytes();
+      if (!turned) {
+        multiply(sample, result);
+        continue;
+      }
+      transpose(sample, channels, pixels, x_bytes, turned_sample.as<void>(), threads);
+      multiply(turned_sample.as<void>(), turned_result.as<uint8_t>());
+      transpose(turned_result.as<void>(), results, outputs, code_bytes(), result, threads);
     }
   }
 
@@ -127,13 +137,14 @@ class Convolution final : public Operator {
             reinterpret_cast<const int32_t*>(weight_sums), share(flip), attributes_.wide};
   }
 
-  void turn_result(const ConvolutionGeometry& geometry, const uint8_t* source, uint8_t* target) const {
-    const size_t pixels = static_cast<size_t>(geometry.pixels()), outputs = static_cast<size_t>(geometry.outputs);
-    if (code_bytes() == 1) {
-      turn(source, pixels, outputs, target);
-    } else {
-      turn(reinterpret_cast<const int16_t*>(source), pixels, outputs, reinterpret_cast<int16_t*>(target));
-    }
+  void transpose(const void* source, size_t rows, size_t columns, size_t bytes, void* target, const Threads& threads) const {
+    threads.ranges(columns, 1 + (1 << 15) / (rows + 1), [&](size_t begin, size_t end) {
+      if (bytes == 1) {
+        kernels_.bytes.turn(static_cast<const uint8_t*>(source), rows, columns, begin, end, static_cast<uint8_t*>(target));
+      } else {
+        turn(static_cast<const int16_t*>(source), rows, columns, begin, end, static_cast<int16_t*>(target));
+      }
+    });
   }
 
   /// Shape of the codes of the weight.

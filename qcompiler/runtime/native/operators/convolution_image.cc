@@ -41,8 +41,6 @@ class Writer {
         sample_(sample),
         image_(image),
         inner_(geometry.channels / geometry.group),
-        pixel_step_(attributes.channels_last ? geometry.channels : 1),
-        channel_step_(attributes.channels_last ? 1 : geometry.input_pixels()),
         zero_(static_cast<Code>(attributes.zero)) {}
 
   /// One row of the image of every group.
@@ -78,13 +76,13 @@ class Writer {
 
   /// The codes of neighbouring pixels of a group of channels.
   void codes(int64_t pixel, int64_t group, int64_t pixels, uint8_t* target) const {
-    const Code* source = sample_ + pixel * pixel_step_ + group * inner_ * channel_step_;
-    if (channel_step_ == 1 && inner_ == pixel_step_) {
+    const Code* source = sample_ + pixel * geometry_.channels + group * inner_;
+    if (geometry_.group == 1) {
       bytes_.copy(source, pixels * inner_, target);
       return;
     }
-    for (int64_t index = 0; index < pixels; ++index, source += pixel_step_, target += inner_) {
-      for (int64_t channel = 0; channel < inner_; ++channel) bytes_.write(source[channel * channel_step_], target + channel);
+    for (int64_t index = 0; index < pixels; ++index, source += geometry_.channels, target += inner_) {
+      for (int64_t channel = 0; channel < inner_; ++channel) bytes_.write(source[channel], target + channel);
     }
   }
 
@@ -92,7 +90,7 @@ class Writer {
   Bytes bytes_;
   const Code* sample_;
   uint8_t* image_;
-  int64_t inner_, pixel_step_, channel_step_;
+  int64_t inner_;
   Code zero_;
 };
 

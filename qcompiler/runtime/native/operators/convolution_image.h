@@ -13,9 +13,10 @@ namespace qcompiler {
 /// Bytes of the image of 8-bit codes, or of one of the two planes of 16-bit codes.
 size_t image_bytes(const ConvolutionGeometry& geometry);
 
-/// Writes an image [group][depth][height][width][channels / group] of `code ^ flip`. Of 16-bit codes x it writes two:
-/// bytes h and behind them bytes l, each as the panel kernels take them: x = 256 * h + l + 128 for flip 0, and
-/// x + 32768 = 256 * (h + 128) + (l + 128) for flip 0x80, where what lies in memory is h + 128 and l + 128.
+/// Writes the image of a sample [pixels][channels]: [group][depth][height][width][channels / group] of `code ^ flip`.
+/// Of 16-bit codes x it writes two, bytes h and behind them bytes l, each as the panel kernels take them:
+/// x = 256 * h + l + 128 for flip 0, and x + 32768 = 256 * (h + 128) + (l + 128) for flip 0x80, where what lies in memory
+/// is h + 128 and l + 128.
 void write_image(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry,
                  const ByteKernels& kernels, const void* sample, uint8_t flip, const Threads& threads, uint8_t* image);
 

@@ -54,10 +54,7 @@ class Product {
     for (size_t index = begin; index < end; ++index) {
       const size_t band = index / per_band, first = pixels_ * band / bands_;
       const size_t count = pixels_ * (band + 1) / bands_ - first;
-      if (call_.image == nullptr && (index == begin || index % per_band == 0)) {
-        const size_t bytes = call_.plan.channels;
-        call_.kernels.bytes.flip(call_.codes + first * bytes, count * bytes, call_.kernels.panel.flip, room);
-      }
+      if (call_.image == nullptr && (index == begin || index % per_band == 0)) flip_band(first, count, room);
       unit({index / panels % call_.plan.group, index % panels, first, count}, room);
     }
   }
@@ -66,6 +63,23 @@ class Product {
   struct Part {
     size_t group, panel, first, rows;  ///< Rows: pixels from the first on.
   };
+
+  void flip_band(size_t first, size_t count, uint8_t* room) const {
+    const size_t bytes = call_.plan.channels;
+    const uint8_t flip = call_.kernels.panel.flip;
+    ConvolutionPixels walk(call_.geometry, bytes, first);
+    for (size_t done = 0; done < count; done += most_rows) {
+      const size_t rows = std::min(most_rows, count - done);
+      const uint8_t* row[most_rows];
+      walk.take(call_.codes, rows, row);
+      uint8_t* target = room + done * bytes;
+      if (row[rows - 1] == row[0] + (rows - 1) * bytes) {
+        call_.kernels.bytes.flip(row[0], rows * bytes, flip, target);
+      } else {
+        for (size_t index = 0; index < rows; ++index) call_.kernels.bytes.flip(row[index], bytes, flip, target + index * bytes);
+      }
+    }
+  }
 
   void unit(const Part& part, uint8_t* room) const {
     const size_t tile = call_.kernels.panel.rows, columns = call_.plan.columns(part.panel);
@@ -164,7 +178,7 @@ size_t bands_of(const ConvolutionCall& call, const Threads& threads) {
 bool needs_image(const ConvolutionGeometry& geometry, const ConvolutionPlan& plan) {
   bool plain = plan.taps == 1 && plan.group == 1;
   for (const ConvolutionAxis& axis : geometry.axes) {
-    plain = plain && axis.stride == 1 && axis.stretch == 1 && axis.begin == 0 && axis.padded == axis.size;
+    plain = plain && axis.stretch == 1 && axis.begin == 0 && axis.padded == axis.size;
   }
   return !plain;
 }

@@ -21,7 +21,7 @@ struct ConvolutionCall {
   size_t code_bytes;  ///< Of the result.
 };
 
-/// Whether the operands are not just the pixels of the sample, channels last: those are flipped band by band.
+/// Whether operands are more than single pixels of the sample, channels last: those are flipped band by band.
 bool needs_image(const ConvolutionGeometry& geometry, const ConvolutionPlan& plan);
 
 /// Computes the whole result of a sample.
