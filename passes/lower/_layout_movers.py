@@ -149,11 +149,23 @@ def _max_pool(node: ir.Node) -> Turn:
         windows = windows_of(node, () if sizes is None else sizes[2:])
     except NoIntegerForm as reason:
         raise StaysFirst(str(reason)) from reason
-    return Turn((0,), True, functools.partial(_max_along_axes, node, windows, source.dtype))
+    shapes = [None if value.shape is None else list(turned(list(value.shape))) for value in (source, node.outputs[0])]
+    return Turn((0,), True, functools.partial(_max_along_axes, node, windows, source.dtype, shapes))
 
 
-def _max_along_axes(node: ir.Node, windows: Windows, dtype: ir.DataType, edit: Edit) -> None:
-    """The node becomes the last of the operators; those of the other axes come before it."""
+def _max_along_axes(
+    node: ir.Node, windows: Windows, dtype: ir.DataType, shapes: Sequence[list[int | ir.SymbolicDim] | None], edit: Edit
+) -> None:
+    """The node becomes the last of the operators; those of the other axes come before it.
+
+    Args:
+        node: The MaxPool.
+        windows: Its windows.
+        dtype: Type of the codes.
+        shapes: Of its input and its result, channels last.
+        edit: The mutation interface.
+    """
+    shape, result = shapes
     columns = zip(windows.kernel, windows.strides, windows.dilations, windows.begins, windows.ends, strict=True)
     steps = [(axis, step) for axis, step in enumerate(columns, 1) if step[:2] != (1, 1) or any(step[3:])]
     steps = steps or [(1, (1, 1, 1, 0, 0))]
@@ -162,6 +174,9 @@ def _max_along_axes(node: ir.Node, windows: Windows, dtype: ir.DataType, edit: E
             "QMaxPool", [node.inputs[0]], domain=DOMAIN, before=node, attributes=_window(axis, step, dtype),
             name=f"{node.name}_axis{axis}",
         ).outputs[0]  # fmt: skip
+        if shape is not None:
+            shape[axis] = ir.SymbolicDim(None) if result is None else result[axis]
+            value.shape = ir.Shape(shape)
         value.type = ir.TensorType(dtype)
         edit.set_input(node, 0, value)
     for name in list(node.attributes):

@@ -42,7 +42,8 @@ class ChannelsLast(Pass):
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Choose, then put Transposes at the borders, then turn the nodes."""
-        if ctx.target is None or ctx.target.integer.layout is not Layout.CHANNELS_LAST:
+        wanted = ctx.target is not None and ctx.target.integer.layout is Layout.CHANNELS_LAST
+        if not wanted or not any(_is_convolution(node) for node in model.graph):
             return
         turns = _turns(model.graph, ctx)
         must = [node for node in turns if node.domain == DOMAIN and family(node.op_type) == "QConv"]
@@ -61,6 +62,10 @@ class ChannelsLast(Pass):
         ctx.note(f"{len(must)} convolutions and {len(work) - len(must)} other nodes have channels last")
 
 
+def _is_convolution(node: ir.Node) -> bool:
+    return node.domain == DOMAIN and family(node.op_type) in _CONVOLUTIONS
+
+
 def _turns(graph: ir.Graph, ctx: Context) -> dict[ir.Node, Turn]:
     """How nodes work with channels last; convolutions that cannot are named."""
     found = {}
@@ -74,7 +79,7 @@ def _turns(graph: ir.Graph, ctx: Context) -> dict[ir.Node, Turn]:
             elif base == "QConvTranspose":
                 raise StaysFirst("there is no transposed convolution with channels last")
         except StaysFirst as reason:
-            if base in _CONVOLUTIONS:
+            if _is_convolution(node):
                 ctx.skip(node, f"its channels stay first: {reason}")
     return found
 

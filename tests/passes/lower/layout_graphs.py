@@ -177,7 +177,7 @@ def turned(builder: Builder, *outputs: str, batch: bool = False) -> list[str]:
         np.testing.assert_array_equal(specified[name], one, strict=True)
     for node in model.graph:
         for value in node.outputs:
-            sizes = list(value.shape) if value.shape is not None else None
-            real = list(specified[str(value.name)].shape)
-            assert sizes is None or all(a == b or not isinstance(a, int) for a, b in zip(sizes, real, strict=True))
+            assert value.shape is not None, node.name
+            real = specified[str(value.name)].shape
+            assert all(a == b or not isinstance(a, int) for a, b in zip(value.shape, real, strict=True))
     return [node.op_type for node in model.graph]

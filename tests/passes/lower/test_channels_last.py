@@ -230,6 +230,23 @@ def test_transposes_of_the_model_itself_vanish() -> None:
     assert kinds == ["Transpose", "QConvChannelsLast", "QGemm", "QConvChannelsLast", "Transpose"]
 
 
+def test_positions_in_a_row_become_tokens_without_a_transpose() -> None:
+    """The patch embedding of a vision transformer, and the way back."""
+    made = builder()
+    y = made.conv(made.image(2, 3, 8, 12), 3, 4, kernel=(4, 4), strides=[4, 4], pads=[0] * 4)
+    tokens = made.node("Transpose", [made.node("Reshape", [y, made.constant(np.array([0, 0, -1]))])], perm=[0, 2, 1])
+    back = made.node("Transpose", [made.gemm(tokens, 4, 4)], perm=[0, 2, 1])
+    image = made.node("Reshape", [back, made.constant(np.array([-1, 4, 2, 3]))])
+    kinds = turned(made, made.conv(image, 4, 2))
+    assert kinds == ["Transpose", "QConvChannelsLast", "Reshape", "QGemm", "Reshape", "QConvChannelsLast", "Transpose"]
+
+
+def test_a_reshape_that_takes_channels_apart_stays_behind_a_transpose() -> None:
+    made = builder()
+    y = made.node("Reshape", [made.conv(made.image(2, 3, 4, 5), 3, 4), made.constant(np.array([2, 2, 2, 4, 5]))])
+    assert turned(made, y) == ["Transpose", "QConvChannelsLast", "Transpose", "Reshape"]
+
+
 def test_what_has_no_such_form_stays_behind_a_transpose_and_is_named() -> None:
     made = builder()
     x = made.conv(made.image(1, 3, 6, 5), 3, 4)
