@@ -9,6 +9,7 @@ Kernels reference() {
   set_reference(kernels.rescale);
   set_reference(kernels.elementwise);
   set_reference(kernels.panel);
+  set_reference(kernels.lowbit);
   set_reference(kernels.depthwise);
   set_reference(kernels.bytes);
   return kernels;
@@ -30,6 +31,7 @@ Kernels avx512vnni() {
   Kernels kernels = avx2();
   kernels.set = InstructionSet::avx512vnni;
   set_avx512vnni(kernels.panel);
+  set_avx512vnni(kernels.lowbit);
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
   set_avx512vnni(kernels.bytes);

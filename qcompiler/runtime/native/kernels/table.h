@@ -5,6 +5,7 @@
 #include "kernels/bytes.h"
 #include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
+#include "kernels/lowbit.h"
 #include "kernels/panel.h"
 #include "kernels/rescale.h"
 
@@ -15,6 +16,7 @@ struct Kernels {
   RescaleKernels rescale;
   ElementwiseKernels elementwise;
   PanelKernels panel;
+  LowBitKernels lowbit;
   DepthwiseKernels depthwise;
   ByteKernels bytes;
 };

@@ -1,0 +1,55 @@
+#include "kernels/lowbit.h"
+
+namespace qcompiler {
+namespace {
+
+/// The unsigned weight of a part, from the bytes of a lane in every plane.
+int32_t weight(int bits, const uint8_t* lane, size_t part) {
+  if (bits != 3) return (lane[0] >> (part * static_cast<size_t>(bits))) & ((1 << bits) - 1);
+  const int32_t last = lane[128];
+  switch (part) {
+    case 2: return (lane[0] >> 6) | (last >> 6 & 1) << 2;
+    case 5: return (lane[64] >> 6) | (last >> 7) << 2;
+    case 0: case 1: return lane[0] >> (3 * part) & 7;
+    case 3: case 4: return lane[64] >> (3 * (part - 3)) & 7;
+    default: return last >> (3 * (part - 6)) & 7;
+  }
+}
+
+int32_t one_sum(const LowBitCall& call, const int8_t* codes, size_t column) {
+  const size_t parts = low_bit_parts(call.bits), vector = low_bit_planes(call.bits) * 64;
+  const uint8_t* lane = call.panel + column / 16 * vector + column % 16 * 4;
+  uint32_t sum = 0;
+  for (size_t step = 0; step < call.steps; ++step, lane += call.columns / 16 * vector) {
+    for (size_t part = 0; part < parts; ++part) {
+      for (size_t index = 0; index < 4; ++index) {
+        sum += static_cast<uint32_t>(*codes++ * weight(call.bits, lane + index, part));
+      }
+    }
+  }
+  return static_cast<int32_t>(sum);
+}
+
+void multiply(const LowBitCall& call) {
+  for (size_t row = 0; row < call.rows; ++row) {
+    for (size_t column = 0; column < call.columns; ++column) {
+      const uint32_t sum = static_cast<uint32_t>(one_sum(call, call.row[row], column));
+      call.sums[row * call.columns + column] = static_cast<int32_t>(sum + static_cast<uint32_t>(call.start[row]));
+    }
+  }
+}
+
+int32_t sum(const int8_t* codes, size_t count) {
+  uint32_t total = 0;
+  for (size_t index = 0; index < count; ++index) total += static_cast<uint32_t>(int32_t{codes[index]});
+  return static_cast<int32_t>(total);
+}
+
+}  // namespace
+
+void set_reference(LowBitKernels& kernels) {
+  kernels.multiply = multiply;
+  kernels.sum = sum;
+}
+
+}  // namespace qcompiler
