@@ -17,7 +17,10 @@ from tests.runtime.native.cases_matmul import case
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason="the installation has no native kernels")
 
-NAMES = ["QGemm" + ending + shift for ending in ("", "Wide", "Packed", "WidePacked") for shift in ("", "Shift")]
+NAMES = [
+    *("QGemm" + ending + shift for ending in ("", "Wide", "Packed", "WidePacked") for shift in ("", "Shift")),
+    *("QMatMul" + ending for ending in ("", "Wide", "Shift", "WideShift")),
+]
 COUNT = 400 if os.environ.get("QCOMPILER_NIGHTLY") else 25
 PLAIN: dict[str, Any] = {"y_zero_point": 0, "to": 3, "low": -128, "high": 127}
 
@@ -92,3 +95,20 @@ def test_packed_gemm_refuses(bits: int, shape: list[int], words: str) -> None:
     attributes = PLAIN | {"bits": bits, "weight_shape": shape}
     with pytest.raises(ModelError, match=words):
         NativeOperator("QGemmPacked", attributes, {1: np.zeros((4, 4), np.uint8)})
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "dtype", "words"),
+    [
+        ("QMatMul", [(2, 3), (4, 5)], np.int8, "have no product"),
+        ("QMatMul", [(), (1,)], np.int8, "is a scalar"),
+        ("QMatMul", [(2, 2, 3), (3, 3, 5)], np.int8, "broadcast"),
+        ("QMatMul", [(2, 3), (3, 5)], np.int16, "a is int16; here it is int8"),
+        ("QMatMulWide", [(1, 65794), (65794, 1)], np.int16, "at most 65793"),
+    ],
+)
+def test_matmul_refuses(name: str, shapes: list[tuple[int, ...]], dtype: Any, words: str) -> None:
+    attributes = PLAIN | {"a_zero_point": 0, "b_zero_point": 0}
+    operands = [np.zeros(shape, dtype) for shape in shapes]
+    with pytest.raises(ModelError, match=words):
+        NativeOperator(name, attributes).run(*operands, np.int32(1), np.uint8(1))

@@ -23,10 +23,21 @@ struct PanelCall {
   int32_t* sums;        ///< [rows][columns], overwritten.
 };
 
+/// A panel of a matrix whose rows are depths: panel[g][n][i] = source[(4 g + i) * stride + n], and its columns' sums.
+struct PanelFill {
+  const int8_t* source;
+  size_t stride;
+  size_t depth, width;  ///< Rows and columns that there are; the panel is filled up with zeros.
+  size_t columns;       ///< Of the panel: 16, 32, 48 or 64.
+  int8_t* panel;        ///< [ceil(depth / 4)][columns][4]
+  int32_t* sums;        ///< [columns]; wrap in 32 bits.
+};
+
 struct PanelKernels {
   size_t rows;       ///< Most rows of one call.
   uint8_t flip;      ///< 0x80 or 0.
   void (*multiply)(const PanelCall&);
+  void (*fill)(const PanelFill&);
 };
 
 void set_reference(PanelKernels&);

@@ -1,5 +1,6 @@
 #include "operators/channel_factors.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/error.h"
@@ -9,16 +10,22 @@ namespace {
 
 constexpr int32_t shift_multiplier = 1 << 16;  // a shift to the left by 16 is a product with 2^16
 
+/// One value per channel.
 template <typename Element>
-Element value(const Tensor& operand, size_t channel) {
-  return operand.as<Element>()[operand.shape.elements() == 1 ? 0 : channel];
+void spread(const Tensor& operand, size_t count, Element* values) {
+  if (operand.shape.elements() == 1) {
+    std::fill_n(values, count, *operand.as<Element>());
+  } else {
+    std::copy_n(operand.as<Element>(), count, values);
+  }
 }
 
 template <typename Sum, typename Unsigned>
 void add_share(const Tensor& bias, size_t count, const int32_t* weight_sums, int64_t share, Sum* result) {
+  spread(bias, count, result);
   for (size_t channel = 0; channel < count; ++channel) {
     const Unsigned product = static_cast<Unsigned>(int64_t{weight_sums[channel]} * share);
-    result[channel] = static_cast<Sum>(static_cast<Unsigned>(value<Sum>(bias, channel)) + product);
+    result[channel] = static_cast<Sum>(static_cast<Unsigned>(result[channel]) + product);
   }
 }
 
@@ -67,10 +74,22 @@ ChannelFactors::ChannelFactors(const Tensor& bias, const Tensor* multiplier, con
   } else {
     add_share<int32_t, uint32_t>(bias, channels.count, weight_sums, share, bias_.as<int32_t>());
   }
-  for (size_t channel = 0; channel < channels.count; ++channel) {
-    multiplier_.as<int32_t>()[channel] = multiplier == nullptr ? shift_multiplier : value<int32_t>(*multiplier, channel);
-    shift_.as<uint8_t>()[channel] = value<uint8_t>(shift, channel);
+  spread_factors(multiplier, shift, channels.count);
+}
+
+ChannelFactors::ChannelFactors(const Tensor* multiplier, const Tensor& shift, const Channels& channels,
+                               const Clamp& clamp)
+    : clamp_(clamp), bias_(0), multiplier_(channels.count * sizeof(int32_t)), shift_(channels.count) {
+  spread_factors(multiplier, shift, channels.count);
+}
+
+void ChannelFactors::spread_factors(const Tensor* multiplier, const Tensor& shift, size_t count) {
+  if (multiplier == nullptr) {
+    std::fill_n(multiplier_.as<int32_t>(), count, shift_multiplier);
+  } else {
+    spread(*multiplier, count, multiplier_.as<int32_t>());
   }
+  spread(shift, count, shift_.as<uint8_t>());
 }
 
 Rescale ChannelFactors::rescale(size_t first) const {

@@ -29,12 +29,17 @@ class ChannelFactors {
   ChannelFactors(const Tensor& bias, const Tensor* multiplier, const Tensor& shift, const Channels& channels,
                  const Clamp& clamp, const int32_t* weight_sums, int64_t share, bool wide);
 
+  /// Without a bias.
+  ChannelFactors(const Tensor* multiplier, const Tensor& shift, const Channels& channels, const Clamp& clamp);
+
   /// The rescale of the channels from `first` on.
   Rescale rescale(size_t first) const;
   const int32_t* bias32(size_t first) const { return bias_.as<int32_t>() + first; }
   const int64_t* bias64(size_t first) const { return bias_.as<int64_t>() + first; }
 
  private:
+  void spread_factors(const Tensor* multiplier, const Tensor& shift, size_t count);
+
   Clamp clamp_;
   Scratch bias_, multiplier_, shift_;
 };

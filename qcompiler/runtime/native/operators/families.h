@@ -10,6 +10,7 @@ void add_add(Registry& registry);
 void add_concat(Registry& registry);
 void add_multiply(Registry& registry);
 void add_gemm(Registry& registry);
+void add_matmul(Registry& registry);
 void add_requantize(Registry& registry);
 
 }  // namespace qcompiler

@@ -70,7 +70,8 @@ class Gemm final : public Operator {
     const ProductRows rows(kernels_, x.data, wide_, count, weight.depth, weight.row_bytes(), flip, threads);
     const Scratch starts(weight.low_bit() ? 2 * count * sizeof(int32_t) : 0);
     if (weight.low_bit()) write_starts(weight, rows, starts.as<int32_t>());
-    multiply_matrix({kernels_, weight, packed, rows, weight.low_bit() ? starts.as<int32_t>() : nullptr, factors, wide_,
+    const void* bias = wide_ ? static_cast<const void*>(factors.bias64(0)) : factors.bias32(0);
+    multiply_matrix({kernels_, weight, packed, 1, 0, rows, starts.as<int32_t>(), nullptr, bias, factors, wide_,
                      static_cast<uint8_t*>(output), element_bytes(clamp_.type)},
                     threads);
   }

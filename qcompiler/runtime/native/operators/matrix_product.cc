@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 namespace qcompiler {
 namespace {
@@ -42,45 +43,54 @@ class Product {
  private:
   void tile(size_t panel, size_t first, size_t rows) const {
     alignas(64) int32_t sums[most_rows * most_columns];
-    multiply(panel, 0, first, rows, sums);
+    const size_t columns = call_.weight.columns(panel);
     if (!call_.sums64) {
+      multiply({panel, 0, 0}, first, rows, sums);
+      add_row_bias(first, rows, columns, sums);
       rescale(panel, first, rows, sums);
       return;
     }
     alignas(64) int64_t joined[most_rows * most_columns];
-    const size_t count = rows * call_.weight.columns(panel);
-    if (call_.rows.wide()) {
-      alignas(64) int32_t low[most_rows * most_columns];
-      multiply(panel, 1, first, rows, low);
-      for (size_t index = 0; index < count; ++index) joined[index] = int64_t{sums[index]} * 256 + low[index];
-    } else {
-      for (size_t index = 0; index < count; ++index) joined[index] = sums[index];
+    std::fill_n(joined, rows * columns, 0);
+    add_row_bias(first, rows, columns, joined);
+    for (size_t row_plane = 0; row_plane < call_.rows.planes(); ++row_plane) {
+      for (size_t plane = 0; plane < call_.planes; ++plane) {
+        multiply({panel, plane, row_plane}, first, rows, sums);
+        const int64_t factor = int64_t{1} << 8 * (call_.rows.planes() + call_.planes - 2 - row_plane - plane);
+        for (size_t index = 0; index < rows * columns; ++index) joined[index] += sums[index] * factor;
+      }
     }
     rescale(panel, first, rows, joined);
   }
 
-  void multiply(size_t panel, size_t plane, size_t first, size_t rows, int32_t* sums) const {
+  struct Planes {
+    size_t panel, weight, row;
+  };
+
+  void multiply(const Planes& of, size_t first, size_t rows, int32_t* sums) const {
     const GemmWeight& weight = call_.weight;
     const uint8_t* row[most_rows];
-    for (size_t index = 0; index < rows; ++index) row[index] = call_.rows.row(plane, first + index);
-    const int32_t* starts = call_.starts == nullptr ? nullptr : call_.starts + plane * call_.rows.count() + first;
-    const uint8_t* panels = call_.packed + weight.panel_place(panel);
-    const size_t columns = weight.columns(panel);
+    for (size_t index = 0; index < rows; ++index) row[index] = call_.rows.row(of.row, first + index);
+    const uint8_t* panel = call_.packed + of.weight * call_.plane_bytes + weight.panel_place(of.panel);
+    const size_t columns = weight.columns(of.panel);
     if (weight.low_bit()) {
       const int8_t* const* codes = reinterpret_cast<const int8_t* const*>(row);
-      call_.kernels.lowbit.multiply({weight.bits, codes, starts, rows, weight.steps(), panels, columns, sums});
-      return;
+      const int32_t* starts = call_.starts + of.row * call_.rows.count() + first;
+      call_.kernels.lowbit.multiply({weight.bits, codes, starts, rows, weight.steps(), panel, columns, sums});
+    } else {
+      const int8_t* bytes = reinterpret_cast<const int8_t*>(panel);
+      call_.kernels.panel.multiply({row, rows, 1, weight.steps(), 0, bytes, columns, sums});
     }
-    call_.kernels.panel.multiply(
-        {row, rows, 1, weight.steps(), 0, reinterpret_cast<const int8_t*>(panels), columns, sums});
-    if (starts != nullptr) add(starts, rows, columns, sums);
   }
 
-  static void add(const int32_t* starts, size_t rows, size_t columns, int32_t* sums) {
+  template <typename Sum>
+  void add_row_bias(size_t first, size_t rows, size_t columns, Sum* sums) const {
+    if (call_.row_bias == nullptr) return;
+    using Unsigned = std::make_unsigned_t<Sum>;
     for (size_t row = 0; row < rows; ++row, sums += columns) {
-      const uint32_t start = static_cast<uint32_t>(starts[row]);
+      const Unsigned bias = static_cast<Unsigned>(call_.row_bias[first + row]);
       for (size_t column = 0; column < columns; ++column) {
-        sums[column] = static_cast<int32_t>(static_cast<uint32_t>(sums[column]) + start);
+        sums[column] = static_cast<Sum>(static_cast<Unsigned>(sums[column]) + bias);
       }
     }
   }
@@ -90,11 +100,12 @@ class Product {
     const GemmWeight& weight = call_.weight;
     const size_t output = panel * weight.panel_columns(), columns = weight.columns(panel);
     const RescaleArea area{rows, std::min(columns, weight.outputs - output), columns, weight.outputs};
+    const Sum* bias = static_cast<const Sum*>(call_.column_bias) + output;
     uint8_t* result = call_.result + (first * weight.outputs + output) * call_.code_bytes;
     if constexpr (sizeof(Sum) == 4) {
-      call_.kernels.rescale.from32(sums, call_.factors.bias32(output), call_.factors.rescale(output), area, result);
+      call_.kernels.rescale.from32(sums, bias, call_.factors.rescale(output), area, result);
     } else {
-      call_.kernels.rescale.from64(sums, call_.factors.bias64(output), call_.factors.rescale(output), area, result);
+      call_.kernels.rescale.from64(sums, bias, call_.factors.rescale(output), area, result);
     }
   }
 

@@ -24,7 +24,7 @@ class ProductRows {
   }
   size_t count() const { return count_; }
   size_t row_bytes() const { return row_bytes_; }
-  bool wide() const { return wide_; }
+  size_t planes() const { return wide_ ? 2 : 1; }
 
   /// What the sum of an output's weights is multiplied with to take the flip off.
   static int64_t share(bool wide, uint8_t flip) {
@@ -42,10 +42,13 @@ struct MatrixProduct {
   const Kernels& kernels;
   const GemmWeight& weight;
   const uint8_t* packed;
+  size_t planes, plane_bytes;  ///< Of the weight: 2 where it has 16 bits, the upper bytes first.
   const ProductRows& rows;
-  const int32_t* starts;  ///< Added to the sums of every row, [planes][rows]; may be null where the weight has bytes.
+  const int32_t* starts;       ///< Of the sums of a low-bit weight, [planes of rows][rows]; null for bytes.
+  const int64_t* row_bias;     ///< Added to every sum of a row; may be null.
+  const void* column_bias;     ///< [outputs], int32, or int64 where sums have 64 bits.
   const ChannelFactors& factors;
-  bool sums64;  ///< Whether sums have 64 bits: one of the operands has 16.
+  bool sums64;
   uint8_t* result;
   size_t code_bytes;  ///< Of the result.
 };

@@ -10,6 +10,7 @@ const Registry& registry() {
     add_concat(made);
     add_multiply(made);
     add_gemm(made);
+    add_matmul(made);
     add_requantize(made);
     return made;
   }();

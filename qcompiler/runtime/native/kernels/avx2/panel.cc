@@ -73,12 +73,51 @@ void multiply(const PanelCall& call) {
   }
 }
 
+/// Four rows of 16 bytes become 16 columns of 4 bytes; what they hold is added to the columns' sums.
+void fill_block(const __m128i* rows, int8_t* panel, __m256i* sums) {
+  const __m128i low = _mm_unpacklo_epi8(rows[0], rows[1]), high = _mm_unpackhi_epi8(rows[0], rows[1]);
+  const __m128i low_behind = _mm_unpacklo_epi8(rows[2], rows[3]), high_behind = _mm_unpackhi_epi8(rows[2], rows[3]);
+  const __m256i left = _mm256_set_m128i(_mm_unpackhi_epi16(low, low_behind), _mm_unpacklo_epi16(low, low_behind));
+  const __m256i right = _mm256_set_m128i(_mm_unpackhi_epi16(high, high_behind), _mm_unpacklo_epi16(high, high_behind));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel), left);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + 32), right);
+  const __m256i bytes = _mm256_set1_epi8(1), words = _mm256_set1_epi16(1);  // sums of two bytes fit 16 bits
+  sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, left), words));
+  sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, right), words));
+}
+
+/// Up to 16 bytes, filled up with zeros.
+__m128i load(const int8_t* bytes, size_t count) {
+  if (count >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+  int8_t copy[16] = {};
+  if (count > 0) std::memcpy(copy, bytes, count);
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(copy));
+}
+
+void fill(const PanelFill& call) {
+  for (size_t first = 0; first < call.columns; first += 16) {
+    const size_t width = call.width > first ? call.width - first : 0;
+    __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (size_t depth = 0; depth < call.depth; depth += 4) {
+      __m128i rows[4];
+      for (size_t index = 0; index < 4; ++index) {
+        const bool inside = depth + index < call.depth && width > 0;
+        rows[index] = inside ? load(call.source + (depth + index) * call.stride + first, width) : _mm_setzero_si128();
+      }
+      fill_block(rows, call.panel + depth * call.columns + 4 * first, sums);
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(call.sums + first), sums[0]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(call.sums + first + 8), sums[1]);
+  }
+}
+
 }  // namespace
 
 void set_avx2(PanelKernels& kernels) {
   kernels.rows = most_rows;
   kernels.flip = 0x80;
   kernels.multiply = multiply;
+  kernels.fill = fill;
 }
 
 }  // namespace qcompiler

@@ -99,12 +99,55 @@ void multiply(const PanelCall& call) {
   }
 }
 
+/// Four rows of 64 bytes become 64 columns of 4 bytes.
+void interleave(const __m512i* rows, __m512i* columns) {
+  // Unpacking works within quarters: let quarter q of the operands hold dwords q, q + 4, q + 8, q + 12, and the results
+  // come out in order.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i first = _mm512_permutexvar_epi32(order, rows[0]), second = _mm512_permutexvar_epi32(order, rows[1]);
+  const __m512i third = _mm512_permutexvar_epi32(order, rows[2]), fourth = _mm512_permutexvar_epi32(order, rows[3]);
+  const __m512i low = _mm512_unpacklo_epi8(first, second), high = _mm512_unpackhi_epi8(first, second);
+  const __m512i low_behind = _mm512_unpacklo_epi8(third, fourth), high_behind = _mm512_unpackhi_epi8(third, fourth);
+  columns[0] = _mm512_unpacklo_epi16(low, low_behind);
+  columns[1] = _mm512_unpackhi_epi16(low, low_behind);
+  columns[2] = _mm512_unpacklo_epi16(high, high_behind);
+  columns[3] = _mm512_unpackhi_epi16(high, high_behind);
+}
+
+void fill(const PanelFill& call) {
+  const __mmask64 there = call.width >= 64 ? ~uint64_t{0} : (uint64_t{1} << call.width) - 1;
+  const size_t vectors = call.columns / 16;
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sums[4];
+  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+  int8_t* panel = call.panel;
+  for (size_t depth = 0; depth < call.depth; depth += 4) {
+    __m512i rows[4], columns[4];
+#pragma GCC unroll 4
+    for (size_t index = 0; index < 4; ++index) {
+      const bool inside = depth + index < call.depth;
+      const int8_t* source = call.source + (inside ? depth + index : depth) * call.stride;
+      rows[index] = _mm512_maskz_loadu_epi8(inside ? there : 0, source);
+    }
+    interleave(rows, columns);
+#pragma GCC unroll 4
+    for (size_t vector = 0; vector < 4; ++vector) {
+      if (vector >= vectors) break;
+      _mm512_storeu_si512(panel + 64 * vector, columns[vector]);
+      sums[vector] = _mm512_dpbusd_epi32(sums[vector], ones, columns[vector]);
+    }
+    panel += 64 * vectors;
+  }
+  for (size_t vector = 0; vector < vectors; ++vector) _mm512_storeu_si512(call.sums + 16 * vector, sums[vector]);
+}
+
 }  // namespace
 
 void set_avx512vnni(PanelKernels& kernels) {
   kernels.rows = most_rows;
   kernels.flip = 0x80;
   kernels.multiply = multiply;
+  kernels.fill = fill;
 }
 
 }  // namespace qcompiler

@@ -25,12 +25,27 @@ void multiply(const PanelCall& call) {
   }
 }
 
+void fill(const PanelFill& call) {
+  const size_t groups = (call.depth + 3) / 4;
+  for (size_t column = 0; column < call.columns; ++column) {
+    uint32_t sum = 0;
+    for (size_t depth = 0; depth < 4 * groups; ++depth) {
+      const bool there = depth < call.depth && column < call.width;
+      const int8_t code = there ? call.source[depth * call.stride + column] : int8_t{0};
+      call.panel[(depth / 4 * call.columns + column) * 4 + depth % 4] = code;
+      sum += static_cast<uint32_t>(int32_t{code});
+    }
+    call.sums[column] = static_cast<int32_t>(sum);
+  }
+}
+
 }  // namespace
 
 void set_reference(PanelKernels& kernels) {
   kernels.rows = 4;
   kernels.flip = 0x80;
   kernels.multiply = multiply;
+  kernels.fill = fill;
 }
 
 }  // namespace qcompiler
