@@ -1,8 +1,10 @@
-// Moving bytes: copies that flip bits, and transposes.
+// Moving bytes: copies that flip bits, transposes, and weights of few bits back to bytes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "kernels/lowbit.h"
 
 namespace qcompiler {
 
@@ -12,6 +14,9 @@ struct ByteKernels {
   /// target[c * rows + r] = source[r * columns + c]: a transpose of a matrix of bytes. `begin` to `end` are the columns
   /// that are written.
   void (*turn)(const uint8_t* source, size_t rows, size_t columns, size_t begin, size_t end, uint8_t* target);
+  /// Blocks of low_bit_parts(bits) * 64 codes from low_bit_planes(bits) * 64 bytes: byte j of a block holds the codes
+  /// j, 64 + j, 128 + j and so on, as unsigned numbers code + 2^(bits - 1), in the bits that kernels/lowbit.h names.
+  void (*expand)(const uint8_t* packed, int bits, size_t blocks, int8_t* codes);
 };
 
 void set_reference(ByteKernels&);

@@ -42,11 +42,9 @@ class Product {
         plane_(static_cast<size_t>(call.geometry.image_pixels()) * call.plan.channels),
         low_(plane_ * call.plan.group) {}
 
-  /// What a thread needs: room for the gathered operands of a tile, or for the codes of a band.
-  size_t room() const {
-    if (call_.image == nullptr) return (pixels_ / bands_ + 1) * call_.plan.channels;
-    return call_.plan.gathered ? call_.kernels.panel.rows * call_.plan.run_groups * 4 * (call_.wide ? 2 : 1) : 0;
-  }
+  /// What a thread needs: room for the gathered operands of a tile, or for the codes of a band; behind them for a panel
+  /// of bytes where weights have few bits.
+  size_t room() const { return operands() + (call_.plan.bits == 8 ? 0 : call_.plan.panel_bytes(ConvolutionPlan::panel_columns)); }
 
   /// Units are numbered by band, group and panel, so that neighbours share their pixels.
   void units(size_t begin, size_t end, uint8_t* room) const {
@@ -55,14 +53,37 @@ class Product {
       const size_t band = index / per_band, first = pixels_ * band / bands_;
       const size_t count = pixels_ * (band + 1) / bands_ - first;
       if (call_.image == nullptr && (index == begin || index % per_band == 0)) flip_band(first, count, room);
-      unit({index / panels % call_.plan.group, index % panels, first, count}, room);
+      const size_t group = index / panels % call_.plan.group, panel = index % panels;
+      const int8_t* weights = panel_of(group, panel, index == begin || call_.plan.group * panels > 1, room);
+      unit({group, panel, weights, first, count}, room);
     }
   }
 
  private:
   struct Part {
-    size_t group, panel, first, rows;  ///< Rows: pixels from the first on.
+    size_t group, panel;
+    const int8_t* weights;  ///< Of the panel.
+    size_t first, rows;     ///< Pixels.
   };
+
+  size_t operands() const {
+    const size_t gathered = call_.kernels.panel.rows * call_.plan.run_groups * 4;
+    const size_t bytes = call_.image == nullptr  ? (pixels_ / bands_ + 1) * call_.plan.channels
+                         : call_.plan.gathered ? gathered
+                                               : 0;
+    return (bytes + 63) / 64 * 64;
+  }
+
+  /// The bytes of a panel; `other` than those of the unit before.
+  const int8_t* panel_of(size_t group, size_t panel, bool other, uint8_t* room) const {
+    const ConvolutionPlan& plan = call_.plan;
+    const int8_t* kept = call_.weights + plan.panel_place(group, panel);
+    if (plan.bits == 8) return kept;
+    int8_t* bytes = reinterpret_cast<int8_t*>(room + operands());
+    const size_t blocks = plan.blocks(plan.columns(panel));
+    if (other) call_.kernels.bytes.expand(reinterpret_cast<const uint8_t*>(kept), plan.bits, blocks, bytes);
+    return bytes;
+  }
 
   void flip_band(size_t first, size_t count, uint8_t* room) const {
     const size_t bytes = call_.plan.channels;
@@ -86,7 +107,7 @@ class Product {
     const size_t most = std::min(most_rows, most_sums / columns) / tile * tile;
     ConvolutionPixels walk(call_.geometry, call_.plan.channels, part.first);
     for (size_t done = 0; done < part.rows; done += most) {
-      const Part strip{part.group, part.panel, part.first + done, std::min(most, part.rows - done)};
+      const Part strip{part.group, part.panel, part.weights, part.first + done, std::min(most, part.rows - done)};
       const uint8_t* row[most_rows];
       if (call_.image == nullptr) {
         for (size_t index = 0; index < strip.rows; ++index) row[index] = room + (done + index) * call_.plan.channels;
@@ -121,7 +142,6 @@ class Product {
     const ConvolutionPlan& plan = call_.plan;
     const size_t tile = call_.kernels.panel.rows, columns = plan.columns(strip.panel);
     const ptrdiff_t step = plan.runs > 1 ? static_cast<ptrdiff_t>(places_[1]) : 0;
-    const int8_t* panel = call_.weights + plan.panel_place(strip.group, strip.panel);
     for (size_t first = 0; first < strip.rows; first += tile) {
       const size_t rows = std::min(tile, strip.rows - first);
       const uint8_t* gathered[most_rows];
@@ -130,7 +150,7 @@ class Product {
       }
       const uint8_t* const* operands = plan.gathered ? gathered : row + first;
       call_.kernels.panel.multiply(
-          {operands, rows, plan.runs, plan.run_groups, step, panel, columns, sums + first * columns});
+          {operands, rows, plan.runs, plan.run_groups, step, strip.weights, columns, sums + first * columns});
     }
   }
 
@@ -166,7 +186,8 @@ class Product {
 size_t bands_of(const ConvolutionCall& call, const Threads& threads) {
   const size_t pixels = static_cast<size_t>(call.geometry.pixels());
   const size_t bytes = call.plan.piece_bytes * call.plan.pieces;
-  const size_t by_cache = pixels * bytes / (call.image == nullptr ? flipped_band_bytes : band_bytes) + 1;
+  const bool small = call.image == nullptr && call.plan.bits == 8;
+  const size_t by_cache = pixels * bytes / (small ? flipped_band_bytes : band_bytes) + 1;
   const size_t panels = call.plan.panels() * call.plan.group;
   const size_t by_threads = threads.count() == 1 ? 1 : (4 * threads.count() + panels - 1) / panels;
   const size_t tiles = (pixels + call.kernels.panel.rows - 1) / call.kernels.panel.rows;

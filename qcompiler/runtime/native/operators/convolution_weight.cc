@@ -1,30 +1,57 @@
 #include "operators/convolution_weight.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
+
+#include "operators/packed_rows.h"
 
 namespace qcompiler {
 namespace {
 
-/// The codes of one packed row (qcompiler/quant/packing.py): groups of 8 codes in `bits` bytes, little endian.
-void unpack_row(const uint8_t* row, int bits, size_t depth, int8_t* codes) {
-  const uint32_t mask = (1u << bits) - 1, sign = 1u << (bits - 1);
-  for (size_t first = 0; first < depth; first += 8, row += bits) {
-    uint32_t word = 0;
-    for (int index = 0; index < bits; ++index) word |= uint32_t{row[index]} << (8 * index);
-    for (size_t index = first; index < first + 8 && index < depth; ++index, word >>= bits) {
-      codes[index] = static_cast<int8_t>(static_cast<int32_t>((word & mask) ^ sign) - static_cast<int32_t>(sign));
-    }
+/// From [channels][taps] to [taps][channels], cut into runs of whole groups; mirrored where `transposed`.
+void order_row(const int8_t* codes, const ConvolutionPlan& plan, bool transposed, int8_t* ordered) {
+  const size_t run_taps = plan.taps / plan.runs;
+  for (size_t tap = 0; tap < plan.taps; ++tap) {
+    const int8_t* source = codes + (transposed ? plan.taps - 1 - tap : tap);
+    int8_t* target = ordered + tap / run_taps * plan.run_groups * 4 + tap % run_taps * plan.channels;
+    for (size_t channel = 0; channel < plan.channels; ++channel) target[channel] = source[channel * plan.taps];
   }
 }
 
-/// From [channels][taps] to [taps][channels], cut into runs of whole groups; mirrored where `transposed`.
-void order_row(const int8_t* codes, const ConvolutionPlan& plan, bool transposed, int8_t* ordered) {
-  for (size_t tap = 0; tap < plan.taps; ++tap) {
-    const int8_t* source = codes + (transposed ? plan.taps - 1 - tap : tap);
-    for (size_t channel = 0; channel < plan.channels; ++channel) {
-      const size_t flat = tap * plan.channels + channel;
-      ordered[flat / plan.run_bytes * plan.run_groups * 4 + flat % plan.run_bytes] = source[channel * plan.taps];
+int32_t sum_of(const std::vector<int8_t>& codes) {
+  uint32_t sum = 0;
+  for (int8_t code : codes) sum += static_cast<uint32_t>(int32_t{code});
+  return static_cast<int32_t>(sum);
+}
+
+/// The bytes of a block of few bits that hold the codes of one place: unsigned numbers, one per part.
+void join(int bits, const uint8_t* u, uint8_t* kept) {
+  if (bits == 4) {
+    kept[0] = static_cast<uint8_t>(u[0] | u[1] << 4);
+  } else if (bits == 2) {
+    kept[0] = static_cast<uint8_t>(u[0] | u[1] << 2 | u[2] << 4 | u[3] << 6);
+  } else {
+    kept[0] = static_cast<uint8_t>(u[0] | u[1] << 3 | (u[2] & 3) << 6);
+    kept[64] = static_cast<uint8_t>(u[3] | u[4] << 3 | (u[5] & 3) << 6);
+    kept[128] = static_cast<uint8_t>(u[6] | u[7] << 3 | u[2] >> 2 << 6 | u[5] >> 2 << 7);
+  }
+}
+
+/// Writes a panel of bytes as it is kept.
+void keep(const ConvolutionPlan& plan, const int8_t* panel, size_t columns, uint8_t* kept) {
+  if (plan.bits == 8) {
+    std::memcpy(kept, panel, plan.kept_bytes(columns));
+    return;
+  }
+  const size_t parts = low_bit_parts(plan.bits);
+  for (size_t block = 0; block < plan.blocks(columns); ++block) {
+    for (size_t place = 0; place < 64; ++place) {
+      uint8_t u[8];
+      for (size_t part = 0; part < parts; ++part) {
+        u[part] = static_cast<uint8_t>(panel[(block * parts + part) * 64 + place] + (1 << (plan.bits - 1)));
+      }
+      join(plan.bits, u, kept + block * low_bit_planes(plan.bits) * 64 + place);
     }
   }
 }
@@ -35,7 +62,8 @@ ConvolutionPlan::ConvolutionPlan(const ConvolutionAttributes& attributes, const 
     : group(static_cast<size_t>(attributes.group)),
       outputs(static_cast<size_t>(weight[0] / attributes.group)),
       channels(static_cast<size_t>(weight[1])),
-      taps(static_cast<size_t>(weight.elements(2, weight.rank()))) {
+      taps(static_cast<size_t>(weight.elements(2, weight.rank()))),
+      bits(attributes.bits) {
   std::array<size_t, 3> kernel{1, 1, 1};
   for (size_t axis = 2; axis < weight.rank(); ++axis) {
     kernel[3 + axis - weight.rank()] = static_cast<size_t>(weight[axis]);
@@ -52,12 +80,10 @@ ConvolutionPlan::ConvolutionPlan(const ConvolutionAttributes& attributes, const 
 
 void weight_row(const ConvolutionAttributes& attributes, const Tensor& weight, size_t output, size_t depth,
                 int8_t* codes) {
-  const size_t row_bytes = attributes.packed ? (depth + 7) / 8 * static_cast<size_t>(attributes.bits) : depth;
-  const uint8_t* row = weight.as<uint8_t>() + output * row_bytes;
   if (attributes.packed) {
-    unpack_row(row, attributes.bits, depth, codes);
+    unpack_row(weight.as<uint8_t>() + output * packed_row_bytes(depth, attributes.bits), attributes.bits, depth, codes);
   } else if (depth > 0) {
-    std::memcpy(codes, row, depth);
+    std::memcpy(codes, weight.as<int8_t>() + output * depth, depth);
   }
 }
 
@@ -65,20 +91,24 @@ void pack_convolution(const ConvolutionAttributes& attributes, const Convolution
                       void* packed) {
   const size_t depth = plan.taps * plan.channels;
   std::vector<int8_t> codes(depth), ordered(plan.column_bytes());
-  int8_t* panels = static_cast<int8_t*>(packed);
-  std::memset(panels, 0, plan.sums_place());
-  int32_t* sums = reinterpret_cast<int32_t*>(panels + plan.sums_place());
-  for (size_t output = 0; output < plan.group * plan.outputs; ++output) {
-    weight_row(attributes, weight, output, depth, codes.data());
-    int32_t sum = 0;
-    for (int8_t code : codes) sum = static_cast<int32_t>(static_cast<uint32_t>(sum) + static_cast<uint32_t>(code));
-    sums[output] = sum;
-    order_row(codes.data(), plan, attributes.transposed, ordered.data());
-    const size_t column = output % plan.outputs, panel = column / ConvolutionPlan::panel_columns;
-    int8_t* target = panels + plan.panel_place(output / plan.outputs, panel) + column % ConvolutionPlan::panel_columns * 4;
-    for (size_t place = 0; place < ordered.size(); place += 4) {
-      std::memcpy(target + place * plan.columns(panel), ordered.data() + place, 4);
+  std::vector<int8_t> panel(plan.panel_bytes(ConvolutionPlan::panel_columns));
+  uint8_t* kept = static_cast<uint8_t*>(packed);
+  int32_t* sums = reinterpret_cast<int32_t*>(kept + plan.sums_place());
+  for (size_t index = 0; index < plan.group * plan.panels(); ++index) {
+    const size_t place = index % plan.panels(), columns = plan.columns(place);
+    const size_t first = place * ConvolutionPlan::panel_columns;
+    const size_t count = std::min(ConvolutionPlan::panel_columns, plan.outputs - first);
+    std::fill(panel.begin(), panel.end(), int8_t{0});
+    for (size_t column = 0; column < count; ++column) {
+      const size_t output = index / plan.panels() * plan.outputs + first + column;
+      weight_row(attributes, weight, output, depth, codes.data());
+      sums[output] = sum_of(codes);
+      order_row(codes.data(), plan, attributes.transposed, ordered.data());
+      for (size_t step = 0; step < ordered.size(); step += 4) {
+        std::memcpy(panel.data() + (step / 4 * columns + column) * 4, ordered.data() + step, 4);
+      }
     }
+    keep(plan, panel.data(), columns, kept + plan.panel_place(index / plan.panels(), place));
   }
 }
 

@@ -5,11 +5,13 @@
 // neighbours, as one run per tap where they are not. Runs at equal distances are read in place; others are gathered
 // into one run first.
 //
-// Packed: per group, per panel [runs][groups of 4][columns][4]; behind everything the sum of weights of every output.
+// Packed: per group, per panel [runs][groups of 4][columns][4], as bytes, or in few bits (kernels/bytes.h, expand) that
+// become bytes when the panel is used; behind everything the sum of weights of every output.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/lowbit.h"
 #include "operators/convolution_geometry.h"
 
 namespace qcompiler {
@@ -19,6 +21,7 @@ struct ConvolutionPlan {
   size_t pieces, piece_bytes;             ///< Contiguous parts of an operand in the image.
   bool gathered;                          ///< Whether the pieces are copied into one run.
   size_t runs, run_bytes, run_groups;     ///< As the panel kernels see them.
+  int bits;                               ///< Of the weights as they are kept; 8: bytes.
 
   ConvolutionPlan(const ConvolutionAttributes& attributes, const Shape& weight);
 
@@ -30,10 +33,18 @@ struct ConvolutionPlan {
     return left >= panel_columns ? panel_columns : (left + 15) / 16 * 16;
   }
   size_t column_bytes() const { return runs * run_groups * 4; }
-  size_t panel_place(size_t index, size_t panel) const {
-    return (index * ((outputs + 15) / 16 * 16) + panel * panel_columns) * column_bytes();
+  /// Blocks of a panel that is kept in few bits; of 64 bytes otherwise.
+  size_t blocks(size_t columns) const {
+    return (column_bytes() * columns / 64 + low_bit_parts(bits) - 1) / low_bit_parts(bits);
   }
-  size_t sums_place() const { return (panel_place(group, 0) + 63) / 64 * 64; }
+  /// Bytes of a panel as it is kept, and as the kernels read it.
+  size_t kept_bytes(size_t columns) const { return blocks(columns) * low_bit_planes(bits) * 64; }
+  size_t panel_bytes(size_t columns) const { return blocks(columns) * low_bit_parts(bits) * 64; }
+  size_t panel_place(size_t index, size_t panel) const {
+    const size_t full = kept_bytes(panel_columns), last = kept_bytes(columns(panels() - 1));
+    return index * ((panels() - 1) * full + last) + panel * full;
+  }
+  size_t sums_place() const { return panel_place(group, 0); }
   size_t bytes() const { return sums_place() + group * outputs * sizeof(int32_t); }
 };
 

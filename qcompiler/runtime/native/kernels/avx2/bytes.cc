@@ -65,11 +65,44 @@ void turn(const uint8_t* source, size_t rows, size_t columns, size_t begin, size
   }
 }
 
+/// Bits of every byte, from `shift` on, that `mask` leaves.
+__m256i bits_of(__m256i bytes, int shift, char mask) {
+  return _mm256_and_si256(_mm256_srli_epi16(bytes, shift), _mm256_set1_epi8(mask));
+}
+
+__m256i code_of(const __m256i* planes, int bits, size_t part) {
+  if (bits == 4) return bits_of(planes[0], static_cast<int>(4 * part), 15);
+  if (bits == 2) return bits_of(planes[0], static_cast<int>(2 * part), 3);
+  switch (part) {
+    case 2: return _mm256_or_si256(bits_of(planes[0], 6, 3), bits_of(planes[2], 4, 4));
+    case 5: return _mm256_or_si256(bits_of(planes[1], 6, 3), bits_of(planes[2], 5, 4));
+    default: return bits_of(planes[part / 3], static_cast<int>(part % 3 * 3), 7);
+  }
+}
+
+void expand(const uint8_t* packed, int bits, size_t blocks, int8_t* codes) {
+  const size_t parts = low_bit_parts(bits), count = low_bit_planes(bits);
+  const __m256i middle = _mm256_set1_epi8(static_cast<char>(1 << (bits - 1)));
+  for (size_t block = 0; block < blocks; ++block, packed += 64 * count, codes += 64 * parts) {
+    for (size_t half = 0; half < 64; half += 32) {
+      __m256i planes[3];
+      for (size_t plane = 0; plane < count; ++plane) {
+        planes[plane] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed + 64 * plane + half));
+      }
+      for (size_t part = 0; part < parts; ++part) {
+        const __m256i code = _mm256_sub_epi8(code_of(planes, bits, part), middle);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + 64 * part + half), code);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void set_avx2(ByteKernels& kernels) {
   kernels.flip = flip_bytes;
   kernels.turn = turn;
+  kernels.expand = expand;
 }
 
 }  // namespace qcompiler

@@ -2,6 +2,8 @@
 
 #include <immintrin.h>
 
+#include "kernels/avx512vnni/lowbit_decode.h"
+
 namespace qcompiler {
 namespace {
 
@@ -16,8 +18,28 @@ void flip_bytes(const uint8_t* source, size_t count, uint8_t flip, uint8_t* targ
   _mm512_mask_storeu_epi8(target + index, left, _mm512_xor_si512(_mm512_maskz_loadu_epi8(left, source + index), bits));
 }
 
+template <int Bits>
+void expand_blocks(const uint8_t* packed, size_t blocks, int8_t* codes) {
+  constexpr size_t parts = low_bit_parts(Bits), planes = low_bit_planes(Bits);
+  const __m512i middle = _mm512_set1_epi8(1 << (Bits - 1));
+  for (size_t block = 0; block < blocks; ++block, packed += 64 * planes, codes += 64 * parts) {
+    __m512i part[parts];
+    decode<Bits>(packed, part);
+    for (size_t index = 0; index < parts; ++index) {
+      _mm512_storeu_si512(codes + 64 * index, _mm512_sub_epi8(part[index], middle));
+    }
+  }
+}
+
+void expand(const uint8_t* packed, int bits, size_t blocks, int8_t* codes) {
+  (bits == 4 ? expand_blocks<4> : bits == 3 ? expand_blocks<3> : expand_blocks<2>)(packed, blocks, codes);
+}
+
 }  // namespace
 
-void set_avx512vnni(ByteKernels& kernels) { kernels.flip = flip_bytes; }
+void set_avx512vnni(ByteKernels& kernels) {
+  kernels.flip = flip_bytes;
+  kernels.expand = expand;
+}
 
 }  // namespace qcompiler
