@@ -7,6 +7,7 @@ Kernels reference() {
   Kernels kernels{};
   kernels.set = InstructionSet::reference;
   set_reference(kernels.rescale);
+  set_reference(kernels.pooling);
   set_reference(kernels.elementwise);
   set_reference(kernels.panel);
   set_reference(kernels.lowbit);
@@ -22,6 +23,7 @@ Kernels avx2() {
   set_avx2(kernels.panel);
   set_avx2(kernels.depthwise);
   set_avx2(kernels.rescale);
+  set_avx2(kernels.pooling);
   set_avx2(kernels.bytes);
   set_avx2(kernels.elementwise);
   return kernels;
@@ -34,6 +36,7 @@ Kernels avx512vnni() {
   set_avx512vnni(kernels.lowbit);
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
+  set_avx512vnni(kernels.pooling);
   set_avx512vnni(kernels.bytes);
   set_avx512vnni(kernels.elementwise);
   return kernels;

@@ -7,6 +7,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/lowbit.h"
 #include "kernels/panel.h"
+#include "kernels/pooling.h"
 #include "kernels/rescale.h"
 
 namespace qcompiler {
@@ -14,6 +15,7 @@ namespace qcompiler {
 struct Kernels {
   InstructionSet set;
   RescaleKernels rescale;
+  PoolingKernels pooling;
   ElementwiseKernels elementwise;
   PanelKernels panel;
   LowBitKernels lowbit;

@@ -11,6 +11,9 @@ void add_concat(Registry& registry);
 void add_multiply(Registry& registry);
 void add_gemm(Registry& registry);
 void add_matmul(Registry& registry);
+void add_mean(Registry& registry);
+void add_average_pool(Registry& registry);
+void add_max_pool(Registry& registry);
 void add_requantize(Registry& registry);
 
 }  // namespace qcompiler

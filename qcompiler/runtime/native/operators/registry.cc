@@ -11,6 +11,9 @@ const Registry& registry() {
     add_multiply(made);
     add_gemm(made);
     add_matmul(made);
+    add_mean(made);
+    add_average_pool(made);
+    add_max_pool(made);
     add_requantize(made);
     return made;
   }();
