@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,7 @@ def session(
     *,
     threads: int | None = None,
     isa: str | None = None,
+    claim: Collection[str] = (),
     options: onnxruntime.SessionOptions | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session that runs a compiled model with native kernels.
@@ -39,11 +41,15 @@ def session(
         threads: Threads of one run; ``None`` leaves the choice to ONNX Runtime.
         isa: Instruction set of the kernels, as ``qcompiler.runtime.native_operator.instruction_sets`` lists them;
             ``None`` takes the best that the processor has.
+        claim: What the native kernels take of models that other compilers made: ``qdq``, groups of QuantizeLinear and
+            DequantizeLinear around Conv, Gemm and MatMul; ``matmulnbits``, the operator of that name. Results may then
+            differ from ONNX Runtime's own in the last place.
         options: Further options of the session. They are changed: the provider is added, and ``threads`` where given.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model; the text names the node and the reason.
-        UsageError: The instruction set is not available here, or ONNX Runtime is older than 1.24.
+        UsageError: The instruction set is not available here, ``claim`` names something else, or ONNX Runtime is older
+            than 1.24.
     """
     import onnxruntime
 
@@ -55,7 +61,7 @@ def session(
         text = "qcompiler was installed without its native library: the model runs by its function bodies, slowly"
         warnings.warn(f"{text}; install it again where a C++ compiler is available", RuntimeWarning, stacklevel=2)
     else:
-        attach(chosen, threads=threads, isa=isa)
+        attach(chosen, threads=threads, isa=isa, claim=claim)
     source = model if isinstance(model, bytes) else str(model) if isinstance(model, str | Path) else _bytes(model)
     try:
         return onnxruntime.InferenceSession(source, chosen, **({} if path is not None else {"providers": [_CPU]}))
@@ -67,7 +73,13 @@ def session(
         raise ModelError(f"ONNX Runtime cannot load the model: {reason}", where=where) from error
 
 
-def attach(options: onnxruntime.SessionOptions, *, threads: int | None = None, isa: str | None = None) -> None:
+def attach(
+    options: onnxruntime.SessionOptions,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    claim: Collection[str] = (),
+) -> None:
     """Add the execution provider to the options of a session.
 
     Raises:
@@ -76,6 +88,7 @@ def attach(options: onnxruntime.SessionOptions, *, threads: int | None = None, i
     """
     settings = {} if threads is None else {"threads": str(threads)}
     settings |= {} if isa is None else {"isa": isa}
+    settings |= {"claim": ",".join(claim)} if claim else {}
     options.add_provider_for_devices(_devices()[:1], settings)
 
 

@@ -213,7 +213,7 @@ static_assert(offsetof(Factory, create_transfer) == 11 * 8 && offsetof(Factory, 
 enum Characteristic : int32_t { required_once = 0, optional_once = 1, variadic = 2 };
 
 /// Kinds of attributes.
-enum AttributeKind : int32_t { integer_attribute = 1, integers_attribute = 2, float_attribute = 3 };
+enum AttributeKind : int32_t { integer_attribute = 1, integers_attribute = 2, float_attribute = 3, text_attribute = 5 };
 
 struct CustomOperator {
   uint32_t version;

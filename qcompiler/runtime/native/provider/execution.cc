@@ -19,15 +19,20 @@ size_t read_inputs(const abi::Calls& calls, const abi::KernelContext* context, c
       tensors[index] = packed.tensors[index];
       continue;
     }
-    const abi::Value* value = nullptr;
-    using Input = Status*(const abi::KernelContext*, size_t, const abi::Value**);
-    check(calls, calls.call<Input>(Slot::context_input, context, index, &value));
-    if (value != nullptr) tensors[index] = view(calls, value);
+    tensors[index] = input_of(calls, context, index);
   }
   return count;
 }
 
-/// The memory of the result, which has the type that the graph says.
+}  // namespace
+
+Tensor input_of(const abi::Calls& calls, const abi::KernelContext* context, size_t index) {
+  const abi::Value* value = nullptr;
+  using Input = Status*(const abi::KernelContext*, size_t, const abi::Value**);
+  check(calls, calls.call<Input>(Slot::context_input, context, index, &value));
+  return value == nullptr ? Tensor{} : view(calls, value);
+}
+
 void* make_output(const abi::Calls& calls, abi::KernelContext* context, const Result& result) {
   abi::Value* output = nullptr;
   using Output = Status*(abi::KernelContext*, size_t, const int64_t*, size_t, abi::Value**);
@@ -46,8 +51,6 @@ void* make_output(const abi::Calls& calls, abi::KernelContext* context, const Re
   check(calls, calls.call<Status*(abi::Value*, void**)>(Slot::mutable_data, output, &data));
   return data;
 }
-
-}  // namespace
 
 std::vector<Tensor> constant_inputs(const abi::Calls& calls, const abi::KernelInfo* info, size_t count) {
   std::vector<Tensor> found(count);

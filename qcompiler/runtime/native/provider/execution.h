@@ -20,6 +20,12 @@ struct PackedInputs {
 /// Those of a node's first `count` inputs that are constant.
 std::vector<Tensor> constant_inputs(const abi::Calls& calls, const abi::KernelInfo* info, size_t count);
 
+/// The tensor that a node reads at a place; of type `undefined` where it is absent.
+Tensor input_of(const abi::Calls& calls, const abi::KernelContext* context, size_t index);
+
+/// The memory of the result. Throws where the graph gives it another type.
+void* make_output(const abi::Calls& calls, abi::KernelContext* context, const Result& result);
+
 /// One run: reads the inputs of the context, makes its output and computes it.
 void execute(const abi::Calls& calls, abi::KernelContext* context, const Maker& maker, const Operator& made,
              const PackedInputs& packed, size_t threads);

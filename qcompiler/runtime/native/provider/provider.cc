@@ -1,10 +1,10 @@
 #include "provider/provider.h"
 
 #include <algorithm>
-#include <cstring>
 #include <thread>
 #include <vector>
 
+#include "provider/graph.h"
 #include "provider/status.h"
 
 namespace qcompiler {
@@ -36,29 +36,58 @@ size_t thread_count(const std::string& text) {
   return std::stoul(text);
 }
 
-bool is_ours(const abi::Calls& calls, const abi::Node* node) {
-  const char* domain = nullptr;
-  check(calls, calls.call<Status*(const abi::Node*, const char**)>(Slot::node_domain, node, &domain));
-  return std::strcmp(domain, domain_name) == 0;
-}
-
-std::vector<const abi::Node*> nodes_of(const abi::Calls& calls, const abi::Graph* graph) {
-  size_t count = 0;
-  check(calls, calls.call<Status*(const abi::Graph*, size_t*)>(Slot::node_count, graph, &count));
-  std::vector<const abi::Node*> nodes(count);
-  check(calls, calls.call<Status*(const abi::Graph*, const abi::Node**, size_t)>(Slot::nodes, graph, nodes.data(), count));
-  return nodes;
-}
-
 void claim(const Provider& provider, const abi::Graph* graph, abi::SupportInfo* support) {
   const abi::Calls& calls = provider.calls;
   for (const abi::Node* node : nodes_of(calls, graph)) {
-    if (!is_ours(calls, node)) continue;
+    if (GraphNode(calls, node).domain != domain_name) continue;
     const abi::KernelDefinition* definition = nullptr;
     using LookUp = Status*(abi::SupportInfo*, const abi::Node*, const abi::KernelDefinition**);
     check(calls, calls.call<LookUp>(ProviderSlot::look_up_kernel, support, node, &definition));
     if (definition == nullptr) continue;
     check(calls, calls.call<Status*(abi::SupportInfo*, const abi::Node*)>(ProviderSlot::add_single, support, node));
+  }
+  claim_foreign(calls, provider.options.claims, *provider.options.kernels, graph, support);
+}
+
+/// A node of the compile road, as the runtime sees it.
+struct CompiledNode : abi::NodeCompute {
+  CompiledNode(const Provider& provider, const abi::Graph* graph);
+  const abi::Calls& calls;
+  size_t threads;
+  std::unique_ptr<ForeignNode> node;
+};
+
+CompiledNode::CompiledNode(const Provider& provider, const abi::Graph* graph)
+    : abi::NodeCompute{},
+      calls(provider.calls),
+      threads(provider.options.threads),
+      node(make_foreign(calls, *provider.options.kernels, graph)) {
+  version = abi::level;
+  create_state = [](abi::NodeCompute* self, abi::ComputeContext*, void** state) -> Status* {
+    *state = self;  // there is nothing that changes
+    return nullptr;
+  };
+  compute = [](abi::NodeCompute*, void* state, abi::KernelContext* context) {
+    const auto& made = *static_cast<const CompiledNode*>(static_cast<abi::NodeCompute*>(state));
+    return guarded(made.calls, made.node->name(), [&] { made.node->run(made.calls, context, made.threads); });
+  };
+  release_state = [](abi::NodeCompute*, void*) {};
+}
+
+void release_nodes(abi::NodeCompute** computes, size_t count) {
+  for (size_t index = 0; index < count; ++index) {
+    delete static_cast<CompiledNode*>(computes[index]);
+    computes[index] = nullptr;
+  }
+}
+
+void compile_nodes(const Provider& provider, const abi::Graph* const* graphs, size_t count, abi::NodeCompute** computes) {
+  size_t made = 0;
+  try {
+    for (; made < count; ++made) computes[made] = new CompiledNode(provider, graphs[made]);
+  } catch (...) {
+    release_nodes(computes, made);
+    throw;
   }
 }
 
@@ -68,6 +97,7 @@ ProviderOptions ProviderOptions::read(const abi::Calls& calls, const abi::Sessio
   ProviderOptions options{};
   options.kernels = &kernels_of(choose_set(option(calls, session, "isa")));
   options.threads = thread_count(option(calls, session, "threads"));
+  options.claims = Claims::read(option(calls, session, "claim"));
   return options;
 }
 
@@ -80,6 +110,12 @@ Provider::Provider(const abi::Calls& given_calls, const abi::KernelRegistry* giv
     const auto& provider = *static_cast<const Provider*>(self);
     return guarded(provider.calls, provider_name, [&] { claim(provider, graph, support); });
   };
+  compile = [](abi::Provider* self, const abi::Graph** graphs, const abi::Node**, size_t count,
+               abi::NodeCompute** computes, abi::Node**) {
+    const auto& provider = *static_cast<const Provider*>(self);
+    return guarded(provider.calls, provider_name, [&] { compile_nodes(provider, graphs, count, computes); });
+  };
+  release_computes = [](abi::Provider*, abi::NodeCompute** computes, size_t count) { release_nodes(computes, count); };
   kernel_registry = [](abi::Provider* self, const abi::KernelRegistry** out) -> Status* {
     *out = static_cast<Provider*>(self)->registry;
     return nullptr;

@@ -1,0 +1,124 @@
+#include "provider/quantized_group.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace qcompiler {
+namespace {
+
+constexpr float endless = std::numeric_limits<float>::infinity();
+
+/// A DequantizeLinear whose only reader is in the group, with constant parameters.
+struct Dequantized {
+  GraphNode node;
+  Quantization quantization;
+};
+
+std::optional<Quantization> quantization_of(const abi::Calls& calls, const GraphNode& node) {
+  const std::optional<Tensor> scale = constant_of(calls, node.input(1));
+  if (!scale || scale->type != ElementType::float32) return std::nullopt;
+  if (integer_attribute(calls, node.node, "block_size").value_or(0) != 0) return std::nullopt;
+  Quantization found{*scale, {}};
+  if (node.input(2) == nullptr) return found;
+  const std::optional<Tensor> zero = constant_of(calls, node.input(2));
+  if (!zero || zero->shape.elements() != scale->shape.elements()) return std::nullopt;
+  found.zero = *zero;
+  return found;
+}
+
+std::optional<Dequantized> dequantized(const abi::Calls& calls, const abi::ValueInfo* value) {
+  const abi::Node* made = value == nullptr ? nullptr : producer_of(calls, value);
+  if (made == nullptr || !has_one_reader(calls, value)) return std::nullopt;
+  GraphNode node(calls, made);
+  if (!node.is("DequantizeLinear")) return std::nullopt;
+  const std::optional<Quantization> quantization = quantization_of(calls, node);
+  if (!quantization) return std::nullopt;
+  return Dequantized{std::move(node), *quantization};
+}
+
+/// The bound that an input of Clip is: a constant float; `missing` where there is none.
+std::optional<float> bound_of(const abi::Calls& calls, const GraphNode& clip, size_t index, const char* name,
+                              float missing) {
+  if (const std::optional<float> written = float_attribute(calls, clip.node, name)) return written;  // operator set 6
+  if (clip.input(index) == nullptr) return missing;
+  const std::optional<Tensor> constant = constant_of(calls, clip.input(index));
+  if (!constant || constant->type != ElementType::float32 || constant->shape.elements() != 1) return std::nullopt;
+  return *constant->as<float>();
+}
+
+/// The node before the QuantizeLinear: a product, or a Relu or Clip with a product before it.
+bool match_product(const abi::Calls& calls, const abi::ValueInfo* value, QuantizedGroup& group) {
+  const abi::Node* made = value == nullptr ? nullptr : producer_of(calls, value);
+  if (made == nullptr || !has_one_reader(calls, value)) return false;
+  GraphNode node(calls, made);
+  const bool bounded = node.is("Relu") || node.is("Clip");
+  if (bounded) {
+    if (group.nodes.size() > 1) return false;  // one of them only
+    const std::optional<float> least = node.is("Relu") ? 0.0f : bound_of(calls, node, 1, "min", -endless);
+    const std::optional<float> greatest = node.is("Relu") ? endless : bound_of(calls, node, 2, "max", endless);
+    if (!least || !greatest || !(*least <= *greatest)) return false;
+    group.least = *least;
+    group.greatest = *greatest;
+    group.nodes.push_back(made);
+    return match_product(calls, node.input(0), group);
+  }
+  if (!node.is("Conv") && !node.is("Gemm") && !node.is("MatMul")) return false;
+  group.nodes.push_back(made);
+  group.product = std::move(node);
+  return true;
+}
+
+bool match_weight(const abi::Calls& calls, QuantizedGroup& group) {
+  const std::optional<Dequantized> w = dequantized(calls, group.product.input(1));
+  if (!w) return false;
+  const std::optional<Tensor> weight = constant_of(calls, w->node.input(0));
+  if (!weight) return false;
+  group.nodes.push_back(w->node.node);
+  group.w = w->quantization;
+  group.weight = *weight;
+  group.weight_axis = integer_attribute(calls, w->node.node, "axis").value_or(1);
+  return true;
+}
+
+bool match_bias(const abi::Calls& calls, QuantizedGroup& group) {
+  const abi::ValueInfo* value = group.product.input(2);
+  if (value == nullptr) return true;
+  if (const std::optional<Tensor> constant = constant_of(calls, value)) {
+    group.bias = *constant;
+    return constant->type == ElementType::float32;
+  }
+  const std::optional<Dequantized> found = dequantized(calls, value);
+  if (!found) return false;
+  const std::optional<Tensor> codes = constant_of(calls, found->node.input(0));
+  if (!codes || codes->type != ElementType::int32) return false;
+  const Tensor& zero = found->quantization.zero;
+  if (zero.type == ElementType::int32) {
+    const int64_t count = zero.shape.elements();
+    if (std::any_of(zero.as<int32_t>(), zero.as<int32_t>() + count, [](int32_t code) { return code != 0; })) return false;
+  } else if (zero.type != ElementType::undefined) {
+    return false;
+  }
+  group.nodes.push_back(found->node.node);
+  group.bias = *codes;
+  group.bias_scale = found->quantization.scale;
+  return true;
+}
+
+}  // namespace
+
+std::optional<QuantizedGroup> match_group(const abi::Calls& calls, const GraphNode& quantize) {
+  if (!quantize.is("QuantizeLinear") || quantize.input(2) == nullptr) return std::nullopt;
+  const std::optional<Quantization> y = quantization_of(calls, quantize);
+  if (!y) return std::nullopt;
+  QuantizedGroup group{{quantize.node}, quantize, {}, {}, *y, {}, 0, {}, {}, -endless, endless};
+  if (!match_product(calls, quantize.input(0), group)) return std::nullopt;
+  const std::optional<Dequantized> x = dequantized(calls, group.product.input(0));
+  if (!x || x->node.input(0) == nullptr || constant_of(calls, x->node.input(0))) return std::nullopt;
+  group.x = x->quantization;
+  if (!match_bias(calls, group) || !match_weight(calls, group)) return std::nullopt;
+  group.nodes.push_back(x->node.node);
+  std::reverse(group.nodes.begin(), group.nodes.end());
+  return group;
+}
+
+}  // namespace qcompiler

@@ -1,0 +1,33 @@
+// Quantized convolutions and matrix products of other compilers: DequantizeLinear before them, QuantizeLinear behind.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "provider/graph.h"
+
+namespace qcompiler {
+
+/// Scale and zero point, as the graph's constants hold them.
+struct Quantization {
+  Tensor scale;  ///< float32
+  Tensor zero;   ///< Of the codes' type; `undefined` where it is absent.
+};
+
+/// DequantizeLinear(x), DequantizeLinear(w)[, DequantizeLinear(bias)] -> Conv, Gemm or MatMul
+/// [-> Relu or Clip] -> QuantizeLinear. Tensors view constants of the graph.
+struct QuantizedGroup {
+  std::vector<const abi::Node*> nodes;  ///< Operands first.
+  GraphNode product;
+  Quantization x, w, y;
+  Tensor weight;
+  int64_t weight_axis;
+  Tensor bias;              ///< int32 with `bias_scale`, float32 without, or `undefined`.
+  Tensor bias_scale;
+  float least, greatest;    ///< Bounds of the result; infinite where there are none.
+};
+
+/// The group that ends in a QuantizeLinear; nothing where it is none that can be taken whole.
+std::optional<QuantizedGroup> match_group(const abi::Calls& calls, const GraphNode& quantize);
+
+}  // namespace qcompiler
