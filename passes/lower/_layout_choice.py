@@ -44,25 +44,29 @@ def cheapest(graph: ir.Graph, turns: Mapping[ir.Node, Turn], must: Collection[ir
         others = readers - {maker}
         if not others:
             continue
-        cost = move_cost(value)
-        _at_most_once(network, maker, others, cost, extra)
+        _at_most_once(network, maker, others, _cost(value, turns), extra)
         extra += 2
     behind = network.cut()
     return {node for node, place in places.items() if place not in behind}
 
 
+def _cost(value: ir.Value, turns: Mapping[ir.Node, Turn]) -> int:
+    node = value.producer()
+    return _NEVER if node is not None and node in turns and turns[node].inside else move_cost(value)
+
+
 def move_cost(value: ir.Value) -> int:
-    """Elements that change their place when channels move; 1 where it is only a matter of names.
+    """Bits that change their place when channels move; 1 where it is only a matter of names.
 
     Unknown sizes count as 1: they are mostly the batch, which all images share.
     """
+    count = value.dtype.bitwidth if value.dtype is not None else 8
     if value.shape is None:
-        return 2
+        return count
     sizes = [size if isinstance(size, int) else 1 for size in value.shape]
     static = all(isinstance(size, int) for size in value.shape[1:])
     if static and len(sizes) > 2 and (sizes[1] == 1 or all(size == 1 for size in sizes[2:])):
         return 1
-    count = 2
     for size in sizes:
         count *= max(size, 1)
     return count

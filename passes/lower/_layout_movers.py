@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from qcompiler.ir.constants import array
 from qcompiler.ir.edit import Edit
@@ -69,16 +70,26 @@ def _split(node: ir.Node) -> Turn:
 
 
 def _pad(node: ir.Node) -> Turn:
-    """Pad: begins and ends in the order of the axes, or other axes where it names them."""
+    """Pad: begins and ends in the order of the axes.
+
+    Those that it names are written in full: ONNX Runtime moves Transposes, those of function bodies included, through a
+    Pad as if it named none (1.31.1: the session fails).
+    """
     rank = image_rank(node.inputs[0])
     pads = array(node.inputs[1])
     if pads is None:
         raise StaysFirst("how much it pads is computed")
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        return Turn((0,), True, functools.partial(_other_axes, node, 3, _named(node, 3), rank))
-    sides = pads.tolist()
-    ordered = np.array([*turned(sides[:rank]), *turned(sides[rank:])], np.int64)
-    return Turn((0,), True, functools.partial(_other_constant, node, 1, ordered))
+    axes = _named(node, 3) if len(node.inputs) > 3 and node.inputs[3] is not None else tuple(range(rank))
+    sides = np.zeros((2, rank), np.int64)
+    sides[:, [last_axis(axis, rank) for axis in axes]] = pads.reshape(2, -1)
+    return Turn((0,), True, functools.partial(_padded, node, sides.reshape(-1)))
+
+
+def _padded(node: ir.Node, sides: NDArray[np.int64], edit: Edit) -> None:
+    _other_constant(node, 1, sides, edit)
+    if len(node.inputs) > 3 and (named := node.inputs[3]) is not None:
+        edit.set_input(node, 3, None)
+        edit.remove_unused([named])
 
 
 def _slice(node: ir.Node) -> Turn:
@@ -127,9 +138,7 @@ def _other_axes(node: ir.Node, index: int, axes: Sequence[int], rank: int, edit:
     _other_constant(node, index, np.array([last_axis(axis, rank) for axis in axes], np.int64), edit)
 
 
-def _other_constant(
-    node: ir.Node, index: int, content: np.ndarray[tuple[int, ...], np.dtype[np.int64]], edit: Edit
-) -> None:
+def _other_constant(node: ir.Node, index: int, content: NDArray[np.int64], edit: Edit) -> None:
     old = node.inputs[index] if index < len(node.inputs) else None
     edit.set_input(node, index, edit.constant(f"{node.name}_last", content))
     if old is not None:

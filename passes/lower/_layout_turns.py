@@ -31,11 +31,14 @@ class Turn:
         reads: Inputs that must have channels last; the others are read as they are.
         writes: Whether its results have channels last; if not, they are the same tensors as before.
         apply: Changes attributes and constants of the node.
+        inside: Whether the results are read by nothing but the next node of a group that is turned as a whole; they
+            have neither layout, and ``apply`` sets their shapes.
     """
 
     reads: tuple[int, ...]
     writes: bool
     apply: Callable[[Edit], None]
+    inside: bool = False
 
 
 Rule: TypeAlias = Callable[[ir.Node], Turn]

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from qcompiler.analysis.accumulators import family
 from qcompiler.ir.operators import STANDARD_DOMAINS
-from qcompiler.passes.lower import _layout_flatten, _layout_movers, _layout_rules
+from qcompiler.passes.lower import _layout_flatten, _layout_movers, _layout_rearranged, _layout_rules
 from qcompiler.passes.lower._layout_axes import turned
 from qcompiler.passes.lower._layout_borders import Borders
 from qcompiler.passes.lower._layout_choice import cheapest
@@ -30,7 +30,7 @@ from qcompiler.target.integer import Layout
 __all__ = ["ChannelsLast"]
 
 _CONVOLUTIONS: Final = ("QConv", "QConvTranspose")
-_STANDARD: Final[Mapping[str, Rule]] = {**_layout_movers.RULES, **_layout_flatten.RULES}
+_STANDARD: Final = (_layout_rearranged.RULES, _layout_movers.RULES, _layout_flatten.RULES)
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,29 @@ def _turns(graph: ir.Graph, ctx: Context) -> dict[ir.Node, Turn]:
     """How nodes work with channels last; convolutions that cannot are named."""
     found = {}
     for node in graph:
-        base = family(node.op_type) if node.domain == DOMAIN else node.op_type
-        rules = _layout_rules.RULES if node.domain == DOMAIN else _STANDARD
-        rule = rules.get(base) if node.domain in (DOMAIN, *STANDARD_DOMAINS) else None
-        try:
-            if rule is not None:
+        reason = "there is no such operator with channels last"
+        for rule in _rules(node):
+            try:
                 found[node] = rule(node)
-            elif base == "QConvTranspose":
-                raise StaysFirst("there is no transposed convolution with channels last")
-        except StaysFirst as reason:
-            if _is_convolution(node):
-                ctx.skip(node, f"its channels stay first: {reason}")
+                break
+            except StaysFirst as refusal:
+                reason = str(refusal)
+        if node not in found and _is_convolution(node):
+            ctx.skip(node, f"its channels stay first: {reason}")
     return found
+
+
+def _rules(node: ir.Node) -> list[Rule]:
+    """What may tell how a node works with channels last, to be tried in this order."""
+    if node.domain == DOMAIN:
+        return [rule for rule in [_layout_rules.RULES.get(family(node.op_type))] if rule is not None]
+    known = _STANDARD if node.domain in STANDARD_DOMAINS else ()
+    return [rules[node.op_type] for rules in known if node.op_type in rules]
 
 
 def _written(work: Mapping[ir.Node, Turn]) -> Iterator[ir.Value]:
     """Results that have channels last."""
-    return (value for node, turn in work.items() if turn.writes for value in node.outputs)
+    return (value for node, turn in work.items() if turn.writes and not turn.inside for value in node.outputs)
 
 
 def _describe(value: ir.Value) -> None:

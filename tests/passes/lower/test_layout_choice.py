@@ -61,9 +61,10 @@ def test_moving_one_channel_or_one_position_is_a_matter_of_names() -> None:
         return ir.Value(shape=ir.Shape(sizes))
 
     assert [move_cost(value(*sizes)) for sizes in ((2, 1, 5, 5), ("N", 7, 1, 1))] == [1, 1]
-    assert move_cost(value("N", 7, "H", 1)) == 14
-    assert move_cost(value(2, 3, 4, 5)) == 240
-    assert move_cost(ir.Value()) == 2
+    assert move_cost(value("N", 7, "H", 1)) == 56
+    assert move_cost(value(2, 3, 4, 5)) == 960
+    assert move_cost(ir.Value(shape=ir.Shape([2, 3, 4]), type=ir.TensorType(ir.DataType.INT32))) == 768
+    assert move_cost(ir.Value()) == 8
 
 
 def test_axes_and_permutations() -> None:
