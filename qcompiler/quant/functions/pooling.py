@@ -225,6 +225,7 @@ def _channels_last_sums(sums: str) -> str:
 
 _RESCALED: Final = "clip(((sum * b + 2^(c-1)) >> c) + zy, low, high), sum = "
 
+# All axes are padded, most of them by nothing: ONNX Runtime moves Transposes through a Pad as if it named no axes.
 _MAX_POOL: Final = Operator(
     name="QMaxPool",
     formula="max of the codes in each window along one axis; padding never wins",
@@ -243,13 +244,17 @@ one = Constant <value_int = 1> ()
 first = Constant <value_ints = [0]> ()
 next = Add (axis, one)
 next_list = Unsqueeze (next, first)
-axis_list = Unsqueeze (axis, first)
-before_list = Unsqueeze (before, first)
-behind_list = Unsqueeze (behind, first)
-widths = Concat <axis = 0> (before_list, behind_list)
+lengths = Shape (x)
+rank = Size (lengths)
+every_axis = Range (zero, rank, one)
+is_axis = Equal (every_axis, axis)
+along = Cast <to = 7> (is_axis)
+befores = Mul (along, before)
+behinds = Mul (along, behind)
+widths = Concat <axis = 0> (befores, behinds)
 least = Constant <value = int32 {-32768}> ()
 codes = Cast <to = 6> (x)
-padded = Pad (codes, widths, least, axis_list)
+padded = Pad (codes, widths, least)
 sizes = Shape (padded)
 size = Gather (sizes, axis)
 steps = Sub (kernel, one)

