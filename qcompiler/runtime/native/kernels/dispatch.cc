@@ -8,6 +8,7 @@ Kernels reference() {
   kernels.set = InstructionSet::reference;
   set_reference(kernels.rescale);
   set_reference(kernels.pooling);
+  set_reference(kernels.softmax);
   set_reference(kernels.elementwise);
   set_reference(kernels.panel);
   set_reference(kernels.lowbit);
@@ -24,6 +25,7 @@ Kernels avx2() {
   set_avx2(kernels.depthwise);
   set_avx2(kernels.rescale);
   set_avx2(kernels.pooling);
+  set_avx2(kernels.softmax);
   set_avx2(kernels.bytes);
   set_avx2(kernels.elementwise);
   return kernels;
@@ -37,6 +39,7 @@ Kernels avx512vnni() {
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
   set_avx512vnni(kernels.pooling);
+  set_avx512vnni(kernels.softmax);
   set_avx512vnni(kernels.bytes);
   set_avx512vnni(kernels.elementwise);
   return kernels;

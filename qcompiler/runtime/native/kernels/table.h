@@ -9,6 +9,7 @@
 #include "kernels/panel.h"
 #include "kernels/pooling.h"
 #include "kernels/rescale.h"
+#include "kernels/softmax.h"
 
 namespace qcompiler {
 
@@ -21,6 +22,7 @@ struct Kernels {
   LowBitKernels lowbit;
   DepthwiseKernels depthwise;
   ByteKernels bytes;
+  SoftmaxKernels softmax;
 };
 
 /// The table of an instruction set that is available here (core/cpu.h).

@@ -15,5 +15,6 @@ void add_mean(Registry& registry);
 void add_average_pool(Registry& registry);
 void add_max_pool(Registry& registry);
 void add_requantize(Registry& registry);
+void add_softmax(Registry& registry);
 
 }  // namespace qcompiler

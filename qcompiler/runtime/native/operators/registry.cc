@@ -15,6 +15,7 @@ const Registry& registry() {
     add_average_pool(made);
     add_max_pool(made);
     add_requantize(made);
+    add_softmax(made);
     return made;
   }();
   return all;
