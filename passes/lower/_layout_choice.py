@@ -2,14 +2,15 @@
 
 Nodes that must have channels last lie on one side, nodes that must have them first on the other; all others may go to
 either. A tensor whose maker is on one side and one of whose readers is on the other costs a Transpose, once, however
-many readers there are. The least sum of such costs is a minimum cut (Ford and Fulkerson 1956), found by shortest
-augmenting paths (Edmonds and Karp 1972); of several the one with most nodes on the side of channels last is taken.
+many readers there are. The least sum of such costs is a minimum cut (Ford and Fulkerson 1956), found by blocking flows
+(Dinitz 1970); of several the one with most nodes on the side of channels last is taken.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Final
 
 import onnx_ir as ir
@@ -106,30 +107,48 @@ class _Network:
 
     def cut(self) -> set[int]:
         """Fill the network; the places from which the side of channels first can still be reached."""
-        while (before := self._path()) is not None:
-            amount, place = _NEVER, _FIRST
-            while place != _LAST:
-                amount, place = min(amount, self._room[before[place]][place]), before[place]
-            place = _FIRST
-            while place != _LAST:
-                self._room[before[place]][place] -= amount
-                self._room[place][before[place]] += amount
-                place = before[place]
+        while _FIRST in (levels := self._levels()):
+            self._fill(levels)
         return self._reaching()
 
-    def _path(self) -> dict[int, int] | None:
-        """The place before each on a shortest way that has room; ``None`` where there is none."""
-        before: dict[int, int] = {_LAST: _LAST}
+    def _levels(self) -> dict[int, int]:
+        """Steps from the side of channels last to every place that it reaches."""
+        levels = {_LAST: 0}
         waiting = deque([_LAST])
         while waiting:
             place = waiting.popleft()
             for target, room in self._room[place].items():
-                if room > 0 and target not in before:
-                    before[target] = place
-                    if target == _FIRST:
-                        return before
+                if room > 0 and target not in levels:
+                    levels[target] = levels[place] + 1
                     waiting.append(target)
-        return None
+        return levels
+
+    def _fill(self, levels: dict[int, int]) -> None:
+        """Let flow through every shortest way until none has room; each place and each step is given up once."""
+        steps = {place: list(self._room[place]) for place in levels}
+        path = [_LAST]
+        while path:
+            place = path[-1]
+            if place == _FIRST:
+                path = self._push(path)
+            elif not steps[place]:
+                path.pop()
+                if path:
+                    steps[path[-1]].pop()
+            elif self._room[place][steps[place][-1]] > 0 and levels.get(steps[place][-1]) == levels[place] + 1:
+                path.append(steps[place][-1])
+            else:
+                steps[place].pop()
+
+    def _push(self, path: list[int]) -> list[int]:
+        """Let as much flow along a path as it has room for; the path up to its first step that is full now."""
+        ways = list(pairwise(path))
+        amount = min(self._room[source][target] for source, target in ways)
+        for source, target in ways:
+            self._room[source][target] -= amount
+            self._room[target][source] += amount
+        full = next(index for index, (source, target) in enumerate(ways) if not self._room[source][target])
+        return path[: full + 1]
 
     def _reaching(self) -> set[int]:
         found, waiting = {_FIRST}, deque([_FIRST])
