@@ -6,6 +6,7 @@
 #include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
 #include "kernels/lowbit.h"
+#include "kernels/lookup.h"
 #include "kernels/panel.h"
 #include "kernels/pooling.h"
 #include "kernels/rescale.h"
@@ -16,6 +17,7 @@ namespace qcompiler {
 struct Kernels {
   InstructionSet set;
   RescaleKernels rescale;
+  LookupKernels lookup;
   PoolingKernels pooling;
   ElementwiseKernels elementwise;
   PanelKernels panel;

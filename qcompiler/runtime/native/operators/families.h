@@ -14,6 +14,7 @@ void add_matmul(Registry& registry);
 void add_mean(Registry& registry);
 void add_average_pool(Registry& registry);
 void add_max_pool(Registry& registry);
+void add_lookup(Registry& registry);
 void add_requantize(Registry& registry);
 void add_softmax(Registry& registry);
 

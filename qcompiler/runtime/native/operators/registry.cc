@@ -14,6 +14,7 @@ const Registry& registry() {
     add_mean(made);
     add_average_pool(made);
     add_max_pool(made);
+    add_lookup(made);
     add_requantize(made);
     add_softmax(made);
     return made;

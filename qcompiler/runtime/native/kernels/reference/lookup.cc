@@ -1,0 +1,38 @@
+#include "kernels/lookup.h"
+
+namespace qcompiler {
+namespace {
+
+void bytes(const int8_t* x, const int8_t* table, size_t count, int8_t* result) {
+  for (size_t index = 0; index < count; ++index) result[index] = table[x[index] + 128];
+}
+
+void words(const int8_t* x, const int16_t* table, size_t count, int16_t* result) {
+  for (size_t index = 0; index < count; ++index) result[index] = table[x[index] + 128];
+}
+
+template <typename Code>
+void interpolate_to(const int16_t* x, const Pieces& pieces, size_t count, Code* result) {
+  for (size_t index = 0; index < count; ++index) {
+    const int32_t position = x[index] + 32768, piece = position >> 7, fraction = position & 127;
+    const int32_t line = pieces.start[piece] + pieces.slope[piece] * fraction;
+    const int32_t bend = (fraction * (128 - fraction) * pieces.bend[piece] + 256) >> 9;
+    const int32_t code = (line - bend + 4096) >> 13;
+    result[index] = static_cast<Code>(code < pieces.least ? pieces.least : code > pieces.greatest ? pieces.greatest : code);
+  }
+}
+
+void interpolate(const int16_t* x, const Pieces& pieces, size_t count, bool wide, void* result) {
+  if (wide) return interpolate_to(x, pieces, count, static_cast<int16_t*>(result));
+  interpolate_to(x, pieces, count, static_cast<int8_t*>(result));
+}
+
+}  // namespace
+
+void set_reference(LookupKernels& kernels) {
+  kernels.bytes = bytes;
+  kernels.words = words;
+  kernels.interpolate = interpolate;
+}
+
+}  // namespace qcompiler
