@@ -22,7 +22,7 @@ from qcompiler.ir import shapes
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type, operator_name
 from qcompiler.ir.structure import captured
-from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.quant.functions.catalogue import on_codes
 
 __all__ = ["FloatNode", "IntegerOnly", "Island", "final_codes", "integer_only"]
 
@@ -163,7 +163,7 @@ def _after_codes(nodes: list[ir.Node], operands: Mapping[ir.Node, list[ir.Value]
 
 
 def _makes_codes(node: ir.Node) -> bool:
-    return node.domain == DOMAIN or has_type(node, "QuantizeLinear")
+    return on_codes(node.domain, node.op_type) or has_type(node, "QuantizeLinear")
 
 
 def _reaching(nodes: list[ir.Node], operands: Mapping[ir.Node, list[ir.Value]], op_type: str) -> set[ir.Node]:
@@ -239,7 +239,7 @@ def _float_attributes(nodes: Iterable[ir.Node]) -> Iterator[str]:
 def _in_functions(model: ir.Model) -> Iterator[str]:
     """What is not integer in the bodies of our own functions."""
     for (domain, name, _), function in model.functions.items():
-        if domain == DOMAIN:
+        if on_codes(domain, name):
             for node in function.all_nodes():
                 for text in _wrong_in_body(node):
                     yield f"{name}: {text}"

@@ -14,8 +14,8 @@ from qcompiler.ir import io
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import operator_name
 from qcompiler.quant.annotations import annotation
+from qcompiler.quant.functions.catalogue import on_codes
 from qcompiler.quant.functions.definition import DOMAIN
-from qcompiler.target.lowered import is_lowered
 
 __all__ = ["ModelSummary", "Port", "QuantizedPart", "summarize"]
 
@@ -71,7 +71,7 @@ class ModelSummary:
         batch_norms: BatchNormalization nodes that folding can remove.
         functions: Model-local functions.
         quantized: What is quantized; ``None`` in a float model.
-        integer_only: What is float in an integer graph; ``None`` where there are no operators of ``ai.qcompiler``.
+        integer_only: What is float in an integer graph; ``None`` where no operator computes on codes.
     """
 
     path: str
@@ -90,6 +90,10 @@ class ModelSummary:
     functions: int
     quantized: QuantizedPart | None
     integer_only: IntegerOnly | None = None
+
+
+def _on_codes(model: ir.Model) -> bool:
+    return any(on_codes(node.domain, node.op_type) for node in model.graph)
 
 
 def summarize(path: str | Path) -> ModelSummary:
@@ -122,7 +126,7 @@ def summarize(path: str | Path) -> ModelSummary:
         batch_norms=operators["BatchNormalization"],
         functions=len(model.functions),
         quantized=_quantized(nodes, operators),
-        integer_only=integer_only(model) if is_lowered(model) else None,
+        integer_only=integer_only(model) if _on_codes(model) else None,
     )
 
 

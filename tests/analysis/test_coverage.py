@@ -124,7 +124,7 @@ def test_what_lowering_leaves_in_float_moves_over(network: ir.Model) -> None:
 
 
 LOWERED = """<ir_version: 10, opset_import: ["" : 21, "ai.qcompiler" : 1]>
-m (int8[1,3,8,8] x, int8[4,3,3,3] w, int8[5,8] p) => (int8[1,7] y) <int8[1,5] a> {
+m (int8[1,3,8,8] x, int8[4,3,3,3] w, int8[5,8] p) => (int8[1,5] y) <int8[1,7] a> {
   [conv] c = ai.qcompiler.QConvShift(x, w)
   [gemm] g = ai.qcompiler.QGemmPacked<weight_shape=[5,7]>(a, p)
   [table] y = ai.qcompiler.QLookup(g, g)

@@ -181,6 +181,16 @@ def test_bodies_of_functions_are_looked_into(build: Parse, statement: str, found
     assert result.holds is (not found)
 
 
+def test_products_of_real_activations_are_no_codes(build: Parse) -> None:
+    """Weight-only operators quantize inside themselves: what they give is real, before as behind them."""
+    product = "p = ai.qcompiler.QMatMulWeightOnly<bits=4, block=32, weight_shape=[4, 4]>(x, w, m, s, z)"
+    head = "g (float[2,4] x, uint8[4,4] w, uint16[4,1] m, float[4] s, int8[1,1] z) => (float[2,4] y)"
+    model = build(f"{HEAD}{head} {{ {product} y = Relu(p) }}")
+    found = integer_only(model)
+    assert found.holds
+    assert not found.head
+
+
 def test_a_float_model_has_no_inside(build: Parse) -> None:
     model = build(graph("[one] y = Neg(x)"))
     result = integer_only(model)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from qcompiler.quant import functions
 from qcompiler.quant.functions.definition import DOMAIN, VERSION, Operator
 
-__all__ = ["attach", "operators"]
+__all__ = ["attach", "on_codes", "operators"]
 
 
 @functools.cache
@@ -26,6 +26,12 @@ def operators() -> Mapping[str, Operator]:
                 raise ValueError(f"{operator.name} is defined twice")
             found[operator.name] = operator
     return MappingProxyType(dict(sorted(found.items())))
+
+
+def on_codes(domain: str, op_type: str) -> bool:
+    """Whether an operator type is one of the set whose activations are codes."""
+    found = operators().get(op_type) if domain == DOMAIN else None
+    return domain == DOMAIN and (found is None or not found.real)
 
 
 def attach(model: ir.Model) -> int:

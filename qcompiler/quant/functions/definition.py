@@ -60,6 +60,11 @@ class Operator:
     bound: str
     calls: tuple[str, ...] = field(default=())
 
+    @property
+    def real(self) -> bool:
+        """Whether activations are real numbers, which the operator quantizes by itself."""
+        return "float" in self.types.values()
+
     def function(self, opset: int) -> onnx.FunctionProto:
         """The ONNX function that defines the operator by standard operators of version ``opset``."""
         imports = [f'"" : {opset}'] + ([f'"{DOMAIN}" : {VERSION}'] if self.calls else [])

@@ -1,0 +1,75 @@
+"""Weight-only formats need no samples: what is measured without them, what is said, what --plan gives back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qcompiler
+from qcompiler.errors import UsageError
+
+TEXT = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (float[N, 96] x) => (float[N, 5] y) { h = MatMul (x, w) r = Relu (h) y = Gemm (r, v, b) }
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(TEXT)
+    for name, shape in {"w": (96, 64), "v": (64, 5), "b": (5,)}.items():
+        array = random.normal(0, 0.2, shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return proto
+
+
+def test_nothing_is_asked_for_and_the_report_says_what_that_is_worth(model: onnx.ModelProto) -> None:
+    result = qcompiler.compile(model, "lowbit-cpu", format="w4", latency=False)
+    report = result.report
+    assert report.configuration["calibration"] == "not needed"
+    assert report.configuration["evaluation"] == "random"
+    assert any("random inputs" in warning for warning in report.warnings)
+    assert report.calibration is None
+    assert report.integer is None
+    assert report.accumulators is None
+    assert report.coverage is not None
+    assert report.coverage.share_macs == 100
+    operators = [node.op_type for node in onnx.load(result.path).graph.node]
+    assert operators == ["QMatMulWeightOnly", "Relu", "QMatMulWeightOnly", "Add"]
+
+
+@pytest.mark.parametrize("option", ["calibration", "evaluation"])
+def test_all_samples_judge_where_nothing_is_fitted(model: onnx.ModelProto, option: str) -> None:
+    feeds = [{"x": np.random.default_rng(seed).normal(0, 1, (1, 96)).astype(np.float32)} for seed in range(16)]
+    report = qcompiler.compile(model, "lowbit-cpu", format="w8", latency=False, **{option: feeds}).report
+    assert report.evaluation.samples == 16
+    assert not report.evaluation.held_out
+    assert not any("random" in warning for warning in report.warnings)
+    assert report.quality.outputs[0].sqnr > 30
+
+
+def test_a_plan_gives_the_same_file(model: onnx.ModelProto, tmp_path: Path) -> None:
+    first = qcompiler.compile(model, "lowbit-cpu", format="w3", latency=False, output="a.onnx", plan_out="plan.json")
+    entry = first.plan["nodes"][next(iter(first.plan["nodes"]))]
+    assert entry["edges"]["1"]["format"] == "i3/axis=0/block=32"
+    qcompiler.compile(model, "lowbit-cpu", format="w3", latency=False, output="b.onnx", plan="plan.json")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_as_pairs_it_is_what_stock_runtimes_know(model: onnx.ModelProto) -> None:
+    result = qcompiler.compile(model, "lowbit-cpu", format="w4", lowering="qdq", latency=False)
+    nodes = onnx.load(result.path).graph.node
+    assert [node.op_type for node in nodes].count("DequantizeLinear") == 2
+    blocks = [item.i for node in nodes for item in node.attribute if item.name == "block_size"]
+    assert blocks == [32, 32]
+
+
+def test_calibration_methods_have_nothing_to_do(model: onnx.ModelProto) -> None:
+    with pytest.raises(UsageError, match="needs the pass 'calibrate'"):
+        qcompiler.compile(model, "lowbit-cpu", format="w4", calibration_method="mse")
