@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "provider/block_product_node.h"
 #include "provider/graph.h"
 #include "provider/quantized_node.h"
 #include "provider/status.h"
@@ -22,17 +23,20 @@ void fuse(const abi::Calls& calls, const std::vector<const abi::Node*>& nodes, a
   check(calls, calls.call<Fuse>(ProviderSlot::add_fused, support, nodes.data(), nodes.size(), given));
 }
 
-/// The node that a group or a node of another compiler becomes; null where it cannot be taken.
-std::unique_ptr<ForeignNode> try_node(const abi::Calls& calls, const Claims& claims, const Kernels& kernels,
-                                      const GraphNode& node, std::vector<const abi::Node*>& taken) {
+/// The nodes that are taken together with `node`, which is the last of them; none where it is not taken.
+std::vector<const abi::Node*> taken_with(const abi::Calls& calls, const Claims& claims, const Kernels& kernels,
+                                         const GraphNode& node) {
   try {
-    if (!claims.quantized_groups) return nullptr;
-    const std::optional<QuantizedGroup> group = match_group(calls, node);
-    if (!group) return nullptr;
-    taken = group->nodes;
-    return make_quantized_node(calls, kernels, *group);
+    if (claims.block_products && is_block_product(node)) {
+      check_block_product(calls, node);
+      return {node.node};
+    }
+    const std::optional<QuantizedGroup> group = claims.quantized_groups ? match_group(calls, node) : std::nullopt;
+    if (!group) return {};
+    check_quantized_group(calls, kernels, *group);
+    return group->nodes;
   } catch (const Error&) {
-    return nullptr;
+    return {};  // the CPU provider runs what we cannot
   }
 }
 
@@ -57,18 +61,18 @@ void claim_foreign(const abi::Calls& calls, const Claims& claims, const Kernels&
                    abi::SupportInfo* support) {
   if (!claims.any()) return;
   for (const abi::Node* node : nodes_of(calls, graph)) {
-    std::vector<const abi::Node*> taken;
-    if (try_node(calls, claims, kernels, GraphNode(calls, node), taken) != nullptr) fuse(calls, taken, support);
+    const std::vector<const abi::Node*> taken = taken_with(calls, claims, kernels, GraphNode(calls, node));
+    if (!taken.empty()) fuse(calls, taken, support);
   }
 }
 
 std::unique_ptr<ForeignNode> make_foreign(const abi::Calls& calls, const Kernels& kernels, const abi::Graph* graph) {
   for (const abi::Node* node : nodes_of(calls, graph)) {
-    std::vector<const abi::Node*> taken;
-    auto made = try_node(calls, {true, true}, kernels, GraphNode(calls, node), taken);
-    if (made != nullptr) return made;
+    const GraphNode last(calls, node);
+    if (is_block_product(last)) return make_block_product_node(calls, kernels, last);
+    if (const auto group = match_group(calls, last)) return make_quantized_node(calls, kernels, *group);
   }
-  throw Error("a group of nodes that was taken cannot be made");
+  throw Error("a group of nodes that was taken is not there any more");
 }
 
 }  // namespace qcompiler

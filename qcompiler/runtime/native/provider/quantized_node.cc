@@ -60,6 +60,12 @@ class QuantizedNode final : public ForeignNode {
 
 }  // namespace
 
+void check_quantized_group(const abi::Calls& calls, const Kernels& kernels, const QuantizedGroup& group) {
+  const QuantizedLinear linear = QuantizedLinear::make(calls, group);
+  const std::vector<Tensor> constants = linear.constants();
+  make_operator({group.product.name, linear.type, linear.attributes, kernels, constants})->packed_bytes(1, constants[1]);
+}
+
 std::unique_ptr<ForeignNode> make_quantized_node(const abi::Calls& calls, const Kernels& kernels,
                                                  const QuantizedGroup& group) {
   return std::make_unique<QuantizedNode>(kernels, group.product.name + " (" + group.product.type + ")",

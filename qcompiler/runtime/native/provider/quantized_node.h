@@ -6,7 +6,10 @@
 
 namespace qcompiler {
 
-/// Makes it; throws, with the reason, where the group has no such form.
+/// Throws, with the reason, where the group has no such form.
+void check_quantized_group(const abi::Calls& calls, const Kernels& kernels, const QuantizedGroup& group);
+
+/// Makes it; throws as the check does.
 std::unique_ptr<ForeignNode> make_quantized_node(const abi::Calls& calls, const Kernels& kernels,
                                                  const QuantizedGroup& group);
 
