@@ -13,6 +13,7 @@ Kernels reference() {
   set_reference(kernels.elementwise);
   set_reference(kernels.panel);
   set_reference(kernels.lowbit);
+  set_reference(kernels.blockwise);
   set_reference(kernels.depthwise);
   set_reference(kernels.bytes);
   return kernels;
@@ -38,6 +39,7 @@ Kernels avx512vnni() {
   kernels.set = InstructionSet::avx512vnni;
   set_avx512vnni(kernels.panel);
   set_avx512vnni(kernels.lowbit);
+  set_avx512vnni(kernels.blockwise);
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
   set_avx512vnni(kernels.lookup);

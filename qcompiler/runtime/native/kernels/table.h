@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/cpu.h"
+#include "kernels/blockwise.h"
 #include "kernels/bytes.h"
 #include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
@@ -22,6 +23,7 @@ struct Kernels {
   ElementwiseKernels elementwise;
   PanelKernels panel;
   LowBitKernels lowbit;
+  BlockwiseKernels blockwise;
   DepthwiseKernels depthwise;
   ByteKernels bytes;
   SoftmaxKernels softmax;

@@ -15,6 +15,8 @@ void join(int bits, const uint8_t* u, uint8_t* lane) {
     lane[0] = static_cast<uint8_t>(u[0] | u[1] << 4);
   } else if (bits == 2) {
     lane[0] = static_cast<uint8_t>(u[0] | u[1] << 2 | u[2] << 4 | u[3] << 6);
+  } else if (bits == 8) {
+    lane[0] = u[0];
   } else {
     lane[0] = static_cast<uint8_t>(u[0] | u[1] << 3 | (u[2] & 3) << 6);
     lane[64] = static_cast<uint8_t>(u[3] | u[4] << 3 | (u[5] & 3) << 6);
@@ -22,8 +24,9 @@ void join(int bits, const uint8_t* u, uint8_t* lane) {
   }
 }
 
-/// One column of a step.
-void write_low_bit(int bits, const int8_t* codes, uint8_t* lane) {
+}  // namespace
+
+void write_step(int bits, const int8_t* codes, uint8_t* lane) {
   const size_t parts = low_bit_parts(bits);
   for (size_t index = 0; index < 4; ++index) {
     uint8_t unsigned_codes[8];
@@ -33,8 +36,6 @@ void write_low_bit(int bits, const int8_t* codes, uint8_t* lane) {
     join(bits, unsigned_codes, lane + index);
   }
 }
-
-}  // namespace
 
 GemmWeight::GemmWeight(size_t depth, size_t outputs, int bits)
     : depth(depth), outputs(outputs), bits(depth > low_bit_deepest ? 8 : bits) {}
@@ -54,7 +55,7 @@ void GemmWeight::write(size_t output, const int8_t* codes, uint8_t* packed) cons
   uint8_t* lane = packed + panel_place(panel) + column / 16 * vector_bytes() + column % 16 * 4;
   for (size_t first = 0; first < row_bytes(); first += step(), lane += stride) {
     if (low_bit()) {
-      write_low_bit(bits, codes + first, lane);
+      write_step(bits, codes + first, lane);
     } else {
       std::memcpy(lane, codes + first, 4);
     }

@@ -39,6 +39,9 @@ struct GemmWeight {
   void write(size_t output, const int8_t* codes, uint8_t* packed) const;
 };
 
+/// Writes a step of one column of low-bit (or 8-bit) codes into its lane (kernels/lowbit.h).
+void write_step(int bits, const int8_t* codes, uint8_t* lane);
+
 /// Packs int8 codes `[depth, outputs]`.
 void pack_columns(const GemmWeight& weight, const int8_t* codes, uint8_t* packed);
 

@@ -15,6 +15,7 @@ const Registry& registry() {
     add_average_pool(made);
     add_max_pool(made);
     add_lookup(made);
+    add_weight_only(made);
     add_requantize(made);
     add_softmax(made);
     return made;

@@ -1,20 +1,9 @@
 #include "kernels/lowbit.h"
 
+#include "kernels/lowbit_lane.h"
+
 namespace qcompiler {
 namespace {
-
-/// The unsigned weight of a part, from the bytes of a lane in every plane.
-int32_t weight(int bits, const uint8_t* lane, size_t part) {
-  if (bits != 3) return (lane[0] >> (part * static_cast<size_t>(bits))) & ((1 << bits) - 1);
-  const int32_t last = lane[128];
-  switch (part) {
-    case 2: return (lane[0] >> 6) | (last >> 6 & 1) << 2;
-    case 5: return (lane[64] >> 6) | (last >> 7) << 2;
-    case 0: case 1: return lane[0] >> (3 * part) & 7;
-    case 3: case 4: return lane[64] >> (3 * (part - 3)) & 7;
-    default: return last >> (3 * (part - 6)) & 7;
-  }
-}
 
 int32_t one_sum(const LowBitCall& call, const int8_t* codes, size_t column) {
   const size_t parts = low_bit_parts(call.bits), vector = low_bit_planes(call.bits) * 64;
@@ -23,7 +12,7 @@ int32_t one_sum(const LowBitCall& call, const int8_t* codes, size_t column) {
   for (size_t step = 0; step < call.steps; ++step, lane += call.columns / 16 * vector) {
     for (size_t part = 0; part < parts; ++part) {
       for (size_t index = 0; index < 4; ++index) {
-        sum += static_cast<uint32_t>(*codes++ * weight(call.bits, lane + index, part));
+        sum += static_cast<uint32_t>(*codes++ * low_bit_weight(call.bits, lane + index, part));
       }
     }
   }
