@@ -20,6 +20,8 @@ import pytest
 from numpy.typing import NDArray
 
 from qcompiler.models import loaders
+from qcompiler.runtime import library_path
+from qcompiler.runtime import session as runtime_session
 from qcompiler.runtime.interpreter import Interpreter
 
 NIGHTLY = bool(os.environ.get("QCOMPILER_NIGHTLY"))
@@ -171,7 +173,7 @@ def with_outputs(path: Path, names: Sequence[str]) -> bytes:
 
 @dataclass
 class Mismatches:
-    """Integers that differ between the interpreter and ONNX Runtime, counted while samples run."""
+    """Integers in which the interpreter or native kernels differ from ONNX Runtime, counted while samples run."""
 
     integers: int = 0
     different: int = 0
@@ -180,22 +182,29 @@ class Mismatches:
 
 @pytest.fixture(scope="session")
 def bitwise() -> Callable[[Compiled], tuple[Run, Mismatches]]:
-    """For a compiled model: a function that runs both on a feed, and the count that it keeps."""
+    """For a compiled model: a function that runs it on a feed every way there is, and the count that it keeps.
+
+    The ways are stock ONNX Runtime, the interpreter, and (where the installation has them) our native kernels.
+    """
 
     def make(made: Compiled) -> tuple[Run, Mismatches]:
         names = last_codes(made.path)
         assert names, "the graph ends in no codes"
         runtime, interpreter = session(with_outputs(made.path, names)), Interpreter(made.path)
         outputs = [item.name for item in session(made.path).get_outputs()]
+        native = runtime_session(with_outputs(made.path, names)) if library_path() is not None else None
         count = Mismatches()
 
         def run(feed: Feed) -> list[NDArray[Any]]:
             expected = runtime.run([*outputs, *names], feed)
-            found = interpreter.run(feed, names)
+            ways = [interpreter.run(feed, names)]
+            if native is not None:
+                ways.append(dict(zip(names, native.run(names, feed), strict=True)))
             for name, codes in zip(names, expected[len(outputs) :], strict=True):
-                assert found[name].dtype == codes.dtype
-                assert found[name].shape == codes.shape
-                count.different += int((found[name] != codes).sum())
+                for found in ways:
+                    assert found[name].dtype == codes.dtype
+                    assert found[name].shape == codes.shape
+                    count.different += int((found[name] != codes).sum())
                 count.integers += codes.size
             count.samples += len(next(iter(feed.values())))
             return list(expected[: len(outputs)])
