@@ -224,8 +224,10 @@ def _copies(one: Specimen) -> int:
 def _times(task: _Task, seconds: float, opened: Open) -> _Times:
     """Milliseconds: medians and minima in rows, one copy and several in columns."""
     one, isa, threads = task
-    feed = feed_of(one)
-    calls = [_bound(opened(isolated(one, copies), threads, isa), feed, one, copies) for copies in (1, _copies(one))]
+    calls = [
+        _bound(opened(isolated(one, copies), threads, isa), feed_of(one, copies), one, copies)
+        for copies in (1, _copies(one))
+    ]
     try:
         times = interleave(calls, budget=seconds, warmup=2, least=6, most=2000, stopwatch=stopwatch_of(threads))
     except Exception as error:  # ONNX Runtime raises many unrelated types

@@ -129,6 +129,7 @@ def isolated(one: Specimen, copies: int) -> bytes:
         node.name = f"copy_{index}"
         for place, name in enumerate(node.input):
             if name not in one.constants:
+                node.input[place] = _activation(one, name, index)
                 continue
             item = one.constants[name]
             own = item.nbytes > _SMALL
@@ -140,8 +141,12 @@ def isolated(one: Specimen, copies: int) -> bytes:
             outputs.append(helper.make_tensor_value_info(node.output[place], int(dtype), shape))
         nodes.append(node)
     unique = {item.name: item for item in tensors}
-    inputs = [helper.make_tensor_value_info(name, int(dtype), shape) for name, dtype, shape in one.inputs]
-    graph = helper.make_graph(nodes, "specimen", inputs, outputs, list(unique.values()))
+    inputs = {
+        _activation(one, name, index): helper.make_tensor_value_info(_activation(one, name, index), int(dtype), shape)
+        for index in range(copies)
+        for name, dtype, shape in one.inputs
+    }
+    graph = helper.make_graph(nodes, "specimen", list(inputs.values()), outputs, list(unique.values()))
     imports = {"": one.opset, one.node.domain: VERSION if one.node.domain == DOMAIN else 1} | {"": one.opset}
     model = helper.make_model(
         graph,
@@ -153,7 +158,15 @@ def isolated(one: Specimen, copies: int) -> bytes:
     return content
 
 
-def feed_of(one: Specimen) -> dict[str, NDArray[Any]]:
+def _activation(one: Specimen, name: str, index: int) -> str:
+    """What a copy reads: all the same, which lies in the cache as what a node before has just written does.
+
+    What QuantizeLinear reads comes from outside, and a model has run since it was read last: each copy has its own.
+    """
+    return f"{name}/{index}" if index and one.node.op_type == "QuantizeLinear" else name
+
+
+def feed_of(one: Specimen, copies: int = 1) -> dict[str, NDArray[Any]]:
     """Made-up activations: all codes of their type, normal numbers, zeros for indices."""
     generator = np.random.default_rng(0)
     feed: dict[str, NDArray[Any]] = {}
@@ -166,7 +179,8 @@ def feed_of(one: Specimen) -> dict[str, NDArray[Any]]:
             feed[name] = generator.integers(info.min, info.max + 1, shape).astype(kind)
         else:
             feed[name] = np.zeros(shape, kind)
-    return feed
+    others = [(name, _activation(one, name, index)) for index in range(1, copies) for name in list(feed)]
+    return feed | {other: feed[name].copy() for name, other in others if other != name}
 
 
 def _declared(value: ir.Value) -> Declared:

@@ -49,7 +49,7 @@ def test_every_node_runs_alone(specimens: list[Specimen]) -> None:
     for one in specimens:
         content = isolated(one, 2)
         onnx.checker.check_model(onnx.load_from_string(content))
-        results = _run(content, feed_of(one))
+        results = _run(content, feed_of(one, 2))
         assert len(results) == 2 * len(one.outputs)
         assert results[0].shape == one.outputs[0][2]
 
@@ -87,5 +87,5 @@ def test_the_grid_runs() -> None:
             continue
         seen.add(work.kind)
         one = specimen(node, work, 21)
-        assert all(result.shape == one.outputs[0][2] for result in _run(isolated(one, 2), feed_of(one)))
+        assert all(result.shape == one.outputs[0][2] for result in _run(isolated(one, 2), feed_of(one, 2)))
     assert len(seen) >= 15
