@@ -1,13 +1,14 @@
-"""Weight-only formats: which matrix products keep their weight in few bits; all activations stay real numbers.
+"""Weight-only formats: which weights are kept in few bits; all activations stay real numbers.
 
-A product counts when its weight is a constant matrix that the profile's rule takes. The output head is one like any
-other. An embedding that is looked up (Gather) stays float: a lookup multiplies nothing. Where head and embedding are
-tied, that is share one tensor, the head gets codes of its own and the lookup keeps the float table, so that both read
-what suits them; the file then holds both.
+A matrix product counts when its weight is a constant matrix that the profile's rule takes. The output head is one like
+any other. An embedding that is looked up (Gather) multiplies nothing: its table gets 8 bits per row, whatever products
+get, which loses less than anything else and makes small files. Where head and embedding are tied, that is share one
+tensor, each gets codes of its own, so that both read what suits them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import integer
 from qcompiler.quant import state
 from qcompiler.quant.integer.linear import WIDE_DEPTH
-from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
+from qcompiler.quant.operators import LINEAR, LOOKUP, TABLE_INPUT, WEIGHT_INPUT
 from qcompiler.quant.state import NodeDecision, TensorQuant
 from qcompiler.target.axes import block_axis, channel_axis
 from qcompiler.target.formats import FormatRequest, weight_only_format
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from qcompiler.pipeline.base import Context
 
 __all__ = ["assign_weights"]
+
+_LEAST_TABLE = 4096
+"""Numbers below which a table that is looked up is not worth a scale per row."""
 
 
 def assign_weights(graph: ir.Graph, request: FormatRequest, excluded: dict[ir.Node, str], ctx: Context) -> None:
@@ -43,6 +48,9 @@ def assign_weights(graph: ir.Graph, request: FormatRequest, excluded: dict[ir.No
             ctx.skip(node, reason)
             continue
         choice = weight_only_format(rule, request)
+        if node.op_type == LOOKUP:
+            state.set_edge_quant(node, TABLE_INPUT, TensorQuant(choice.format.along(0)))
+            continue
         if choice.reason:
             ctx.note(f"{node.name}: {choice.reason}")
         state.set_edge_quant(node, WEIGHT_INPUT, TensorQuant(choice.on(node)))
@@ -51,6 +59,8 @@ def assign_weights(graph: ir.Graph, request: FormatRequest, excluded: dict[ir.No
 
 def _why_float(node: ir.Node, rule: OperatorRule | None, target: Target) -> str:
     """Why a node keeps a float weight, or has none; empty where it is stored in few bits."""
+    if node.op_type == LOOKUP and not node.domain and rule is not None and is_constant(node.inputs[TABLE_INPUT]):
+        return _why_float_table(node, rule, target)
     if node.op_type not in LINEAR or node.domain:
         return "it has no weight: activations stay real numbers"
     if rule is None or not rule.weight_only:
@@ -63,6 +73,20 @@ def _why_float(node: ir.Node, rule: OperatorRule | None, target: Target) -> str:
     if channel_axis(node) is None:
         return "its weight is no matrix"
     return _why_shape(node, weight) or why_not_constraints(rule.constraints, node) or ""
+
+
+def _why_float_table(node: ir.Node, rule: OperatorRule, target: Target) -> str:
+    """Why a table that is looked up stays float."""
+    table = node.inputs[TABLE_INPUT]
+    shape = list(table.shape or ()) if table is not None else []
+    if table is None or table.dtype is not ir.DataType.FLOAT:
+        return "it carries no float32 data"
+    if not rule.weight_only:
+        return f"{target.name} looks up no tables of few bits"
+    if len(shape) != 2 or integer(node, "axis", 0) != 0:
+        return "it does not look up rows of a matrix"
+    size = math.prod(item for item in shape if isinstance(item, int))
+    return f"its table of {size} numbers is small" if size < _LEAST_TABLE else ""
 
 
 def _why_shape(node: ir.Node, weight: ir.Value) -> str:

@@ -4,6 +4,9 @@ What ``place-qdq`` wrote, ``DequantizeLinear(codes) -> MatMul`` with real activa
 The operator keeps them packed in as few bits as hold them, and multiplies integers: each row of activations is
 quantized to 8 bits where it is used (``quant/integer/weight_only.py``). That is the one thing the Q/DQ form does not
 do, and the only difference in the numbers. A bias of Gemm is added behind.
+
+A table of codes that is looked up, ``DequantizeLinear(codes) -> Gather``, would be dequantized as a whole in each run.
+Rows and their scales are looked up instead, and multiplied: the same numbers, bit for bit.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from numpy.typing import NDArray
 from qcompiler.errors import PassError
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import integer
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import packing, weight_scales
 from qcompiler.quant.functions import catalogue
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.integer.weight_only import blocks
+from qcompiler.quant.operators import LOOKUP, TABLE_INPUT
 from qcompiler.target.axes import block_axis
 from qcompiler.target.qdq import Codes, codes_read
 
@@ -47,6 +52,8 @@ class LowerWeightOnly(Pass):
         for node in list(model.graph):
             if has_type(node, "MatMul", "Gemm") and (weight := _weight(node)) is not None:
                 _lower(node, weight, ctx)
+            elif has_type(node, LOOKUP) and (table := _table(node)) is not None:
+                _look_up(node, table, ctx)
         catalogue.attach(model)
         ctx.edit.touch()
 
@@ -58,6 +65,36 @@ def _weight(node: ir.Node) -> Codes | None:
     if data is None or codes is None or codes.scale is None or not is_constant(codes.value):
         return None
     return codes if codes_read(data) is None else None
+
+
+def _table(node: ir.Node) -> Codes | None:
+    """The stored codes of a table with a scale per row and no zero points."""
+    value = node.inputs[TABLE_INPUT]
+    codes = None if value is None else codes_read(value)
+    if codes is None or codes.scale is None or codes.zero_point is None or not is_constant(codes.value):
+        return None
+    per_row = codes.scale.ndim == 1 and codes.axis == 0 and not codes.block
+    return codes if per_row and not codes.zero_point.any() and integer(node, "axis", 0) == 0 else None
+
+
+def _look_up(node: ir.Node, table: Codes, ctx: Context) -> None:
+    """Look up codes and scales, then multiply."""
+    base, found, indices = str(table.value.name), node.outputs[0], node.inputs[1]
+    scale = ctx.edit.constant(f"{base}_row_scale", np.asarray(table.scale, np.float32).reshape(-1, 1))
+
+    def emit(op_type: str, inputs: list[ir.Value | None], name: str, dtype: ir.DataType, **attributes: int) -> ir.Value:
+        made = ctx.edit.insert(
+            op_type, inputs, attributes=attributes, name=f"{node.name}_{name}", output_name=f"{found.name}_{name}",
+            before=node,
+        ).outputs[0]  # fmt: skip
+        made.type, made.shape = ir.TensorType(dtype), found.shape
+        return made
+
+    codes = emit(LOOKUP, [table.value, indices], "codes", table.dtype, axis=0)
+    real = emit("Cast", [codes], "cast", ir.DataType.FLOAT, to=ir.DataType.FLOAT.value)
+    scales = emit(LOOKUP, [scale, indices], "scale", ir.DataType.FLOAT, axis=0)
+    scales.shape = None if found.shape is None else ir.Shape([*found.shape[:-1], 1])
+    _replace(node, emit("Mul", [real, scales], "rows", ir.DataType.FLOAT), ctx)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["BIAS_INPUT", "LINEAR", "WEIGHT_INPUT", "output_channel_axis"]
+__all__ = ["BIAS_INPUT", "LINEAR", "LOOKUP", "TABLE_INPUT", "WEIGHT_INPUT", "output_channel_axis"]
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators with a weight operand."""
 
+LOOKUP = "Gather"
+"""The operator that looks up rows of a table, such as an embedding."""
+
+TABLE_INPUT = 0
 WEIGHT_INPUT = 1
 BIAS_INPUT = 2
 

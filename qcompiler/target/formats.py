@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from qcompiler.errors import UsageError, nearest
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.axes import block_axis, channel_axis
 from qcompiler.target.schema import FORMAT_NAME, Granularity, OperatorRule, Target, Wide
 
@@ -156,13 +157,16 @@ def weight_format(rule: OperatorRule, request: FormatRequest) -> WeightChoice:
 def weight_only_format(rule: OperatorRule, request: FormatRequest) -> WeightChoice:
     """The format of a weight beside real activations that is nearest to the request.
 
-    Blocks are the preferred ones, and weights have zero points where the rule lists such a format first.
+    Blocks are the preferred ones, and weights have zero points where the rule lists such a format first. A table that
+    is looked up has a scale per row, and bits of its own: nothing is multiplied.
 
     Raises:
         UsageError: The operator has no such kernel.
     """
     if not rule.weight_only:
         raise UsageError(f"{rule.operator} takes no real activations beside weights of few bits")
+    if rule.operator == LOOKUP:
+        return WeightChoice(rule.weight_only[0], Granularity.CHANNEL)
     kept = replace(
         rule,
         weights=rule.weight_only,
@@ -195,7 +199,7 @@ def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequ
 
 def _check_weight_only(target: Target, request: FormatRequest) -> FormatRequest:
     """Refuse a weight-only request that the target does not offer."""
-    rules = [rule for rule in target.rules() if rule.weight_only]
+    rules = [rule for rule in target.rules() if rule.weight_only and rule.operator != LOOKUP]
     where, hint = f"format '{request.text}'", f"{target.name} offers {', '.join(target.formats)}"
     if not rules:
         message = f"{target.name} computes on codes: it has no kernel for real activations and weights of few bits"

@@ -18,6 +18,7 @@ from typing import TypeAlias
 from qcompiler.errors import TargetError, nearest
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.integer.weight_only import BITS, LEAST_BLOCK
+from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.integer import IntegerArithmetic, Lowering
 
 __all__ = [
@@ -172,7 +173,7 @@ class OperatorRule:
         granularity: How weights may share scales, preferred first.
         block_sizes: Accepted block sizes.
         weight_only: Accepted weight formats where activations are real numbers (``QMatMulWeightOnly``), preferred
-            first; empty where there is no such kernel.
+            first; empty where there is no such kernel. Of Gather: formats of the table that it looks up.
         weight_only_blocks: Weights that share a scale there, preferred first; empty: a row of the weight has one scale.
         fixed: Scale and zero point that the result has whatever it holds, by format.
         bias: Format of the bias; ``None`` where the kernel takes none.
@@ -264,7 +265,7 @@ class OperatorRule:
             _refuse("bias", f"'{self.bias}' is not a bias format", 'use "i32/sym"')
 
     def _check_weight_only(self) -> None:
-        if self.weight_only and Role.WEIGHT not in self.inputs:
+        if self.weight_only and Role.WEIGHT not in self.inputs and self.operator != LOOKUP:
             _refuse("weight_only", "there is no input in weight role", None)
         if self.weight_only_blocks and not self.weight_only:
             _refuse("weight_only_blocks", "block sizes go with formats", 'write e.g. weight_only = ["i4"]')

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.integer import IntegerArithmetic, Layout, Lowering
 from qcompiler.target.runs_here import runs_here
 from qcompiler.target.schema import (
@@ -116,7 +117,7 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
     elif Role.WEIGHT in rule.inputs:
         found.append("its weight must be constant")
     if rule.weight_only:
-        found.append(f"in formats without activations (w4) its weight is {_weight_only(rule)}")
+        found.append(f"in formats without activations (w4) {_weight_only(rule)}")
     if rule.bias is not None:
         found.append(f"its bias is {format_words(rule.bias)} at scale activation × weight")
     if rule.fuse:
@@ -150,9 +151,11 @@ def _operator(rule: OperatorRule) -> OperatorWords:
 
 
 def _weight_only(rule: OperatorRule) -> str:
+    if rule.operator == LOOKUP:
+        return f"its table is {_listed(rule.weight_only)}, one scale per row"
     sizes = ", ".join(map(str, rule.weight_only_blocks))
     sharing = f"one scale per block ({sizes}) or channel" if sizes else "one scale per channel"
-    return f"{_listed(rule.weight_only)}, {sharing}, and activations stay real numbers"
+    return f"its weight is {_listed(rule.weight_only)}, {sharing}, and activations stay real numbers"
 
 
 def _wide(rule: OperatorRule) -> list[str]:

@@ -50,11 +50,11 @@ def test_a_language_model_compiles_without_any_data(stories):
     assert any("random inputs" in text for text in report["warnings"])
     assert report["calibration"] is None
     assert [node.op_type for node in weight_nodes(path)] == ["QMatMulWeightOnly"] * 36  # the head included
-    left = {node.op_type for node in onnx.load(path).graph.node} & {"DequantizeLinear", "QuantizeLinear", "Gemm"}
-    assert left == set()
-    assert path.stat().st_size < 0.36 * given.model.stat().st_size  # the embedding is a tenth of the float model
-    float_products = [item for item in report["coverage"]["fallbacks"] if item["op_type"] == "MatMul"]
-    assert {item["reason"] for item in float_products} == {"it multiplies two activations"}
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert not operators & {"DequantizeLinear", "QuantizeLinear", "Gemm"}
+    assert path.stat().st_size < 0.27 * given.model.stat().st_size
+    left = [item for item in report["coverage"]["fallbacks"] if item["op_type"] in ("MatMul", "Gather")]
+    assert {item["reason"] for item in left} == {"it multiplies two activations"}
 
 
 def test_a_language_model_still_predicts(stories, nightly):
@@ -85,7 +85,7 @@ def test_the_same_plan_as_pairs(compiled):
     """Block-wise DequantizeLinear: what stock runtimes fuse into kernels of their own."""
     made = compiled(STORIES, "lowbit-cpu", "--format", "w4", "--lowering", "qdq", "--limit", "8")
     graph = onnx.load(made.path).graph
-    assert sum(node.op_type == "DequantizeLinear" for node in graph.node) == 36
+    assert sum(node.op_type == "DequantizeLinear" for node in graph.node) == 37  # 36 weights and the embedding
     assert not any(node.domain == DOMAIN for node in graph.node)
     # The runtime quantizes activations in kernels of its own, or not at all.
     assert made.report["quality"]["outputs"][0]["agreement"] > 70

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.errors import UsageError
@@ -103,6 +103,7 @@ def test_least_loss_with_reason(asked: str, text: str, granularity: str, block: 
     assert bool(reason) == bool(choice.reason)
 
 
+@settings(deadline=None)  # the first example reads the profiles
 @given(st.sampled_from(["edge-npu", "cpu-x86"]), st.integers(1, 20))
 def test_never_fewer_bits_than_asked_where_more_exist(name: str, bits: int) -> None:
     rule = load(name).operators["MatMul"]

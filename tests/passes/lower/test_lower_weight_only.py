@@ -160,13 +160,44 @@ def test_a_weight_of_zeros_gives_zeros() -> None:
     np.testing.assert_array_equal(run(found.proto, x), np.zeros((2, 3)))
 
 
-def test_a_tied_table_stays_float_for_who_looks_it_up() -> None:
-    body = "e = Gather (w, i) s = Add (x, e) y = Gemm <transB = 1> (s, w)"
+TIED = "e = Gather (w, i) s = Add (x, e) y = Gemm <transB = 1> (s, w)"
+
+
+def test_a_small_table_stays_float_for_who_looks_it_up() -> None:
     table = np.random.default_rng(2).normal(0, 1, (30, 64)).astype(np.float32)
-    found = lowered(body, "float[M, 64] x, int64[M] i", {"w": table}, "w4")
+    found = lowered(TIED, "float[M, 64] x, int64[M] i", {"w": table}, "w4")
     assert [node.op_type for node in found.model.graph] == ["Gather", "Add", "QMatMulWeightOnly"]
     np.testing.assert_array_equal(array(next(iter(found.model.graph)).inputs[0]), table)
     assert any("'w' is kept in float as well: n0 (Gather)" in note.text for note in found.ctx.records[0].notes)
+
+
+def test_rows_of_a_table_are_looked_up_as_codes_with_the_same_bits() -> None:
+    table = np.random.default_rng(2).normal(0, 1, (100, 64)).astype(np.float32)
+    table[7] = 0  # the row of a padding token
+    found = lowered(TIED, "float[M, 64] x, int64[M] i", {"w": table}, "w4")
+    operators = ["Gather", "Cast", "Gather", "Mul", "Add", "QMatMulWeightOnly"]
+    assert [node.op_type for node in found.model.graph] == operators
+    names = found.model.graph.initializers
+    assert "w" not in names
+    assert [tuple(value.shape or ()) for value in names.values()].count((100, 64)) == 1
+    feed = {"x": np.zeros((100, 64), np.float32), "i": np.arange(100)}
+    rows = [looked_up(proto, feed) for proto in (found.pairs, found.proto)]
+    np.testing.assert_array_equal(rows[0], rows[1])
+    np.testing.assert_allclose(rows[0], table, atol=np.abs(table).max() / 254 * 1.01)
+    np.testing.assert_array_equal(rows[0][7], 0)
+    assert check_model(found.model, TARGET) == []
+
+
+def looked_up(proto: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """What Add gives, the looked up rows where x is 0."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    copy.graph.output.append(onnx.helper.make_tensor_value_info("s", onnx.TensorProto.FLOAT, None))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    result: NDArray[np.float32] = session.run(["s"], feed)[0]
+    return result
 
 
 @pytest.mark.parametrize(
