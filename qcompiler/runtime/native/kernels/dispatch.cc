@@ -10,6 +10,7 @@ Kernels reference() {
   set_reference(kernels.lookup);
   set_reference(kernels.pooling);
   set_reference(kernels.softmax);
+  set_reference(kernels.norms);
   set_reference(kernels.elementwise);
   set_reference(kernels.panel);
   set_reference(kernels.lowbit);
@@ -29,6 +30,7 @@ Kernels avx2() {
   set_avx2(kernels.lookup);
   set_avx2(kernels.pooling);
   set_avx2(kernels.softmax);
+  set_avx2(kernels.norms);
   set_avx2(kernels.bytes);
   set_avx2(kernels.elementwise);
   return kernels;
@@ -45,6 +47,7 @@ Kernels avx512vnni() {
   set_avx512vnni(kernels.lookup);
   set_avx512vnni(kernels.pooling);
   set_avx512vnni(kernels.softmax);
+  set_avx512vnni(kernels.norms);
   set_avx512vnni(kernels.bytes);
   set_avx512vnni(kernels.elementwise);
   return kernels;

@@ -10,6 +10,7 @@
 #include "kernels/lookup.h"
 #include "kernels/panel.h"
 #include "kernels/pooling.h"
+#include "kernels/norms.h"
 #include "kernels/rescale.h"
 #include "kernels/softmax.h"
 
@@ -27,6 +28,7 @@ struct Kernels {
   DepthwiseKernels depthwise;
   ByteKernels bytes;
   SoftmaxKernels softmax;
+  NormKernels norms;
 };
 
 /// The table of an instruction set that is available here (core/cpu.h).

@@ -16,6 +16,7 @@ const Registry& registry() {
     add_max_pool(made);
     add_lookup(made);
     add_weight_only(made);
+    add_norms(made);
     add_requantize(made);
     add_softmax(made);
     return made;
