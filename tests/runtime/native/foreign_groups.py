@@ -65,8 +65,12 @@ def random_group(random: np.random.Generator) -> Group:
     y_scale = float(group.constants["x_scale"]) * float(np.max(w_scale)) * spread / random.uniform(20, 200)
     group.constants |= {"y_scale": np.float32(y_scale), "y_zero": _zero(y_type, random)}
     operands = ["x_real", "w_real", *_add_bias(group, product, outputs, w_scale, y_scale, random)]
+    added = operands.pop() if product == "MatMul" and len(operands) == 3 else ""
     group.nodes.insert(0, helper.make_node("DequantizeLinear", ["x", "x_scale", "x_zero"], ["x_real"]))
     group.nodes.append(helper.make_node(product, operands, ["sum"], name="product", **attributes))
+    if added:
+        group.node("MatMul").output[0] = "product"
+        group.nodes.append(helper.make_node("Add", ["product", added][:: random.choice([1, -1])], ["sum"]))
     last = _add_bounds(group, y_scale, random)
     group.nodes.append(helper.make_node("QuantizeLinear", [last, "y_scale", "y_zero"], ["y"]))
     return group
@@ -118,8 +122,8 @@ def _add_weight(group: Group, shape: list[int], axis: int, random: np.random.Gen
 def _add_bias(
     group: Group, product: str, outputs: int, w_scale: NDArray[Any], y_scale: float, random: np.random.Generator
 ) -> list[str]:
-    kind = int(random.integers(3))
-    if product == "MatMul" or kind == 0:
+    kind = int(random.integers(2 if product == "MatMul" else 3))
+    if kind == 0:
         return []
     real = random.normal(0, 20 * y_scale, outputs)
     if kind == 1:

@@ -46,11 +46,31 @@ std::optional<float> bound_of(const abi::Calls& calls, const GraphNode& clip, si
   return *constant->as<float>();
 }
 
-/// The node before the QuantizeLinear: a product, or a Relu or Clip with a product before it.
+/// The constant that an Add gives to every row of a matrix product; its other input is `real`.
+bool match_added_bias(const abi::Calls& calls, const GraphNode& add, QuantizedGroup& group, const abi::ValueInfo*& real) {
+  for (size_t index = 0; index < 2; ++index) {
+    const std::optional<Tensor> constant = constant_of(calls, add.input(index));
+    if (!constant || constant->type != ElementType::float32 || constant->shape.rank() > 1) continue;
+    group.bias = *constant;
+    real = add.input(1 - index);
+    return true;
+  }
+  return false;
+}
+
+/// What lies before the QuantizeLinear: a Conv, Gemm or MatMul; an Add with a constant behind a MatMul; a Relu or Clip
+/// behind any of them.
 bool match_product(const abi::Calls& calls, const abi::ValueInfo* value, QuantizedGroup& group) {
   const abi::Node* made = value == nullptr ? nullptr : producer_of(calls, value);
   if (made == nullptr || !has_one_reader(calls, value)) return false;
   GraphNode node(calls, made);
+  const bool added = group.bias.type != ElementType::undefined;
+  if (node.is("Add") && !added) {
+    const abi::ValueInfo* real = nullptr;
+    if (!match_added_bias(calls, node, group, real)) return false;
+    group.nodes.push_back(made);
+    return match_product(calls, real, group);
+  }
   const bool bounded = node.is("Relu") || node.is("Clip");
   if (bounded) {
     if (group.nodes.size() > 1) return false;  // one of them only
@@ -62,7 +82,7 @@ bool match_product(const abi::Calls& calls, const abi::ValueInfo* value, Quantiz
     group.nodes.push_back(made);
     return match_product(calls, node.input(0), group);
   }
-  if (!node.is("Conv") && !node.is("Gemm") && !node.is("MatMul")) return false;
+  if (!node.is("MatMul") && (added || (!node.is("Conv") && !node.is("Gemm")))) return false;
   group.nodes.push_back(made);
   group.product = std::move(node);
   return true;
@@ -81,7 +101,7 @@ bool match_weight(const abi::Calls& calls, QuantizedGroup& group) {
 }
 
 bool match_bias(const abi::Calls& calls, QuantizedGroup& group) {
-  const abi::ValueInfo* value = group.product.input(2);
+  const abi::ValueInfo* value = group.product.input(2);  // a MatMul has none
   if (value == nullptr) return true;
   if (const std::optional<Tensor> constant = constant_of(calls, value)) {
     group.bias = *constant;

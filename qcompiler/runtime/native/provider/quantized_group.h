@@ -15,7 +15,7 @@ struct Quantization {
 };
 
 /// DequantizeLinear(x), DequantizeLinear(w)[, DequantizeLinear(bias)] -> Conv, Gemm or MatMul
-/// [-> Relu or Clip] -> QuantizeLinear. Tensors view constants of the graph.
+/// [-> Add of a constant, behind a MatMul] [-> Relu or Clip] -> QuantizeLinear. Tensors view constants of the graph.
 struct QuantizedGroup {
   std::vector<const abi::Node*> nodes;  ///< Operands first.
   GraphNode product;

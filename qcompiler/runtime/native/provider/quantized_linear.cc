@@ -37,8 +37,8 @@ int64_t code_of(float bound, const Scalar& y) {
   return static_cast<int64_t>(std::min(std::max(code, -128.0f), 127.0f));
 }
 
-/// The bias of an output at the accumulator's scale.
-int64_t bias_of(const QuantizedGroup& group, size_t output, double scale) {
+/// The bias of an output at the accumulator's scale. Its rounding may move a result by at most half a code.
+int64_t bias_of(const QuantizedGroup& group, size_t output, double scale, double y_scale) {
   if (group.bias.type == ElementType::undefined) return 0;
   const size_t index = group.bias.shape.elements() == 1 ? 0 : output;
   double real = 0;
@@ -50,6 +50,7 @@ int64_t bias_of(const QuantizedGroup& group, size_t output, double scale) {
   }
   const double code = std::nearbyint(real / scale);
   require(std::fabs(code) <= static_cast<double>(greatest_sum), "a bias is too large for its scale");
+  require(std::fabs(real - code * scale) <= 0.5 * y_scale, "a bias is finer than the accumulator's steps");
   return static_cast<int64_t>(code);
 }
 
@@ -96,7 +97,7 @@ void add_factors(const QuantizedGroup& group, const SignedWeight& weight, const 
   int64_t bound = 0;
   for (size_t output = 0; output < weight.outputs; ++output) {
     const double scale = x.scale * weight.scale(output);
-    const int64_t bias = bias_of(group, output, scale) - x.zero * weight.sums[output];
+    const int64_t bias = bias_of(group, output, scale, y.scale) - x.zero * weight.sums[output];
     bound = std::max(bound, std::abs(bias) + 128 * weight.magnitudes[output]);
     require(bound <= greatest_sum, "a sum may leave 32 bits");
     made.bias.push_back(static_cast<int32_t>(bias));
