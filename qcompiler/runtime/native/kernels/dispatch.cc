@@ -7,6 +7,7 @@ Kernels reference() {
   Kernels kernels{};
   kernels.set = InstructionSet::reference;
   set_reference(kernels.rescale);
+  set_reference(kernels.resize);
   set_reference(kernels.lookup);
   set_reference(kernels.pooling);
   set_reference(kernels.softmax);
@@ -27,6 +28,7 @@ Kernels avx2() {
   set_avx2(kernels.panel);
   set_avx2(kernels.depthwise);
   set_avx2(kernels.rescale);
+  set_avx2(kernels.resize);
   set_avx2(kernels.lookup);
   set_avx2(kernels.pooling);
   set_avx2(kernels.softmax);
@@ -44,6 +46,7 @@ Kernels avx512vnni() {
   set_avx512vnni(kernels.blockwise);
   set_avx512vnni(kernels.depthwise);
   set_avx512vnni(kernels.rescale);
+  set_avx512vnni(kernels.resize);
   set_avx512vnni(kernels.lookup);
   set_avx512vnni(kernels.pooling);
   set_avx512vnni(kernels.softmax);

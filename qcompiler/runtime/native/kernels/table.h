@@ -9,6 +9,7 @@
 #include "kernels/lowbit.h"
 #include "kernels/lookup.h"
 #include "kernels/panel.h"
+#include "kernels/resize.h"
 #include "kernels/pooling.h"
 #include "kernels/norms.h"
 #include "kernels/rescale.h"
@@ -19,6 +20,7 @@ namespace qcompiler {
 struct Kernels {
   InstructionSet set;
   RescaleKernels rescale;
+  ResizeKernels resize;
   LookupKernels lookup;
   PoolingKernels pooling;
   ElementwiseKernels elementwise;

@@ -17,6 +17,7 @@ void add_max_pool(Registry& registry);
 void add_lookup(Registry& registry);
 void add_weight_only(Registry& registry);
 void add_norms(Registry& registry);
+void add_resize(Registry& registry);
 void add_requantize(Registry& registry);
 void add_softmax(Registry& registry);
 

@@ -17,6 +17,7 @@ const Registry& registry() {
     add_lookup(made);
     add_weight_only(made);
     add_norms(made);
+    add_resize(made);
     add_requantize(made);
     add_softmax(made);
     return made;

@@ -1,0 +1,7 @@
+#include "kernels/resize_loops.h"
+
+namespace qcompiler {
+
+void set_avx512vnni(ResizeKernels& kernels) { set_loops(kernels); }
+
+}  // namespace qcompiler
