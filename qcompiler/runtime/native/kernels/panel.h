@@ -21,6 +21,7 @@ struct PanelCall {
   const int8_t* panel;  ///< [runs][groups][columns][4]
   size_t columns;       ///< 16, 32, 48 or 64; a matrix is cut into panels and filled up with zeros.
   int32_t* sums;        ///< [rows][columns], overwritten.
+  const int8_t* ahead = nullptr;  ///< Where 64 bytes per group of every run lie that will be read next, or null.
 };
 
 /// A panel of a matrix whose rows are depths: panel[g][n][i] = source[(4 g + i) * stride + n], and its columns' sums.

@@ -54,8 +54,10 @@ class Product {
       const size_t count = pixels_ * (band + 1) / bands_ - first;
       if (call_.image == nullptr && (index == begin || index % per_band == 0)) flip_band(first, count, room);
       const size_t group = index / panels % call_.plan.group, panel = index % panels;
-      const int8_t* weights = panel_of(group, panel, index == begin || call_.plan.group * panels > 1, room);
-      unit({group, panel, weights, first, count}, room);
+      const int8_t* weights = panel_of(index, index == begin || per_band > 1, room);
+      const bool another = index + 1 < end && (index + 1) % per_band != 0;
+      const int8_t* next = another ? call_.weights + place_of(index + 1) : nullptr;
+      unit({group, panel, weights, next, first, first, count}, room);
     }
   }
 
@@ -63,7 +65,9 @@ class Product {
   struct Part {
     size_t group, panel;
     const int8_t* weights;  ///< Of the panel.
-    size_t first, rows;     ///< Pixels.
+    const int8_t* next;     ///< The panel that follows as it is kept, or null.
+    size_t begin;           ///< First pixel of the unit.
+    size_t first, rows;     ///< Pixels of this part of it.
   };
 
   size_t operands() const {
@@ -74,13 +78,18 @@ class Product {
     return (bytes + 63) / 64 * 64;
   }
 
-  /// The bytes of a panel; `other` than those of the unit before.
-  const int8_t* panel_of(size_t group, size_t panel, bool other, uint8_t* room) const {
+  /// Place of a unit's panel.
+  size_t place_of(size_t unit) const {
+    return call_.plan.panel_place(unit / call_.plan.panels() % call_.plan.group, unit % call_.plan.panels());
+  }
+
+  /// The bytes of a unit's panel; `other` than those of the unit before.
+  const int8_t* panel_of(size_t unit, bool other, uint8_t* room) const {
     const ConvolutionPlan& plan = call_.plan;
-    const int8_t* kept = call_.weights + plan.panel_place(group, panel);
+    const int8_t* kept = call_.weights + place_of(unit);
     if (plan.bits == 8) return kept;
     int8_t* bytes = reinterpret_cast<int8_t*>(room + operands());
-    const size_t blocks = plan.blocks(plan.columns(panel));
+    const size_t blocks = plan.blocks(plan.columns(unit % plan.panels()));
     if (other) call_.kernels.bytes.expand(reinterpret_cast<const uint8_t*>(kept), plan.bits, blocks, bytes);
     return bytes;
   }
@@ -107,7 +116,7 @@ class Product {
     const size_t most = std::min(most_rows, most_sums / columns) / tile * tile;
     ConvolutionPixels walk(call_.geometry, call_.plan.channels, part.first);
     for (size_t done = 0; done < part.rows; done += most) {
-      const Part strip{part.group, part.panel, part.weights, part.first + done, std::min(most, part.rows - done)};
+      const Part strip{part.group, part.panel, part.weights, part.next, part.begin, part.first + done, std::min(most, part.rows - done)};
       const uint8_t* row[most_rows];
       if (call_.image == nullptr) {
         for (size_t index = 0; index < strip.rows; ++index) row[index] = room + (done + index) * call_.plan.channels;
@@ -150,8 +159,15 @@ class Product {
       }
       const uint8_t* const* operands = plan.gathered ? gathered : row + first;
       call_.kernels.panel.multiply(
-          {operands, rows, plan.runs, plan.run_groups, step, strip.weights, columns, sums + first * columns});
+          {operands, rows, plan.runs, plan.run_groups, step, strip.weights, columns, sums + first * columns,
+           ahead(strip, (strip.first - strip.begin + first) / tile)});
     }
+  }
+
+  /// What a tile of a unit fetches for the unit that follows: the first tiles a quarter of a panel of bytes each.
+  const int8_t* ahead(const Part& strip, size_t tile) const {
+    if (strip.next == nullptr || 2 * tile >= static_cast<size_t>(call_.plan.bits)) return nullptr;
+    return strip.next + tile * call_.plan.column_bytes() * 16;
   }
 
   const uint8_t* gather(const uint8_t* operand, uint8_t* target) const {

@@ -37,8 +37,14 @@ struct Tile {
     }
   }
 
-  void run(const uint8_t* const* row, size_t groups, const int8_t* weights) {
+  void run(const uint8_t* const* row, size_t groups, const int8_t* weights, const int8_t* ahead) {
     size_t group = 0;
+    if (ahead != nullptr && Sets == 1) {  // loads of what follows hide behind the products
+      for (; group < groups; ++group, weights += Vectors * 64, ahead += 64) {
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        step<0>(row, 4 * group, weights);
+      }
+    }
     for (; group + Sets <= groups; group += Sets, weights += Sets * Vectors * 64) {
       step<0>(row, 4 * group, weights);
       if constexpr (Sets > 1) step<1>(row, 4 * group + 4, weights + Vectors * 64);
@@ -59,9 +65,11 @@ void tile(const PanelCall& call) {
     (&made.sums[0][0][0])[index] = _mm512_setzero_si512();
   }
   const uint8_t* row[Rows];
+  int32_t* sums = call.sums;  // a copy: stores might otherwise change it
   for (size_t index = 0; index < Rows; ++index) row[index] = call.row[index];
   for (size_t run = 0; run < call.runs; ++run) {
-    made.run(row, call.groups, call.panel + run * call.groups * Vectors * 64);
+    const int8_t* ahead = call.ahead == nullptr ? nullptr : call.ahead + run * call.groups * 64;
+    made.run(row, call.groups, call.panel + run * call.groups * Vectors * 64, ahead);
     for (size_t index = 0; index < Rows; ++index) row[index] += call.run_stride;
   }
 #pragma GCC unroll 6
@@ -73,7 +81,7 @@ void tile(const PanelCall& call) {
       for (size_t set = 1; set < Tile<Rows, Vectors>::Sets; ++set) {
         sum = _mm512_add_epi32(sum, made.sums[set][index][vector]);
       }
-      _mm512_storeu_si512(call.sums + (index * Vectors + vector) * 16, sum);
+      _mm512_storeu_si512(sums + (index * Vectors + vector) * 16, sum);
     }
   }
 }
