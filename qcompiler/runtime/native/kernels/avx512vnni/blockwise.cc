@@ -14,31 +14,39 @@ constexpr size_t ahead = 2048;  // bytes of the stream of weights that are asked
 
 void prefetch(const uint8_t* lanes) { _mm_prefetch(reinterpret_cast<const char*>(lanes + ahead), _MM_HINT_T0); }
 
+/// Adds a step of all parts from `Part` on.
+template <int Bits, size_t Rows, size_t Part>
+inline __attribute__((always_inline)) void step(const Planes<Bits>& w, const BlockRow* row, size_t offset,
+                                                __m512i* sums) {
+  if constexpr (Part < low_bit_parts(Bits)) {
+    const __m512i u = w.template part<Part>();
+#pragma GCC unroll 8
+    for (size_t index = 0; index < Rows; ++index) {
+      sums[index] = _mm512_dpbusd_epi32(sums[index], u, broadcast(row[index].codes + offset + 4 * Part));
+    }
+    step<Bits, Rows, Part + 1>(w, row, offset, sums);
+  }
+}
+
 /// Sums of one block of so many rows.
 template <int Bits, size_t Rows>
-void block_sums(const BlockCall& call, const BlockRow* row, size_t block, __m512i* sums) {
-  constexpr size_t parts = low_bit_parts(Bits), vector = low_bit_planes(Bits) * 64;
+inline __attribute__((always_inline)) void block_sums(const BlockCall& call, const BlockRow* row, size_t block,
+                                                      __m512i* sums) {
+  constexpr size_t vector = low_bit_planes(Bits) * 64, depth = low_bit_depth(Bits);
   const uint8_t* lanes = call.panel + block * call.steps * vector;
-  const size_t offset = block * call.steps * 4 * parts;
 #pragma GCC unroll 8
   for (size_t index = 0; index < Rows; ++index) sums[index] = _mm512_set1_epi32(row[index].start[block]);
-  for (size_t step = 0; step < call.steps; ++step, lanes += vector) {
-    __m512i w[parts];
-    decode<Bits>(lanes, w);
-#pragma GCC unroll 8
-    for (size_t part = 0; part < parts; ++part) {
-#pragma GCC unroll 8
-      for (size_t index = 0; index < Rows; ++index) {
-        const __m512i a = broadcast(row[index].codes + offset + step * 4 * parts + 4 * part);
-        sums[index] = _mm512_dpbusd_epi32(sums[index], w[part], a);
-      }
-    }
+  const size_t end = (block + 1) * call.steps * depth;
+  for (size_t offset = block * call.steps * depth; offset < end; offset += depth, lanes += vector) {
+    prefetch(lanes);
+    step<Bits, Rows, 0>(Planes<Bits>(lanes), row, offset, sums);
   }
 }
 
 /// One row: weights are masked where they lie in their bytes.
 template <>
-inline void block_sums<4, 1>(const BlockCall& call, const BlockRow* row, size_t block, __m512i* sums) {
+inline __attribute__((always_inline)) void block_sums<4, 1>(const BlockCall& call, const BlockRow* row, size_t block,
+                                                            __m512i* sums) {
   const __m512i low = _mm512_set1_epi8(0x0f), high = _mm512_set1_epi8(-16);
   const uint8_t* lanes = call.panel + block * call.steps * 64;
   const int8_t* codes = row->codes + block * call.steps * 8;
@@ -53,7 +61,8 @@ inline void block_sums<4, 1>(const BlockCall& call, const BlockRow* row, size_t 
 }
 
 template <>
-inline void block_sums<2, 1>(const BlockCall& call, const BlockRow* row, size_t block, __m512i* sums) {
+inline __attribute__((always_inline)) void block_sums<2, 1>(const BlockCall& call, const BlockRow* row, size_t block,
+                                                            __m512i* sums) {
   const __m512i low = _mm512_set1_epi8(0x03), high = _mm512_set1_epi8(0x0c);
   const uint8_t* lanes = call.panel + block * call.steps * 64;
   const int8_t* codes = row->codes + block * call.steps * 16;
@@ -97,6 +106,7 @@ void paired(const BlockCall& call, const BlockRow* row, int64_t* totals) {
         sums[index] = _mm512_dpwssd_epi32(sums[index], both, factor);
       }
     }
+#pragma GCC unroll 8
     for (size_t index = 0; index < Rows; ++index) add32(sums[index], totals + index * block_columns);
   }
 }
@@ -139,7 +149,8 @@ struct Totals {
 template <int Bits, size_t Rows>
 void single(const BlockCall& call, const BlockRow* row, int64_t* totals) {
   Totals made[Rows];
-  for (Totals& total : made) total.even = total.odd = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (size_t index = 0; index < Rows; ++index) made[index] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   const bool corrected = call.zeros != nullptr || call.zero != 0;
   for (size_t block = 0; block < call.blocks; ++block) {
     __m512i sums[Rows];
@@ -156,7 +167,9 @@ void single(const BlockCall& call, const BlockRow* row, int64_t* totals) {
           _mm512_add_epi64(made[index].odd, _mm512_mul_epi32(_mm512_srli_epi64(sum, 32), odd_factor));
     }
   }
-  const __m512i first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+  const __m512i first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+  const __m512i second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+#pragma GCC unroll 8
   for (size_t index = 0; index < Rows; ++index, totals += block_columns) {
     _mm512_storeu_si512(totals, _mm512_permutex2var_epi64(made[index].even, first, made[index].odd));
     _mm512_storeu_si512(totals + 8, _mm512_permutex2var_epi64(made[index].even, second, made[index].odd));

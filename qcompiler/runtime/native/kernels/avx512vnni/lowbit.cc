@@ -76,6 +76,7 @@ void one_row(const LowBitCall& call) {
   constexpr size_t Sets = Bits == 4 ? 4 : Bits == 2 ? 2 : 1;
   constexpr size_t vector = low_bit_planes(Bits) * 64, stride = Vectors * vector, depth = low_bit_depth(Bits);
   __m512i sums[Sets][Vectors][Format::scales];
+#pragma GCC unroll 16
   for (size_t index = 0; index < Sets * Vectors * Format::scales; ++index) {
     (&sums[0][0][0])[index] = _mm512_setzero_si512();
   }
@@ -87,6 +88,7 @@ void one_row(const LowBitCall& call) {
     for (size_t set = 0; set < Sets; ++set, lanes += stride, codes += depth) {
 #pragma GCC unroll 2
       for (size_t index = 0; index < Vectors; ++index) {
+#pragma GCC unroll 3
         for (size_t line = 0; line < vector; line += 64) {
           _mm_prefetch(reinterpret_cast<const char*>(lanes + index * vector + line + ahead), _MM_HINT_T0);
         }
@@ -95,48 +97,62 @@ void one_row(const LowBitCall& call) {
     }
   }
   for (; step < call.steps; ++step, lanes += stride, codes += depth) {
+#pragma GCC unroll 2
     for (size_t index = 0; index < Vectors; ++index) Format::step(lanes + index * vector, codes, sums[0][index]);
   }
+#pragma GCC unroll 2
   for (size_t index = 0; index < Vectors; ++index) {
     __m512i total = _mm512_set1_epi32(call.start[0]);
+#pragma GCC unroll 4
     for (size_t set = 0; set < Sets; ++set) total = _mm512_add_epi32(total, Format::joined(sums[set][index]));
     _mm512_storeu_si512(call.sums + 16 * index, total);
   }
 }
 
+/// A step of all parts from `Part` on: weights of one part at a time are shifted to their place, for all rows.
+template <int Bits, size_t Rows, size_t Vectors, size_t Part>
+inline __attribute__((always_inline)) void step(const Planes<Bits>* w, const int8_t* const* row, size_t offset,
+                                                __m512i (&sums)[Rows][Vectors]) {
+  if constexpr (Part < low_bit_parts(Bits)) {
+    __m512i u[Vectors];
+#pragma GCC unroll 2
+    for (size_t place = 0; place < Vectors; ++place) u[place] = w[place].template part<Part>();
+#pragma GCC unroll 8
+    for (size_t index = 0; index < Rows; ++index) {
+      const __m512i a = broadcast(row[index] + offset + 4 * Part);
+#pragma GCC unroll 2
+      for (size_t place = 0; place < Vectors; ++place) {
+        sums[index][place] = _mm512_dpbusd_epi32(sums[index][place], u[place], a);
+      }
+    }
+    step<Bits, Rows, Vectors, Part + 1>(w, row, offset, sums);
+  }
+}
+
 template <int Bits, size_t Rows, size_t Vectors>
 void rows(const LowBitCall& call) {
-  constexpr size_t parts = low_bit_parts(Bits), vector = low_bit_planes(Bits) * 64;
-  constexpr size_t together = Bits == 3 ? 1 : Vectors;  // vectors that are decoded at once: registers
+  constexpr size_t depth = low_bit_depth(Bits), stride = Vectors * low_bit_planes(Bits) * 64;
   __m512i sums[Rows][Vectors];
   const int8_t* row[Rows];
 #pragma GCC unroll 8
   for (size_t index = 0; index < Rows; ++index) {
     row[index] = call.row[index];
+#pragma GCC unroll 2
     for (size_t place = 0; place < Vectors; ++place) sums[index][place] = _mm512_set1_epi32(call.start[index]);
   }
   const uint8_t* lanes = call.panel;
-  for (size_t offset = 0; offset < call.steps * 4 * parts; offset += 4 * parts) {
-#pragma GCC unroll 2
-    for (size_t first = 0; first < Vectors; first += together, lanes += together * vector) {
-      __m512i w[together][parts];
-#pragma GCC unroll 2
-      for (size_t place = 0; place < together; ++place) decode<Bits>(lanes + place * vector, w[place]);
-#pragma GCC unroll 8
-      for (size_t part = 0; part < parts; ++part) {
-#pragma GCC unroll 8
-        for (size_t index = 0; index < Rows; ++index) {
-          const __m512i a = broadcast(row[index] + offset + 4 * part);
-#pragma GCC unroll 2
-          for (size_t place = 0; place < together; ++place) {
-            sums[index][first + place] = _mm512_dpbusd_epi32(sums[index][first + place], w[place][part], a);
-          }
-        }
-      }
+  for (size_t offset = 0; offset < call.steps * depth; offset += depth, lanes += stride) {
+    if constexpr (Vectors == 1) {
+      const Planes<Bits> w[1] = {Planes<Bits>(lanes)};
+      step<Bits, Rows, 1, 0>(w, row, offset, sums);
+    } else {
+      const Planes<Bits> w[2] = {Planes<Bits>(lanes), Planes<Bits>(lanes + stride / 2)};
+      step<Bits, Rows, 2, 0>(w, row, offset, sums);
     }
   }
 #pragma GCC unroll 8
   for (size_t index = 0; index < Rows; ++index) {
+#pragma GCC unroll 2
     for (size_t place = 0; place < Vectors; ++place) {
       _mm512_storeu_si512(call.sums + (index * Vectors + place) * 16, sums[index][place]);
     }

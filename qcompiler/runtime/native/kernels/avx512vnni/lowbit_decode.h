@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/lowbit.h"
+
 namespace qcompiler {
 namespace {
 
@@ -15,49 +17,36 @@ inline __m512i broadcast(const int8_t* bytes) {
   return _mm512_set1_epi32(four);
 }
 
-/// Bits of every byte, from `shift` on, that `mask` leaves.
-inline __m512i bits_of(__m512i bytes, int shift, char mask) {
-  return _mm512_and_si512(_mm512_srli_epi16(bytes, static_cast<unsigned>(shift)), _mm512_set1_epi8(mask));
+/// Bits of every byte, from `Shift` on, that `mask` leaves.
+template <size_t Shift>
+inline __m512i bits_of(__m512i bytes, char mask) {
+  if constexpr (Shift > 0) bytes = _mm512_srli_epi16(bytes, Shift);
+  return _mm512_and_si512(bytes, _mm512_set1_epi8(mask));
 }
 
-/// The lanes of 16 columns, one vector of unsigned weights per part.
+/// The planes of 16 columns.
 template <int Bits>
-void decode(const uint8_t* lanes, __m512i* parts);
+struct Planes {
+  static constexpr size_t count = low_bit_planes(Bits);
+  __m512i plane[count];
 
-template <>
-inline void decode<8>(const uint8_t* lanes, __m512i* parts) {
-  parts[0] = _mm512_loadu_si512(lanes);
-}
+  explicit Planes(const uint8_t* lanes) {
+#pragma GCC unroll 3
+    for (size_t index = 0; index < count; ++index) plane[index] = _mm512_loadu_si512(lanes + 64 * index);
+  }
 
-template <>
-inline void decode<4>(const uint8_t* lanes, __m512i* parts) {
-  const __m512i both = _mm512_loadu_si512(lanes);
-  parts[0] = bits_of(both, 0, 15);
-  parts[1] = bits_of(both, 4, 15);
-}
-
-template <>
-inline void decode<2>(const uint8_t* lanes, __m512i* parts) {
-  const __m512i four = _mm512_loadu_si512(lanes);
-  parts[0] = bits_of(four, 0, 3);
-  parts[1] = bits_of(four, 2, 3);
-  parts[2] = bits_of(four, 4, 3);
-  parts[3] = bits_of(four, 6, 3);
-}
-
-template <>
-inline void decode<3>(const uint8_t* lanes, __m512i* parts) {
-  const __m512i first = _mm512_loadu_si512(lanes), second = _mm512_loadu_si512(lanes + 64);
-  const __m512i third = _mm512_loadu_si512(lanes + 128);
-  parts[0] = bits_of(first, 0, 7);
-  parts[1] = bits_of(first, 3, 7);
-  parts[2] = _mm512_or_si512(bits_of(first, 6, 3), bits_of(third, 4, 4));
-  parts[3] = bits_of(second, 0, 7);
-  parts[4] = bits_of(second, 3, 7);
-  parts[5] = _mm512_or_si512(bits_of(second, 6, 3), bits_of(third, 5, 4));
-  parts[6] = bits_of(third, 0, 7);
-  parts[7] = bits_of(third, 3, 7);
-}
+  /// Unsigned weights of a part.
+  template <size_t Part>
+  __attribute__((always_inline)) __m512i part() const {
+    if constexpr (Bits == 8) return plane[0];
+    if constexpr (Bits == 4 || Bits == 2) return bits_of<Bits * Part>(plane[0], (1 << Bits) - 1);
+    if constexpr (Bits == 3) {
+      if constexpr (Part == 2) return _mm512_or_si512(bits_of<6>(plane[0], 3), bits_of<4>(plane[2], 4));
+      if constexpr (Part == 5) return _mm512_or_si512(bits_of<6>(plane[1], 3), bits_of<5>(plane[2], 4));
+      return bits_of<3 * (Part % 3)>(plane[Part / 3], 7);
+    }
+  }
+};
 
 }  // namespace
 }  // namespace qcompiler
