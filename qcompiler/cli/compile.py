@@ -26,7 +26,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("-t", "--target", required=True, metavar="NAME|FILE", help="Shipped profile or a profile of your own.")
 @click.option("-c", "--calibration", metavar="DATA", help="Samples to fit on: .npz, folder, or 'random'.")
 @click.option("-e", "--evaluation", metavar="DATA", help="Samples to judge by. [default: held out from calibration]")
-@click.option("-f", "--format", metavar="FORMAT", help="Such as w4a8: weights of 4 bits. [default: the profile's]")
+@click.option("-f", "--format", metavar="FORMAT", help="Such as w4a8, or w4: weights only. [default: the profile's]")
 @click.option("--lowering", type=NearChoice(*LOWERINGS), help="Form of the quantized graph. [default: the profile's]")
 @click.option("-o", "--output", type=_FILE, help="Compiled model. [default: MODEL.TARGET.onnx]")
 @click.option("--exclude", multiple=True, metavar="NAME|TYPE|re:…", help="Leave nodes in float (repeatable).")

@@ -159,7 +159,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
     metrics = load_plugins(options.plugins)
     target = load(options.target)
     request = resolve_format(target, options.format)
-    calibration, evaluation = _data(options, source, fits=not request.weight_only)
+    calibration, evaluation = _data(options, source, target, fits=not request.weight_only)
     pipeline = choose_pipeline(options, target.lowering, request)
     check_lowering(pipeline.passes, target)
     return Job(
@@ -188,16 +188,20 @@ def is_random(data: DataSpec | None) -> bool:
     return isinstance(data, str) and data == _RANDOM
 
 
-def _data(options: CompileOptions, source: Source, *, fits: bool) -> tuple[DataSpec | None, DataSpec | None]:
+def _data(
+    options: CompileOptions, source: Source, target: Target, *, fits: bool
+) -> tuple[DataSpec | None, DataSpec | None]:
     """Where samples come from; ``fits`` says whether anything is fitted on some."""
     calibration, evaluation = options.calibration, options.evaluation
     if source.sample is not None and calibration is None:
         calibration = source.sample.calibration
         evaluation = evaluation if evaluation is not None else source.sample.evaluation
     if calibration is None and fits and not (options.plan is not None and evaluation is not None):
+        alone = [name for name in target.formats if "a" not in name]
+        without = f"; weights alone need none: --format {' or '.join(alone)}" if alone else ""
         raise DataError(
             "there is no calibration data: ranges cannot be guessed",
-            hint="give --calibration DATA (.npz, folder), or --calibration random to try things out",
+            hint=f"give --calibration DATA (.npz, folder), or --calibration random to try things out{without}",
         )
     if is_random(evaluation):
         hint = "leave it out: samples are held out from calibration"

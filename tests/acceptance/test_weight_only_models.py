@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from qcompiler import runtime
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.runtime.interpreter import Interpreter
 
@@ -79,6 +80,20 @@ def test_the_interpreter_agrees_bit_for_bit_where_nothing_is_fused(stories, nigh
         for index in range(len(arrays["input_ids"]) if nightly else 3):
             feed = {"input_ids": arrays["input_ids"][index : index + 1]}
             np.testing.assert_array_equal(interpreter.run(feed)["logits"], runner.run(None, feed)[0])
+
+
+@pytest.mark.skipif(runtime.library_path() is None, reason="the installation has no native kernels")
+def test_native_kernels_give_the_bits_of_a_stock_runtime(stories, nightly):
+    given, path, _ = stories
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    stock = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    native = runtime.session(path, threads=1)
+    with np.load(given.calibration) as arrays:
+        for index in range(len(arrays["input_ids"]) if nightly else 6):
+            feed = {"input_ids": arrays["input_ids"][index : index + 1]}
+            np.testing.assert_array_equal(native.run(None, feed)[0], stock.run(None, feed)[0])
 
 
 def test_the_same_plan_as_pairs(compiled):
