@@ -24,7 +24,9 @@ from qcompiler.quant.functions import catalogue
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.integer import dyadic
 from qcompiler.quant.integer.digits import choose_digits
+from qcompiler.runtime import session
 from qcompiler.runtime.interpreter import Interpreter
+from qcompiler.runtime.library import library_path
 from qcompiler.target.integer import Layout
 from qcompiler.target.load import load
 
@@ -157,13 +159,13 @@ def run(model: ir.Model, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     proto = interop.to_proto(model)
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results: list[NDArray[Any]] = session.run(None, feed)
+    stock = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    results: list[NDArray[Any]] = stock.run(None, feed)
     return results
 
 
 def turned(builder: Builder, *outputs: str, batch: bool = False) -> list[str]:
-    """Turn a graph, hold it to the bits it had in runtime and interpreter, and return its operators."""
+    """Turn a graph and return its operators; runtime, interpreter and native kernels must give the bits it had."""
     model = builder.model(*outputs, batch=batch)
     feed = builder.feed()
     wanted = run(model, feed)
@@ -172,9 +174,12 @@ def turned(builder: Builder, *outputs: str, batch: bool = False) -> list[str]:
     assert [str(value.name) for value in model.graph.outputs] == names
     inside = [str(value.name) for node in model.graph for value in node.outputs]
     specified = Interpreter(model).run(feed, [*names, *inside])
-    for name, one, other in zip(names, wanted, run(model, feed), strict=True):
-        np.testing.assert_array_equal(other, one, strict=True)
-        np.testing.assert_array_equal(specified[name], one, strict=True)
+    executions = [run(model, feed), [specified[name] for name in names]]
+    if library_path() is not None:
+        executions.append(session(interop.to_proto(model), threads=1).run(None, feed))
+    for found in executions:
+        for one, other in zip(wanted, found, strict=True):
+            np.testing.assert_array_equal(other, one, strict=True)
     for node in model.graph:
         for value in node.outputs:
             assert value.shape is not None, node.name
