@@ -18,6 +18,7 @@ Kernels reference() {
   set_reference(kernels.blockwise);
   set_reference(kernels.depthwise);
   set_reference(kernels.bytes);
+  set_reference(kernels.scaled_block);
   return kernels;
 }
 
@@ -34,6 +35,7 @@ Kernels avx2() {
   set_avx2(kernels.softmax);
   set_avx2(kernels.norms);
   set_avx2(kernels.bytes);
+  set_avx2(kernels.scaled_block);
   set_avx2(kernels.elementwise);
   return kernels;
 }
@@ -52,6 +54,7 @@ Kernels avx512vnni() {
   set_avx512vnni(kernels.softmax);
   set_avx512vnni(kernels.norms);
   set_avx512vnni(kernels.bytes);
+  set_avx512vnni(kernels.scaled_block);
   set_avx512vnni(kernels.elementwise);
   return kernels;
 }

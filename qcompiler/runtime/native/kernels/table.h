@@ -6,13 +6,14 @@
 #include "kernels/bytes.h"
 #include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
-#include "kernels/lowbit.h"
 #include "kernels/lookup.h"
+#include "kernels/lowbit.h"
+#include "kernels/norms.h"
 #include "kernels/panel.h"
 #include "kernels/resize.h"
 #include "kernels/pooling.h"
-#include "kernels/norms.h"
 #include "kernels/rescale.h"
+#include "kernels/scaled_block.h"
 #include "kernels/softmax.h"
 
 namespace qcompiler {
@@ -29,6 +30,7 @@ struct Kernels {
   BlockwiseKernels blockwise;
   DepthwiseKernels depthwise;
   ByteKernels bytes;
+  ScaledBlockKernels scaled_block;
   SoftmaxKernels softmax;
   NormKernels norms;
 };

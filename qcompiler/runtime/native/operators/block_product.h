@@ -34,7 +34,7 @@ struct BlockWeight {
   int32_t zero(size_t output, size_t block_index) const;
 };
 
-/// A weight in panels (kernels/panel.h), one after the other per block, with the factors of its columns.
+/// A weight in panels as the block kernels take them; as many bits per code as before.
 class BlockProduct {
  public:
   /// Copies what it needs.
@@ -50,19 +50,20 @@ class BlockProduct {
   struct Activations;
   void quantize(const float* x, size_t row, const Activations& made) const;
   void panel(const Activations& x, size_t rows, size_t index, float* y) const;
-  void tile(const Activations& x, size_t first, size_t count, size_t index, float* sums) const;
   void pack_panel(const BlockWeight& weight, size_t index);
 
-  size_t columns(size_t index) const;
-  size_t place(size_t index) const { return index * panel_columns; }  ///< First column, as all panels before are full.
-
   static constexpr size_t panel_columns = 64;
-  const Kernels& kernels_;
+  size_t columns(size_t index) const;
+  size_t first_column(size_t index) const { return index * panel_columns; }
+  size_t factors_place(size_t index) const { return first_column(index) * blocks_; }
+  size_t codes_place(size_t index) const { return factors_place(index) * block_ * static_cast<size_t>(bits_) / 8; }
+
+  const ScaledBlockKernels& kernels_;
   size_t outputs_, depth_, block_, blocks_, padded_;  ///< `padded_`: columns of all panels.
-  Scratch codes_;                 ///< int8 [panel][block][groups][columns][4]
-  std::vector<float> scales_;     ///< [panel][block][columns]
-  std::vector<int32_t> shares_;   ///< What the flip of activations adds to a sum, likewise.
-  std::vector<float> offsets_;    ///< Times the sum of a block's activations; empty where all are 0.
+  int bits_;
+  std::vector<uint8_t> codes_;  ///< Panels, one after the other.
+  std::vector<float> scales_;   ///< [panel][block][columns]
+  std::vector<uint8_t> zeros_;  ///< Likewise; empty where all are 2^(bits - 1).
   std::vector<float> bias_;
 };
 
