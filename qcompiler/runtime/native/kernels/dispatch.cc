@@ -27,6 +27,8 @@ Kernels avx2() {
   Kernels kernels = reference();
   kernels.set = InstructionSet::avx2;
   set_avx2(kernels.panel);
+  set_avx2(kernels.lowbit);
+  set_avx2(kernels.blockwise);
   set_avx2(kernels.depthwise);
   set_avx2(kernels.rescale);
   set_avx2(kernels.resize);
