@@ -138,8 +138,13 @@ def _rows(node: ir.Node, weight: Codes) -> _Rows:
     scale = _per_block(np.asarray(weight.scale, np.float32), summed, rows, blocked=bool(weight.block))
     zero = _per_block(np.asarray(weight.zero_point, np.int64), summed, rows, blocked=bool(weight.block))
     tensor = weight.value.const_value
-    if tensor is None or scale.shape != (rows, blocks(depth, block)):
-        raise PassError(f"a weight {shape} has scales {scale.shape}", where=node.name)
+    axis = summed if weight.block else 1 - summed
+    if tensor is None or weight.axis % 2 != axis or scale.shape != (rows, blocks(depth, block)):
+        raise PassError(
+            f"its weight {shape} has scales along axis {weight.axis}, {scale.size} of them",
+            where=node.name,
+            hint=f"blocks lie along the axis that is summed over: axis={summed}; without blocks: axis={1 - summed}",
+        )
     return _Rows(tensor, summed == 0, scale, zero, block, depth)
 
 

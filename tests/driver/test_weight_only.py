@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import pytest
 
 import qcompiler
-from qcompiler.errors import UsageError
+from qcompiler.errors import PassError, UsageError
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -60,6 +61,23 @@ def test_a_plan_gives_the_same_file(model: onnx.ModelProto, tmp_path: Path) -> N
     assert entry["edges"]["1"]["format"] == "i3/axis=0/block=32"
     qcompiler.compile(model, "lowbit-cpu", format="w3", latency=False, output="b.onnx", plan="plan.json")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_a_plan_mixes_widths(model: onnx.ModelProto, tmp_path: Path) -> None:
+    """The head in 8 bits: a format without a scale is calibrated."""
+    plan = qcompiler.compile(model, "lowbit-cpu", format="w3", latency=False, output="a.onnx").plan
+    head = list(plan["nodes"])[-1]
+    form = plan["nodes"][head]["edges"]["1"]["format"]
+    plan["nodes"][head]["edges"] = {"1": {"format": form.replace("i3", "i8")}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    result = qcompiler.compile(model, "lowbit-cpu", format="w3", latency=False, output="b.onnx", plan="plan.json")
+    nodes = [node for node in onnx.load(result.path).graph.node if node.op_type == "QMatMulWeightOnly"]
+    assert [item.i for node in nodes for item in node.attribute if item.name == "bits"] == [3, 8]
+    wrong = form.replace("axis=0", "axis=9").replace("axis=1", "axis=0").replace("axis=9", "axis=1")
+    plan["nodes"][head]["edges"] = {"1": {"format": wrong}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    with pytest.raises(PassError, match="blocks lie along the axis that is summed over"):
+        qcompiler.compile(model, "lowbit-cpu", format="w3", latency=False, output="c.onnx", plan="plan.json")
 
 
 def test_as_pairs_it_is_what_stock_runtimes_know(model: onnx.ModelProto) -> None:
