@@ -60,7 +60,8 @@ def pack(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     limit = 1 << (bits - 1)
     if codes.size and not (-limit <= codes.min() and codes.max() < limit):
         raise ValueError(f"codes from {codes.min()} to {codes.max()} do not fit {bits} bits")
-    rows = codes.reshape(codes.shape[0], -1).astype(np.int8).view(np.uint8) & np.uint8((1 << bits) - 1)
+    depth = int(np.prod(codes.shape[1:], dtype=np.int64))
+    rows = codes.reshape(codes.shape[0], depth).astype(np.int8).view(np.uint8) & np.uint8((1 << bits) - 1)
     filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % GROUP)))
     if bits == _BYTE:
         return filled
@@ -69,7 +70,7 @@ def pack(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     for index in range(GROUP):
         word |= groups[..., index].astype(np.uint32) << np.uint32(index * bits)
     octets = word.astype("<u4")[..., None].view(np.uint8)[..., :bits]
-    return np.ascontiguousarray(octets).reshape(rows.shape[0], -1)
+    return np.ascontiguousarray(octets).reshape(rows.shape[0], packed_width(depth, bits))
 
 
 def unpack(packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> NDArray[np.int8]:
@@ -89,14 +90,16 @@ def unpack(packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> NDAr
         raise ValueError(f"{packed.dtype} {packed.shape} is not the packed form of {bits}-bit codes {tuple(shape)}")
     if bits == _BYTE:
         return np.ascontiguousarray(packed.view(np.int8)[:, :depth]).reshape(shape)
-    groups = packed.reshape(shape[0], -1, bits).astype(np.uint32)
+    groups = packed.reshape(shape[0], packed_width(depth, bits) // bits, bits).astype(np.uint32)
     word = np.zeros(groups.shape[:2], np.uint32)
     for index in range(bits):
         word |= groups[..., index] << np.uint32(8 * index)
     unsigned = (word[..., None] >> (np.arange(GROUP, dtype=np.uint32) * np.uint32(bits))) & np.uint32((1 << bits) - 1)
     sign = 1 << (bits - 1)
     codes = (unsigned.astype(np.int8) ^ np.int8(sign)) - np.int8(sign)
-    return np.ascontiguousarray(codes.reshape(shape[0], -1)[:, :depth]).reshape(shape)
+    return np.ascontiguousarray(codes.reshape(shape[0], packed_width(depth, bits) // bits * GROUP)[:, :depth]).reshape(
+        shape
+    )
 
 
 def _check_bits(bits: int) -> None:

@@ -8,31 +8,15 @@
 #include "core/error.h"
 #include "core/operator.h"
 #include "core/scratch.h"
+#include "interface/operator_interface.h"
 #include "kernels/table.h"
-
-#define QCOMPILER_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace qcompiler {
 namespace {
 
-/// A tensor as the C interface passes it. `constant` marks operands that never change.
-struct PlainTensor {
-  int32_t type;  // 0: absent
-  int32_t constant;
-  uint64_t rank;
-  const int64_t* sizes;
-  const void* data;
-};
-
-struct PlainAttribute {
-  const char* name;
-  const int64_t* values;
-  uint64_t count;
-};
-
 class PlainAttributes final : public Attributes {
  public:
-  PlainAttributes(const PlainAttribute* items, size_t count) : items_(items), count_(count) {}
+  PlainAttributes(const qcompiler_attribute* items, size_t count) : items_(items), count_(count) {}
 
   std::optional<std::vector<int64_t>> find(const char* name) const override {
     for (size_t index = 0; index < count_; ++index) {
@@ -44,7 +28,7 @@ class PlainAttributes final : public Attributes {
   }
 
  private:
-  const PlainAttribute* items_;
+  const qcompiler_attribute* items_;
   size_t count_;
 };
 
@@ -67,12 +51,12 @@ class NewThreads final : public Threads {
   size_t count_;
 };
 
-Tensor view(const PlainTensor& plain) {
+Tensor view(const qcompiler_tensor& plain) {
   if (plain.type == 0) return {};
   return {static_cast<ElementType>(plain.type), Shape(plain.sizes, plain.rank), plain.data};
 }
 
-std::vector<Tensor> views(const PlainTensor* inputs, size_t count) {
+std::vector<Tensor> views(const qcompiler_tensor* inputs, size_t count) {
   std::vector<Tensor> tensors;
   for (size_t index = 0; index < count; ++index) tensors.push_back(view(inputs[index]));
   return tensors;
@@ -85,7 +69,7 @@ struct Handle {
   std::vector<std::unique_ptr<Scratch>> packed;
   std::vector<bool> adopted;
 
-  std::vector<Tensor> operands(const PlainTensor* inputs, size_t count) const {
+  std::vector<Tensor> operands(const qcompiler_tensor* inputs, size_t count) const {
     std::vector<Tensor> tensors = views(inputs, count);
     for (size_t index = 0; index < count; ++index) {
       if (index < adopted.size() && adopted[index]) tensors[index].data = nullptr;
@@ -124,7 +108,6 @@ void adopt_constants(Handle& handle, const std::vector<Tensor>& constants) {
 
 using namespace qcompiler;
 
-/// Names of the instruction sets that can be used here, separated by spaces, the best last.
 QCOMPILER_EXPORT void qcompiler_instruction_sets(char* names, uint64_t room) {
   std::string text;
   for (InstructionSet set : available_sets()) text += (text.empty() ? "" : " ") + std::string(name_of(set));
@@ -132,7 +115,6 @@ QCOMPILER_EXPORT void qcompiler_instruction_sets(char* names, uint64_t room) {
   names[room - 1] = '\0';
 }
 
-/// Names of the operators that have kernels, separated by spaces.
 QCOMPILER_EXPORT void qcompiler_operators(char* names, uint64_t room) {
   std::string text;
   for (const auto& item : registry()) text += (text.empty() ? "" : " ") + item.first;
@@ -140,10 +122,9 @@ QCOMPILER_EXPORT void qcompiler_operators(char* names, uint64_t room) {
   names[room - 1] = '\0';
 }
 
-/// Makes an operator. With `pack` not 0 it packs its constants as in a session; with 0 they are used as they are.
 QCOMPILER_EXPORT int qcompiler_operator_make(const char* set, const char* node, const char* type,
-                                             const PlainAttribute* attributes, uint64_t attribute_count,
-                                             const PlainTensor* inputs, uint64_t input_count, int32_t pack,
+                                             const qcompiler_attribute* attributes, uint64_t attribute_count,
+                                             const qcompiler_tensor* inputs, uint64_t input_count, int32_t pack,
                                              void** handle, char* message, uint64_t room) {
   *handle = nullptr;
   return guarded(message, room, [&] {
@@ -161,8 +142,7 @@ QCOMPILER_EXPORT int qcompiler_operator_make(const char* set, const char* node, 
   });
 }
 
-/// Type and shape of the result; `sizes` has room for 8.
-QCOMPILER_EXPORT int qcompiler_operator_result(const void* handle, const PlainTensor* inputs, uint64_t input_count,
+QCOMPILER_EXPORT int qcompiler_operator_result(const void* handle, const qcompiler_tensor* inputs, uint64_t input_count,
                                                int32_t* type, int64_t* sizes, uint64_t* rank, char* message,
                                                uint64_t room) {
   return guarded(message, room, [&] {
@@ -176,8 +156,7 @@ QCOMPILER_EXPORT int qcompiler_operator_result(const void* handle, const PlainTe
   });
 }
 
-/// Computes the result into memory of the caller.
-QCOMPILER_EXPORT int qcompiler_operator_run(const void* handle, const PlainTensor* inputs, uint64_t input_count,
+QCOMPILER_EXPORT int qcompiler_operator_run(const void* handle, const qcompiler_tensor* inputs, uint64_t input_count,
                                             void* output, uint64_t threads, char* message, uint64_t room) {
   return guarded(message, room, [&] {
     const auto& made = *static_cast<const Handle*>(handle);
