@@ -42,7 +42,7 @@ class Kept {
   }
 
  private:
-  static constexpr size_t most = 8;
+  static constexpr size_t most = 24;
   static constexpr size_t largest = size_t{64} << 20;
 
   static void release(Buffer& buffer) noexcept { ::operator delete(buffer.data, std::align_val_t{64}); }

@@ -7,7 +7,7 @@
 namespace qcompiler {
 namespace {
 
-constexpr size_t sums_bytes = size_t{1} << 13;  // of pixels that are rescaled together: they stay in the first cache
+constexpr size_t most_sums = 4096;  // that are rescaled together: 16 KiB stay in the first cache
 
 size_t whole_vectors(size_t channels) { return (channels + 15) / 16 * 16; }
 
@@ -35,25 +35,54 @@ class Rows {
 
   /// Positions of the interleaved rows, with room for whole vectors behind the last.
   size_t lanes() const { return product_.plan.groups * lanes_row() + columns_ + 64; }
-  size_t sums() const { return chunk() * columns_; }
+  size_t sums() const { return std::max(chunk(), at_once() * pixels()) * columns_; }
+  /// Output rows that are rescaled together, where they are short.
+  size_t at_once() const { return std::max<size_t>(1, most_sums / (pixels() * columns_)); }
 
-  void row(size_t index, const uint8_t* zeros, uint32_t* lanes, int32_t* sums) const {
-    interleave(index, zeros, lanes);
-    const size_t pixels = flat_ ? 1 : width_;
-    const size_t step = static_cast<size_t>(product_.geometry.axes[2].stride) * product_.plan.channels;
-    const size_t valid = product_.plan.channels * repeats_;
-    for (size_t first = 0; first < pixels; first += chunk()) {
-      const size_t count = std::min(chunk(), pixels - first);
-      product_.kernels.depthwise.multiply(
-          {lanes + first * step, count, step, offsets_.size(), offsets_.data(), weights(), columns_, sums});
-      uint8_t* target = product_.result + (index * width_ + first) * product_.plan.channels * product_.code_bytes;
-      product_.kernels.rescale.from32(sums, bias(), rescale(), {count, valid, columns_, valid}, target);
+  void rows(size_t first, size_t count, const uint8_t* zeros, uint32_t* lanes, int32_t* sums) const {
+    if (pixels() > chunk()) {
+      for (size_t index = first; index < first + count; ++index) long_row(index, zeros, lanes, sums);
+      return;
     }
+    for (size_t index = 0; index < count; ++index) {
+      interleave(first + index, zeros, lanes);
+      multiply(lanes, pixels(), sums + index * pixels() * columns_);
+    }
+    rescale(sums, count * pixels(), first * width_);
   }
 
  private:
   size_t lanes_row() const { return whole_vectors(line_); }
-  size_t chunk() const { return std::max<size_t>(8, sums_bytes / 4 / columns_ / 8 * 8); }
+  size_t chunk() const { return std::max<size_t>(8, most_sums / columns_ / 8 * 8); }
+  size_t pixels() const { return flat_ ? 1 : width_; }
+  size_t step() const { return static_cast<size_t>(product_.geometry.axes[2].stride) * product_.plan.channels; }
+
+  /// A row in several parts.
+  void long_row(size_t index, const uint8_t* zeros, uint32_t* lanes, int32_t* sums) const {
+    interleave(index, zeros, lanes);
+    for (size_t first = 0; first < width_; first += chunk()) {
+      const size_t count = std::min(chunk(), width_ - first);
+      multiply(lanes + first * step(), count, sums);
+      rescale(sums, count, index * width_ + first);
+    }
+  }
+
+  void multiply(const uint32_t* lanes, size_t count, int32_t* sums) const {
+    const uint32_t* weights = flat_ ? weights_.as<uint32_t>() : product_.weights;
+    product_.kernels.depthwise.multiply(
+        {lanes, count, step(), offsets_.size(), offsets_.data(), weights, columns_, sums});
+  }
+
+  /// So many rows of sums, pixels or whole rows of them, into the result from a pixel on.
+  void rescale(const int32_t* sums, size_t count, size_t pixel) const {
+    const size_t valid = product_.plan.channels * repeats_;
+    uint8_t* target = product_.result + pixel * product_.plan.channels * product_.code_bytes;
+    Rescale factors = product_.factors.rescale(0);
+    if (flat_) factors.multiplier = multiplier_.as<int32_t>();
+    if (flat_) factors.shift = shift_.as<uint8_t>();
+    const int32_t* bias = flat_ ? bias_.as<int32_t>() : product_.factors.bias32(0);
+    product_.kernels.rescale.from32(sums, bias, factors, {count, valid, columns_, valid}, target);
+  }
 
   /// The weights and factors of a row of pixels.
   void repeat() {
@@ -70,15 +99,6 @@ class Rows {
       std::memcpy(multiplier_.as<int32_t>() + place, given.multiplier, channels * 4);
       std::memcpy(shift_.as<uint8_t>() + place, given.shift, channels);
     }
-  }
-
-  const uint32_t* weights() const { return flat_ ? weights_.as<uint32_t>() : product_.weights; }
-  const int32_t* bias() const { return flat_ ? bias_.as<int32_t>() : product_.factors.bias32(0); }
-  Rescale rescale() const {
-    Rescale made = product_.factors.rescale(0);
-    if (flat_) made.multiplier = multiplier_.as<int32_t>();
-    if (flat_) made.shift = shift_.as<uint8_t>();
-    return made;
   }
 
   void interleave(size_t index, const uint8_t* zeros, uint32_t* lanes) const {
@@ -147,8 +167,9 @@ void multiply_depthwise(const DepthwiseProduct& product, const Threads& threads)
   const size_t grain = 1 + (1 << 14) / (row_codes + 1);
   threads.ranges(static_cast<size_t>(axes[0].output * axes[1].output), grain, [&](size_t begin, size_t end) {
     const Scratch lanes(rows.lanes() * 4), sums(rows.sums() * 4);
-    for (size_t index = begin; index < end; ++index) {
-      rows.row(index, zeros.as<uint8_t>(), lanes.as<uint32_t>(), sums.as<int32_t>());
+    for (size_t index = begin; index < end; index += rows.at_once()) {
+      const size_t count = std::min(rows.at_once(), end - index);
+      rows.rows(index, count, zeros.as<uint8_t>(), lanes.as<uint32_t>(), sums.as<int32_t>());
     }
   });
 }
