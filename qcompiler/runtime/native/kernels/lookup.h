@@ -6,11 +6,15 @@
 
 namespace qcompiler {
 
-/// The 512 pieces between the entries of a table over 16-bit codes. At fraction f (0 to 127) of piece i:
-/// line = start[i] + slope[i] * f, bend = (f * (128 - f) * bend[i] + 2^8) >> 9, code = (line - bend + 2^12) >> 13.
+/// What lies between two entries of a table over 16-bit codes. At fraction f, 0 to 127:
+/// line = start + slope * f, bent = (f * (128 - f) * bend + 2^8) >> 9, code = (line - bent + 2^12) >> 13.
+struct Piece {
+  int32_t start, slope, bend, unused;  ///< 16 bytes: one load.
+};
+
 struct Pieces {
   static constexpr size_t count = 512;
-  int32_t start[count], slope[count], bend[count];
+  Piece piece[count];
   bool curved;  ///< Otherwise all bends are 0.
   int32_t least, greatest;
 };

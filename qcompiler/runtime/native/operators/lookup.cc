@@ -110,10 +110,9 @@ class LookupInterpolated final : public Operator {
     }
     auto made = std::make_unique<Pieces>();
     for (int64_t index = 0; index + 1 < entries; ++index) {
-      made->start[index] = table[index] * 128;
-      made->slope[index] = table[index + 1] - table[index];
-      made->bend[index] = curved_ ? second(table, index) + second(table, index + 1) : 0;
-      require(std::abs(made->bend[index]) <= greatest_bend, "a table bends too much for parabolas in 32 bits");
+      const int32_t bend = curved_ ? second(table, index) + second(table, index + 1) : 0;
+      require(std::abs(bend) <= greatest_bend, "a table bends too much for parabolas in 32 bits");
+      made->piece[index] = {table[index] * 128, table[index + 1] - table[index], bend, 0};
     }
     made->curved = curved_;
     made->least = clamp_.low;

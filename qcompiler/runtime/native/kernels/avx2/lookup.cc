@@ -1,8 +1,9 @@
 #include "kernels/lookup.h"
 
+#include <immintrin.h>
+
 #include <cstring>
 
-#include "kernels/avx2/rounding.h"
 
 namespace qcompiler {
 namespace {
@@ -47,40 +48,81 @@ void bytes(const int8_t* x, const int8_t* table, size_t count, int8_t* result) {
   for (; index < count; ++index) result[index] = table[x[index] + 128];
 }
 
-__m256i gathered(const int32_t* table, __m256i index) { return _mm256_i32gather_epi32(table, index, 4); }
-
-__m256i interpolated(__m128i codes, const Pieces& pieces) {
-  const __m256i position = _mm256_add_epi32(_mm256_cvtepi16_epi32(codes), _mm256_set1_epi32(32768));
-  const __m256i piece = _mm256_srli_epi32(position, 7), fraction = _mm256_and_si256(position, _mm256_set1_epi32(127));
-  __m256i value = _mm256_mullo_epi32(gathered(pieces.slope, piece), fraction);
-  value = _mm256_add_epi32(value, gathered(pieces.start, piece));
-  if (pieces.curved) {
-    const __m256i area = _mm256_mullo_epi32(fraction, _mm256_sub_epi32(_mm256_set1_epi32(128), fraction));
-    const __m256i bend = _mm256_mullo_epi32(area, gathered(pieces.bend, piece));
-    value = _mm256_sub_epi32(value, _mm256_srai_epi32(_mm256_add_epi32(bend, _mm256_set1_epi32(256)), 9));
+/// The pieces of 8 codes, taken apart. Loading whole pieces and transposing them is faster than gathering numbers.
+struct Taken {
+  Taken(const Pieces& pieces, const uint16_t* offset) {
+    const char* base = reinterpret_cast<const char*>(pieces.piece);
+    __m256i row[4];
+    for (int index = 0; index < 4; ++index) {
+      const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(base + offset[index]));
+      const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(base + offset[index + 4]));
+      row[index] = _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
+    }
+    const __m256i first = _mm256_unpacklo_epi32(row[0], row[1]), second = _mm256_unpacklo_epi32(row[2], row[3]);
+    start = _mm256_unpacklo_epi64(first, second);
+    slope = _mm256_unpackhi_epi64(first, second);
+    bend = _mm256_unpacklo_epi64(_mm256_unpackhi_epi32(row[0], row[1]), _mm256_unpackhi_epi32(row[2], row[3]));
   }
-  value = _mm256_srai_epi32(_mm256_add_epi32(value, _mm256_set1_epi32(4096)), 13);
-  value = _mm256_max_epi32(value, _mm256_set1_epi32(pieces.least));
-  return _mm256_min_epi32(value, _mm256_set1_epi32(pieces.greatest));
+
+  __m256i start, slope, bend;
+};
+
+template <bool curved>
+__m256i between(const Pieces& pieces, const uint16_t* offset, __m128i fractions) {
+  const Taken taken(pieces, offset);
+  const __m256i fraction = _mm256_cvtepu16_epi32(fractions);
+  __m256i value = _mm256_add_epi32(taken.start, _mm256_mullo_epi32(taken.slope, fraction));
+  if (curved) {
+    const __m256i area = _mm256_mullo_epi16(fraction, _mm256_sub_epi32(_mm256_set1_epi32(128), fraction));  // <= 2^12
+    const __m256i bent = _mm256_add_epi32(_mm256_mullo_epi32(area, taken.bend), _mm256_set1_epi32(256));
+    value = _mm256_sub_epi32(value, _mm256_srai_epi32(bent, 9));
+  }
+  return _mm256_srai_epi32(_mm256_add_epi32(value, _mm256_set1_epi32(4096)), 13);
 }
 
-template <typename Code>
+void store16(int8_t* result, __m256i codes) {
+  const __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(result), packed);
+}
+
+void store16(int16_t* result, __m256i codes) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(result), codes); }
+
+/// 16 codes.
+template <bool curved>
+__m256i interpolated(const int16_t* x, const Pieces& pieces) {
+  const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  const __m256i position = _mm256_xor_si256(codes, _mm256_set1_epi16(INT16_MIN));
+  const __m256i fraction = _mm256_and_si256(position, _mm256_set1_epi16(127));
+  uint16_t offset[16];  // of pieces, in bytes: position / 128 * 16
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(offset),
+                      _mm256_and_si256(_mm256_srli_epi16(position, 3), _mm256_set1_epi16(0x1ff0)));
+  const __m256i first = between<curved>(pieces, offset, _mm256_castsi256_si128(fraction));
+  const __m256i second = between<curved>(pieces, offset + 8, _mm256_extracti128_si256(fraction, 1));
+  __m256i found = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0xd8);
+  found = _mm256_max_epi16(found, _mm256_set1_epi16(static_cast<int16_t>(pieces.least)));
+  return _mm256_min_epi16(found, _mm256_set1_epi16(static_cast<int16_t>(pieces.greatest)));
+}
+
+template <bool curved, typename Code>
 void interpolate_to(const int16_t* x, const Pieces& pieces, size_t count, Code* result) {
   size_t index = 0;
-  for (; index + 8 <= count; index += 8) {
-    store(result + index, interpolated(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + index)), pieces));
-  }
+  for (; index + 16 <= count; index += 16) store16(result + index, interpolated<curved>(x + index, pieces));
   if (index == count) return;
-  int16_t codes[8] = {};
-  Code found[8];
+  int16_t codes[16] = {};
+  Code found[16];
   std::memcpy(codes, x + index, (count - index) * sizeof(int16_t));
-  store(found, interpolated(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)), pieces));
+  store16(found, interpolated<curved>(codes, pieces));
   std::memcpy(result + index, found, (count - index) * sizeof(Code));
 }
 
+template <typename Code>
+void interpolate_as(const int16_t* x, const Pieces& pieces, size_t count, Code* result) {
+  pieces.curved ? interpolate_to<true>(x, pieces, count, result) : interpolate_to<false>(x, pieces, count, result);
+}
+
 void interpolate(const int16_t* x, const Pieces& pieces, size_t count, bool wide, void* result) {
-  if (wide) return interpolate_to(x, pieces, count, static_cast<int16_t*>(result));
-  interpolate_to(x, pieces, count, static_cast<int8_t*>(result));
+  if (wide) return interpolate_as(x, pieces, count, static_cast<int16_t*>(result));
+  interpolate_as(x, pieces, count, static_cast<int8_t*>(result));
 }
 
 }  // namespace

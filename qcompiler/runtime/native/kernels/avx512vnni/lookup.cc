@@ -1,6 +1,6 @@
 #include "kernels/lookup.h"
 
-#include "kernels/avx512vnni/rounding.h"
+#include <immintrin.h>
 
 namespace qcompiler {
 namespace {
@@ -53,38 +53,11 @@ void words(const int8_t* x, const int16_t* table, size_t count, int16_t* result)
   }
 }
 
-template <typename Code>
-void interpolate_to(const int16_t* x, const Pieces& pieces, size_t count, Code* result) {
-  const __m512i mask = _mm512_set1_epi32(127), step = _mm512_set1_epi32(128);
-  const __m512i least = _mm512_set1_epi32(pieces.least), greatest = _mm512_set1_epi32(pieces.greatest);
-  for (size_t index = 0; index < count; index += 16) {
-    const __mmask16 active = first_lanes(count - index);
-    const __m512i code = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(active, x + index));
-    const __m512i position = _mm512_add_epi32(code, _mm512_set1_epi32(32768));
-    const __m512i piece = _mm512_srli_epi32(position, 7), fraction = _mm512_and_si512(position, mask);
-    __m512i value = _mm512_mullo_epi32(_mm512_i32gather_epi32(piece, pieces.slope, 4), fraction);
-    value = _mm512_add_epi32(value, _mm512_i32gather_epi32(piece, pieces.start, 4));
-    if (pieces.curved) {
-      const __m512i area = _mm512_mullo_epi32(fraction, _mm512_sub_epi32(step, fraction));
-      const __m512i bend = _mm512_mullo_epi32(area, _mm512_i32gather_epi32(piece, pieces.bend, 4));
-      value = _mm512_sub_epi32(value, _mm512_srai_epi32(_mm512_add_epi32(bend, _mm512_set1_epi32(256)), 9));
-    }
-    value = _mm512_srai_epi32(_mm512_add_epi32(value, _mm512_set1_epi32(4096)), 13);
-    store(result + index, active, _mm512_min_epi32(_mm512_max_epi32(value, least), greatest));
-  }
-}
-
-void interpolate(const int16_t* x, const Pieces& pieces, size_t count, bool wide, void* result) {
-  if (wide) return interpolate_to(x, pieces, count, static_cast<int16_t*>(result));
-  interpolate_to(x, pieces, count, static_cast<int8_t*>(result));
-}
-
 }  // namespace
 
 void set_avx512vnni(LookupKernels& kernels) {
   kernels.bytes = bytes;
   kernels.words = words;
-  kernels.interpolate = interpolate;
 }
 
 }  // namespace qcompiler

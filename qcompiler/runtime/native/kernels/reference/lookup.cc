@@ -14,10 +14,11 @@ void words(const int8_t* x, const int16_t* table, size_t count, int16_t* result)
 template <typename Code>
 void interpolate_to(const int16_t* x, const Pieces& pieces, size_t count, Code* result) {
   for (size_t index = 0; index < count; ++index) {
-    const int32_t position = x[index] + 32768, piece = position >> 7, fraction = position & 127;
-    const int32_t line = pieces.start[piece] + pieces.slope[piece] * fraction;
-    const int32_t bend = (fraction * (128 - fraction) * pieces.bend[piece] + 256) >> 9;
-    const int32_t code = (line - bend + 4096) >> 13;
+    const int32_t position = x[index] + 32768, fraction = position & 127;
+    const Piece& piece = pieces.piece[position >> 7];
+    const int32_t line = piece.start + piece.slope * fraction;
+    const int32_t bent = (fraction * (128 - fraction) * piece.bend + 256) >> 9;
+    const int32_t code = (line - bent + 4096) >> 13;
     result[index] = static_cast<Code>(code < pieces.least ? pieces.least : code > pieces.greatest ? pieces.greatest : code);
   }
 }
