@@ -18,28 +18,52 @@ namespace {
 
 constexpr size_t grain = 16384;  // codes that are added
 
-/// Calls `work(offset, count)` for the pieces of a window: for every combination of its elements along all axes but
-/// the last `inner`, the distance of the first element there. Recursive, outermost axis first.
-template <typename Work>
-void outer_elements(const std::vector<WindowAxis>& axes, const std::vector<int64_t>& position, size_t axis, size_t until,
-                    size_t offset, const Work& work) {
-  if (axis == until) return work(offset);
-  const WindowAxis::Elements found = axes[axis].elements(position[axis]);
-  for (size_t index = 0; index < found.count; ++index) {
-    const size_t place = found.first + index * static_cast<size_t>(axes[axis].dilation);
-    outer_elements(axes, position, axis + 1, until, offset * static_cast<size_t>(axes[axis].size) + place, work);
-  }
-}
+/// Rows of the last axis that windows at one position of the outer axes read.
+class OuterRows {
+ public:
+  explicit OuterRows(const std::vector<WindowAxis>& axes) : axes_(axes) {}
 
-/// Coordinates of a flat index along the first `count` axes of the output.
-std::vector<int64_t> coordinates(const std::vector<WindowAxis>& axes, size_t count, size_t index) {
-  std::vector<int64_t> found(count);
-  for (size_t axis = count; axis-- > 0;) {
-    found[axis] = static_cast<int64_t>(index) % axes[axis].output;
-    index /= static_cast<size_t>(axes[axis].output);
+  /// Finds the rows for flat position `index` of the outer axes of the output.
+  void find(size_t index) {
+    rows_.assign(1, 0);
+    size_t rest = index, behind = 1;
+    for (size_t axis = 0; axis + 1 < axes_.size(); ++axis) behind *= static_cast<size_t>(axes_[axis].output);
+    for (size_t axis = 0; axis + 1 < axes_.size(); ++axis) {
+      behind /= static_cast<size_t>(axes_[axis].output);
+      extend(axes_[axis], static_cast<int64_t>(rest / behind));
+      rest %= behind;
+    }
   }
-  return found;
-}
+
+  size_t count() const { return rows_.size(); }
+
+  /// Calls `work(first, count, distance)` for runs of rows at equal distances.
+  template <typename Work>
+  void runs(const Work& work) const {
+    for (size_t begin = 0, end; begin < rows_.size(); begin = end) {
+      end = begin + 1;
+      const size_t distance = end < rows_.size() ? rows_[end] - rows_[begin] : 0;
+      while (end < rows_.size() && rows_[end] - rows_[end - 1] == distance) ++end;
+      work(rows_[begin], end - begin, distance);
+    }
+  }
+
+ private:
+  void extend(const WindowAxis& axis, int64_t position) {
+    const WindowAxis::Elements found = axis.elements(position);
+    next_.clear();
+    for (const size_t row : rows_) {
+      for (size_t index = 0; index < found.count; ++index) {
+        const size_t place = found.first + index * static_cast<size_t>(axis.dilation);
+        next_.push_back(row * static_cast<size_t>(axis.size) + place);
+      }
+    }
+    rows_.swap(next_);
+  }
+
+  const std::vector<WindowAxis>& axes_;
+  std::vector<size_t> rows_, next_;
+};
 
 class AveragePool final : public Operator {
  public:
@@ -116,35 +140,38 @@ class AveragePool final : public Operator {
   /// Channels last: sums side by side, one output pixel after the other.
   void pixels(const Tensor& x, const std::vector<WindowAxis>& axes, const SumFactors& factors, void* output,
               const Threads& threads) const {
-    const size_t channels = static_cast<size_t>(x.shape[x.shape.rank() - 1]), places = outputs(axes, axes.size());
-    const size_t work = std::max<size_t>(1, channels * count_);
-    threads.ranges(static_cast<size_t>(x.shape[0]) * places, std::max<size_t>(1, grain / work), [&](size_t begin, size_t end) {
-      for (size_t pixel = begin; pixel < end; ++pixel) {
-        const char* image = x.as<char>() + pixel / places * sizes(axes) * channels * bytes();
-        for (size_t channel = 0; channel < channels; channel += ColumnSums::most) {
-          ColumnSums sums(kernels_.pooling, wide_, std::min(channels - channel, ColumnSums::most), count_);
-          const size_t count = window(image + channel * bytes(), axes, pixel % places, channels, sums);
-          char* result = static_cast<char*>(output) + (pixel * channels + channel) * ending_.code_bytes();
-          sums.finish(factors, zero_, count, pixel % places, 0, result);
+    const WindowAxis& inner = axes.back();
+    const size_t channels = static_cast<size_t>(x.shape[x.shape.rank() - 1]), width = static_cast<size_t>(inner.output);
+    const size_t lines = outputs(axes, axes.size() - 1);
+    const size_t work = std::max<size_t>(1, width * channels * count_);
+    threads.ranges(static_cast<size_t>(x.shape[0]) * lines, std::max<size_t>(1, grain / work), [&](size_t begin, size_t end) {
+      OuterRows rows(axes);
+      for (size_t line = begin; line < end; ++line) {
+        rows.find(line % lines);
+        const char* image = x.as<char>() + line / lines * sizes(axes) * channels * bytes();
+        for (size_t column = 0; column < width; ++column) {
+          char* result = static_cast<char*>(output) + (line * width + column) * channels * ending_.code_bytes();
+          pixel(image, inner, rows, column, line % lines * width + column, channels, factors, result);
         }
       }
     });
   }
 
-  /// Adds the elements of one window; gives their number.
-  size_t window(const char* image, const std::vector<WindowAxis>& axes, size_t place, size_t channels,
-                ColumnSums& sums) const {
-    const WindowAxis& inner = axes.back();
-    const std::vector<int64_t> position = coordinates(axes, axes.size(), place);
-    const WindowAxis::Elements found = inner.elements(position.back());
-    size_t count = 0;
-    outer_elements(axes, position, 0, axes.size() - 1, 0, [&](size_t row) {
-      const size_t first = row * static_cast<size_t>(inner.size) + found.first;
-      if (found.count == 0) return;
-      sums.rows(image + first * channels * bytes(), found.count, static_cast<size_t>(inner.dilation) * channels);
-      count += found.count;
-    });
-    return count;
+  /// The window at one output pixel, for all channels.
+  void pixel(const char* image, const WindowAxis& inner, const OuterRows& rows, size_t column, size_t position,
+             size_t channels, const SumFactors& factors, char* result) const {
+    const WindowAxis::Elements found = inner.elements(static_cast<int64_t>(column));
+    const size_t size = static_cast<size_t>(inner.size), step = static_cast<size_t>(inner.dilation) * channels;
+    for (size_t channel = 0; channel < channels; channel += ColumnSums::most) {
+      ColumnSums sums(kernels_.pooling, wide_, std::min(channels - channel, ColumnSums::most), count_);
+      rows.runs([&](size_t first, size_t count, size_t distance) {
+        for (size_t row = 0; row < count && found.count != 0; ++row) {
+          const size_t place = (first + row * distance) * size + found.first;
+          sums.rows(image + (place * channels + channel) * bytes(), found.count, step);
+        }
+      });
+      sums.finish(factors, zero_, rows.count() * found.count, position, 0, result + channel * ending_.code_bytes());
+    }
   }
 
   /// Channels first: rows of the input are added, then neighbours in the row of their sums.
@@ -156,44 +183,44 @@ class AveragePool final : public Operator {
     const size_t padded = static_cast<size_t>(inner.size + inner.begin + inner.end);
     const size_t work = std::max<size_t>(1, padded * (count_ / static_cast<size_t>(inner.kernel)));
     threads.ranges(planes * lines, std::max<size_t>(1, grain / work), [&](size_t begin, size_t end) {
-      const Scratch columns(padded * sizeof(int32_t)), totals(width * sizeof(int64_t));
-      for (size_t line = begin; line < end; ++line) {
-        column_sums(x.as<char>() + line / lines * plane_bytes, axes, line % lines, padded, columns.as<int32_t>());
+      // several lines are finished together
+      const size_t together = std::min(lines, std::max<size_t>(1, 4096 / std::max<size_t>(width, 1)));
+      const Scratch columns(padded * sizeof(int32_t)), totals(together * width * sizeof(int64_t));
+      OuterRows rows(axes);
+      for (size_t line = begin, count; line < end; line += count) {
+        count = std::min({end - line, lines - line % lines, together});
         char* result = static_cast<char*>(output) + line * width * ending_.code_bytes();
-        if (wide_ && count_ > ColumnSums::most_wide) {
-          neighbours(columns.as<int32_t>(), inner, totals.as<int64_t>());
-          factors.finish(totals.as<int64_t>(), line % lines * width, 1, width, result);
-        } else {
-          neighbours(columns.as<int32_t>(), inner, totals.as<int32_t>());
-          factors.finish(totals.as<int32_t>(), line % lines * width, 1, width, result);
-        }
+        const auto add = [&](auto* sums) {
+          for (size_t part = 0; part < count; ++part) {
+            rows.find((line + part) % lines);
+            column_sums(x.as<char>() + line / lines * plane_bytes, inner, rows, columns.as<int32_t>());
+            neighbours(columns.as<int32_t>(), inner, sums + part * width);
+          }
+          factors.finish(sums, line % lines * width, 1, count * width, result);
+        };
+        wide_ && count_ > ColumnSums::most_wide ? add(totals.as<int64_t>()) : add(totals.as<int32_t>());
       }
     });
   }
 
   /// Sums over all axes but the last, centred, with zeros as padding around them.
-  void column_sums(const char* plane, const std::vector<WindowAxis>& axes, size_t line, size_t padded,
-                   int32_t* sums) const {
-    const WindowAxis& inner = axes.back();
+  void column_sums(const char* plane, const WindowAxis& inner, const OuterRows& rows, int32_t* sums) const {
     const size_t width = static_cast<size_t>(inner.size);
-    std::fill_n(sums, padded, 0);
+    const uint32_t share = static_cast<uint32_t>(rows.count()) * static_cast<uint32_t>(zero_);
     int32_t* inside = sums + inner.begin;
-    uint32_t count = 0;
-    outer_elements(axes, coordinates(axes, axes.size() - 1, line), 0, axes.size() - 1, 0, [&](size_t row) {
-      kernels_.pooling.add_rows(plane + row * width * bytes(), wide_, 1, 0, width, inside);
-      ++count;
+    std::fill(sums, inside, 0);
+    std::fill_n(inside, width, static_cast<int32_t>(0 - share));
+    std::fill_n(inside + width, inner.end, 0);
+    rows.runs([&](size_t first, size_t count, size_t distance) {
+      kernels_.pooling.add_rows(plane + first * width * bytes(), wide_, count, distance * width, width, inside);
     });
-    const uint32_t share = count * static_cast<uint32_t>(zero_);
-    for (size_t index = 0; index < width; ++index) {
-      inside[index] = static_cast<int32_t>(static_cast<uint32_t>(inside[index]) - share);
-    }
   }
 
   template <typename Sum>
   static void neighbours(const int32_t* columns, const WindowAxis& axis, Sum* sums) {
     const size_t width = static_cast<size_t>(axis.output), stride = static_cast<size_t>(axis.stride);
-    std::fill_n(sums, width, Sum{0});
-    for (int64_t element = 0; element < axis.kernel; ++element) {
+    for (size_t index = 0; index < width; ++index) sums[index] = columns[index * stride];
+    for (int64_t element = 1; element < axis.kernel; ++element) {
       const int32_t* from = columns + element * axis.dilation;
       if (stride == 1) {
         for (size_t index = 0; index < width; ++index) sums[index] += from[index];
