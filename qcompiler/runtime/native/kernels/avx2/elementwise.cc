@@ -42,13 +42,13 @@ struct Sum {
         constant_low(_mm256_set1_epi32(with.constant_low)),
         least(_mm256_set1_epi16(with.least)),
         greatest(_mm256_set1_epi16(with.greatest)),
-        shift(_mm_cvtsi32_si128(with.shift)) {}
+        shift(_mm256_set1_epi32(with.shift)) {}
 
   /// 8 pairs.
   __m256i rounded(__m256i pairs) const {
     const __m256i upper = _mm256_add_epi32(constant_high, _mm256_madd_epi16(pairs, high));
     const __m256i lower = _mm256_add_epi32(constant_low, _mm256_madd_epi16(pairs, low));
-    return _mm256_sra_epi32(_mm256_add_epi32(upper, _mm256_srai_epi32(lower, 16)), shift);
+    return _mm256_srav_epi32(_mm256_add_epi32(upper, _mm256_srai_epi32(lower, 16)), shift);
   }
 
   /// 16 codes: unpacking and packing both stay within 128 bits, so the order comes back.
@@ -57,8 +57,7 @@ struct Sum {
     return clipped16(_mm256_packs_epi32(first, second), least, greatest);
   }
 
-  __m256i high, low, constant_high, constant_low, least, greatest;
-  __m128i shift;
+  __m256i high, low, constant_high, constant_low, least, greatest, shift;
 };
 
 struct Multiplication {
@@ -68,13 +67,13 @@ struct Multiplication {
         constant(_mm256_set1_epi64x(with.constant)),
         least(_mm256_set1_epi16(with.least)),
         greatest(_mm256_set1_epi16(with.greatest)),
-        shift(_mm_cvtsi32_si128(with.shift - 32)) {}
+        shift(_mm256_set1_epi32(with.shift - 32)) {}
 
   /// 8 products of 32 bits, rescaled: the result is in the upper halves.
   __m256i rounded(__m256i product) const {
     const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(product, multiplier), constant);
     const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(product, 32), multiplier), constant);
-    return _mm256_sra_epi32(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa), shift);
+    return _mm256_srav_epi32(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa), shift);
   }
 
   __m256i operator()(__m256i a, __m256i b) const {
@@ -85,8 +84,7 @@ struct Multiplication {
     return clipped16(codes, least, greatest);
   }
 
-  __m256i zero[2], multiplier, constant, least, greatest;
-  __m128i shift;
+  __m256i zero[2], multiplier, constant, least, greatest, shift;
 };
 
 /// `operation` of all elements; those of the last, incomplete vector are copied.
