@@ -95,34 +95,44 @@ def plan(target: Target, models: Sequence[str | Path] = (), *, with_grid: bool =
         models: Compiled models whose very shapes are measured, at the shapes that ``qcompiler bench`` makes up.
         with_grid: Whether the grid of common shapes is measured too.
     """
-    from qcompiler.ir import io
-
-    found: dict[tuple[str, str, str], Specimen] = {}
+    graphs = [_at_bench_shapes(path) for path in models] + ([grid()] if with_grid else [])
     skipped: list[str] = []
-    graphs: list[ir.Model] = []
-    for path in models:
-        model = io.load(path)
-        bind_dimensions(model, {name: array.shape for name, array in random_feed(path).items()})
-        graphs.append(model)
-    if with_grid:
-        graphs.append(grid())
-    widths = weight_widths(target)
-    for model in graphs:
-        for one in _specimens(model, widths, skipped):
-            found.setdefault((one.work.kind, one.work.format, one.work.shape), one)
+    own = [list(_specimens(model, skipped)) for model in graphs]
+    found: dict[tuple[str, str, str], Specimen] = {}
+    # What the models hold comes first, then its other widths, then the grid: a budget may end early.
+    count = len(models)
+    for part in (own[:count], _widths(own[:count], target), own[count:], _widths(own[count:], target)):
+        for group in part:
+            for _, one in group:
+                found.setdefault((one.work.kind, one.work.format, one.work.shape), one)
     return Plan(tuple(found.values()), tuple(dict.fromkeys(skipped)))
 
 
-def _specimens(model: ir.Model, widths: tuple[int, ...], skipped: list[str]) -> Iterator[Specimen]:
+_Nodes: TypeAlias = list[tuple[ir.Node, Specimen]]
+
+
+def _at_bench_shapes(path: str | Path) -> ir.Model:
+    from qcompiler.ir import io
+
+    model = io.load(path)
+    bind_dimensions(model, {name: array.shape for name, array in random_feed(path).items()})
+    return model
+
+
+def _specimens(model: ir.Model, skipped: list[str]) -> Iterator[tuple[ir.Node, Specimen]]:
+    """Nodes of a model, as they are."""
     opset = model.opset_imports.get("", 21)
     for node, work in workloads(model):
         try:
-            one = specimen(node, work, opset)
+            yield node, specimen(node, work, opset)
         except QCompilerError as error:
             skipped.append(f"{work.kind} {node.name}: {error.message}")
-            continue
-        yield one
-        yield from other_widths(node, one, widths)
+
+
+def _widths(groups: Sequence[_Nodes], target: Target) -> list[_Nodes]:
+    """The same nodes with weights of the other widths."""
+    widths = weight_widths(target)
+    return [[(node, other) for node, one in group for other in other_widths(node, one, widths)] for group in groups]
 
 
 def measure(
