@@ -62,3 +62,11 @@ def test_other_widths_are_refused(bits: int) -> None:
 def test_bytes_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="not the packed form"):
         unpack(np.zeros((2, 3), np.uint8), 4, (2, 8))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0)])
+def test_nothing_packs_to_nothing(bits: int, shape: tuple[int, int]) -> None:
+    packed = pack(np.zeros(shape, np.int8), bits)
+    assert packed.shape == (shape[0], packed_width(shape[1], bits))
+    assert unpack(packed, bits, shape).shape == shape
