@@ -67,7 +67,8 @@ def _why_float(node: ir.Node, rule: OperatorRule | None, target: Target) -> str:
         return f"{target.name} has no {node.op_type} of real activations and weights of few bits"
     weight = node.inputs[WEIGHT_INPUT]
     if weight is None or not is_constant(weight):
-        return "it multiplies two activations"
+        first = is_constant(node.inputs[0])
+        return "its constant matrix comes first" if first else "it multiplies two activations"
     if weight.dtype is not ir.DataType.FLOAT or node.outputs[0].dtype not in (None, ir.DataType.FLOAT):
         return "it carries no float32 data"
     if channel_axis(node) is None:

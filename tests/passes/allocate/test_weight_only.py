@@ -54,6 +54,7 @@ def test_what_is_excluded_stays_float(
         ("y = Conv (x, w)", (4, 3, 1, 1), "no Conv of real activations and weights of few bits"),
         ("y = MatMul (x, w)", (2, 3, 8, 5), "its weight is no matrix"),
         ("y = MatMul (x, w)", (8,), "its weight is no matrix"),
+        ("y = MatMul (w, x)", (5, 8), "its constant matrix comes first"),
     ],
 )
 def test_what_is_no_matrix_product_stays_float(
