@@ -32,5 +32,7 @@ struct DepthwiseKernels {
 void set_reference(DepthwiseKernels&);
 void set_avx2(DepthwiseKernels&);
 void set_avx512vnni(DepthwiseKernels&);
+void set_neon(DepthwiseKernels&);
+void set_dotprod(DepthwiseKernels&);
 
 }  // namespace qcompiler

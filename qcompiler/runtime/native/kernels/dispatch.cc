@@ -64,12 +64,18 @@ Kernels avx512vnni() {
 Kernels neon() {
   Kernels kernels = reference();
   kernels.set = InstructionSet::neon;
+  set_neon(kernels.panel);
+  set_neon(kernels.depthwise);
+  set_neon(kernels.rescale);
+  set_neon(kernels.elementwise);
   return kernels;
 }
 
 Kernels dotprod() {
   Kernels kernels = neon();
   kernels.set = InstructionSet::dotprod;
+  set_dotprod(kernels.panel);
+  set_dotprod(kernels.depthwise);
   return kernels;
 }
 #endif
