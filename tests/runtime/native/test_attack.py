@@ -29,3 +29,13 @@ def test_broken_instances_are_refused_and_nothing_crashes(road: list[str], cases
     assert done.returncode == 0, f"{log.read_text()} ended with {done.returncode}\n{done.stderr[-2000:]}"
     assert "refusal" in done.stdout
     assert "result" in done.stdout
+
+
+def test_broken_models_of_other_compilers(tmp_path: Path) -> None:
+    """They are claimed and right, left to ONNX Runtime, or refused by it too: see ``attack_claims.py``."""
+    log = tmp_path / "log"
+    cases = str(10_000 if NIGHTLY else 100)
+    command = [sys.executable, "-m", "tests.runtime.native.attack_claims", "--cases", cases, "--log", str(log)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{log.read_text()} ended with {done.returncode}\n{done.stderr[-2000:]}"
+    assert "claimed and right" in done.stdout
