@@ -47,7 +47,7 @@ def attack(library: Path, module: str, *options: str) -> bool:
     environment = os.environ | RULES | {"LD_PRELOAD": preload}
     done = subprocess.run([*command, "--log", str(log), *options], cwd=PROJECT, env=environment, check=False)
     if done.returncode != 0:
-        sys.stdout.write(f"{log.read_text().strip()} ended with code {done.returncode} ({module} {' '.join(options)})\n")
+        sys.stdout.write(f"{log.read_text().strip()} ended with {done.returncode} ({module} {' '.join(options)})\n")
     return done.returncode == 0
 
 
