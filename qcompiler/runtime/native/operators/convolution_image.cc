@@ -21,13 +21,17 @@ struct Bytes {
     kernels.flip(reinterpret_cast<const uint8_t*>(codes), static_cast<size_t>(count), flip, target);
   }
   void copy(const int16_t* codes, int64_t count, uint8_t* target) const {
-    for (int64_t index = 0; index < count; ++index) write(codes[index], target + index);
+    kernels.split(codes, static_cast<size_t>(count), flip, target, target + plane);
   }
   void fill(int8_t code, int64_t count, uint8_t* target) const {
     std::memset(target, static_cast<uint8_t>(code) ^ flip, static_cast<size_t>(count));
   }
   void fill(int16_t code, int64_t count, uint8_t* target) const {
-    for (int64_t index = 0; index < count; ++index) write(code, target + index);
+    if (count == 0) return;
+    uint8_t high, low;
+    kernels.split(&code, 1, flip, &high, &low);
+    std::memset(target, high, static_cast<size_t>(count));
+    std::memset(target + plane, low, static_cast<size_t>(count));
   }
 };
 

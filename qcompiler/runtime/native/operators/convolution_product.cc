@@ -142,7 +142,7 @@ class Product {
     for (size_t index = 0; index < strip.rows; ++index) row[index] += low_;
     multiply(strip, row, room, low);
     const size_t count = strip.rows * call_.plan.columns(strip.panel), channel = first_channel(strip);
-    for (size_t index = 0; index < count; ++index) joined[index] = int64_t{high[index]} * 256 + low[index];
+    call_.kernels.bytes.join(high, low, count, joined);
     call_.kernels.rescale.from64(joined, call_.factors.bias64(channel), call_.factors.rescale(channel), area(strip),
                                  result(strip));
   }

@@ -97,12 +97,52 @@ void expand(const uint8_t* packed, int bits, size_t blocks, int8_t* codes) {
   }
 }
 
+__m256i load(const void* place) { return _mm256_loadu_si256(static_cast<const __m256i*>(place)); }
+
+void store(void* place, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(place), value); }
+
+/// The lower bytes of 32 words, each of which is below 256.
+__m256i narrow(__m256i first, __m256i second) {
+  return _mm256_permute4x64_epi64(_mm256_packus_epi16(first, second), 0xd8);
+}
+
+void split(const int16_t* codes, size_t count, uint8_t flip, uint8_t* high, uint8_t* low) {
+  const __m256i high_bits = _mm256_set1_epi8(static_cast<char>(flip));
+  const __m256i low_bits = _mm256_set1_epi8(static_cast<char>(flip ^ 0x80));
+  const __m256i byte = _mm256_set1_epi16(255);
+  size_t index = 0;
+  for (; index + 32 <= count; index += 32) {
+    const __m256i first = load(codes + index), second = load(codes + index + 16);
+    const __m256i upper = narrow(_mm256_srli_epi16(first, 8), _mm256_srli_epi16(second, 8));
+    const __m256i lower = narrow(_mm256_and_si256(first, byte), _mm256_and_si256(second, byte));
+    store(high + index, _mm256_xor_si256(upper, high_bits));
+    store(low + index, _mm256_xor_si256(lower, low_bits));
+  }
+  for (; index < count; ++index) {
+    const uint16_t bits = static_cast<uint16_t>(codes[index]);
+    high[index] = static_cast<uint8_t>(static_cast<uint8_t>(bits >> 8) ^ flip);
+    low[index] = static_cast<uint8_t>(static_cast<uint8_t>(bits) ^ flip ^ 0x80);
+  }
+}
+
+void join(const int32_t* high, const int32_t* low, size_t count, int64_t* sums) {
+  size_t index = 0;
+  for (; index + 4 <= count; index += 4) {
+    const __m256i upper = _mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high + index)));
+    const __m256i lower = _mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low + index)));
+    store(sums + index, _mm256_add_epi64(_mm256_slli_epi64(upper, 8), lower));
+  }
+  for (; index < count; ++index) sums[index] = int64_t{high[index]} * 256 + low[index];
+}
+
 }  // namespace
 
 void set_avx2(ByteKernels& kernels) {
   kernels.flip = flip_bytes;
   kernels.turn = turn;
   kernels.expand = expand;
+  kernels.split = split;
+  kernels.join = join;
 }
 
 }  // namespace qcompiler

@@ -40,11 +40,34 @@ void expand(const uint8_t* packed, int bits, size_t blocks, int8_t* codes) {
   (bits == 4 ? expand_blocks<4> : bits == 3 ? expand_blocks<3> : expand_blocks<2>)(packed, blocks, codes);
 }
 
+void split(const int16_t* codes, size_t count, uint8_t flip, uint8_t* high, uint8_t* low) {
+  const __m256i high_bits = _mm256_set1_epi8(static_cast<char>(flip));
+  const __m256i low_bits = _mm256_set1_epi8(static_cast<char>(flip ^ 0x80));
+  for (size_t index = 0; index < count; index += 32) {
+    const __mmask32 active = count - index >= 32 ? ~uint32_t{0} : (uint32_t{1} << (count - index)) - 1;
+    const __m512i words = _mm512_maskz_loadu_epi16(active, codes + index);
+    const __m256i upper = _mm512_cvtepi16_epi8(_mm512_srli_epi16(words, 8));
+    _mm256_mask_storeu_epi8(high + index, active, _mm256_xor_si256(upper, high_bits));
+    _mm256_mask_storeu_epi8(low + index, active, _mm256_xor_si256(_mm512_cvtepi16_epi8(words), low_bits));
+  }
+}
+
+void join(const int32_t* high, const int32_t* low, size_t count, int64_t* sums) {
+  for (size_t index = 0; index < count; index += 8) {
+    const __mmask8 active = count - index >= 8 ? 0xff : static_cast<__mmask8>((1u << (count - index)) - 1);
+    const __m512i upper = _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(active, high + index));
+    const __m512i lower = _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(active, low + index));
+    _mm512_mask_storeu_epi64(sums + index, active, _mm512_add_epi64(_mm512_slli_epi64(upper, 8), lower));
+  }
+}
+
 }  // namespace
 
 void set_avx512vnni(ByteKernels& kernels) {
   kernels.flip = flip_bytes;
   kernels.expand = expand;
+  kernels.split = split;
+  kernels.join = join;
 }
 
 }  // namespace qcompiler

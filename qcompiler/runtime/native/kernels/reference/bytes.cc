@@ -42,12 +42,26 @@ void expand(const uint8_t* packed, int bits, size_t blocks, int8_t* codes) {
   }
 }
 
+void split(const int16_t* codes, size_t count, uint8_t flip, uint8_t* high, uint8_t* low) {
+  for (size_t index = 0; index < count; ++index) {
+    const uint16_t bits = static_cast<uint16_t>(codes[index]);
+    high[index] = static_cast<uint8_t>(static_cast<uint8_t>(bits >> 8) ^ flip);
+    low[index] = static_cast<uint8_t>(static_cast<uint8_t>(bits) ^ flip ^ 0x80);
+  }
+}
+
+void join(const int32_t* high, const int32_t* low, size_t count, int64_t* sums) {
+  for (size_t index = 0; index < count; ++index) sums[index] = int64_t{high[index]} * 256 + low[index];
+}
+
 }  // namespace
 
 void set_reference(ByteKernels& kernels) {
   kernels.flip = flip_bytes;
   kernels.turn = turn;
   kernels.expand = expand;
+  kernels.split = split;
+  kernels.join = join;
 }
 
 }  // namespace qcompiler
