@@ -75,6 +75,7 @@ Kernels dotprod() {
   Kernels kernels = neon();
   kernels.set = InstructionSet::dotprod;
   set_dotprod(kernels.panel);
+  set_dotprod(kernels.lowbit);
   set_dotprod(kernels.depthwise);
   return kernels;
 }

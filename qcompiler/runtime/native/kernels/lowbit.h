@@ -46,5 +46,6 @@ struct LowBitKernels {
 void set_reference(LowBitKernels&);
 void set_avx2(LowBitKernels&);
 void set_avx512vnni(LowBitKernels&);
+void set_dotprod(LowBitKernels&);
 
 }  // namespace qcompiler
