@@ -121,7 +121,11 @@ def _in_width(one: Specimen, work: Workload, weight: str, shape: list[int], bits
 
 
 def isolated(one: Specimen, copies: int) -> bytes:
-    """A model that holds the node so many times, every copy with a result of its own."""
+    """A model that holds the node so many times.
+
+    Only the result of the last copy leaves the model: a runtime allocates and frees the others, as it does with what
+    lies inside a model. It runs them as long as it does not optimize.
+    """
     nodes, tensors, outputs = [], [], []
     for index in range(copies):
         node = onnx.NodeProto()
@@ -138,7 +142,8 @@ def isolated(one: Specimen, copies: int) -> bytes:
                 tensors.append(_tensor(item, node.input[place], index))
         for place, (name, dtype, shape) in enumerate(one.outputs):
             node.output[place] = f"{name}/{index}"
-            outputs.append(helper.make_tensor_value_info(node.output[place], int(dtype), shape))
+            if index == copies - 1:
+                outputs.append(helper.make_tensor_value_info(node.output[place], int(dtype), shape))
         nodes.append(node)
     unique = {item.name: item for item in tensors}
     inputs = {
