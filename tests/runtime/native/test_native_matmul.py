@@ -13,7 +13,7 @@ from qcompiler.quant.functions import catalogue
 from qcompiler.quant.packing import pack
 from qcompiler.runtime.library import library_path
 from qcompiler.runtime.native_operator import NativeOperator, instruction_sets, native_operators
-from tests.runtime.native.cases_matmul import case
+from tests.runtime.native.cases_matmul import case, codes
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason="the installation has no native kernels")
 
@@ -54,6 +54,26 @@ def test_deep_sums_of_extremes(bits: int, rows: int) -> None:
         for isa in instruction_sets():
             found = NativeOperator("QGemmPacked", attributes, {1: inputs[1]}, isa=isa).run(*inputs)
             np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize("name", ["QGemm", "QGemmWide", "QGemmPacked", "QGemmWidePackedShift"])
+def test_many_rows_of_deep_sums(name: str) -> None:
+    """Panels are cut into blocks of depths, rows into bands, packed weights expanded."""
+    random = np.random.default_rng(NAMES.index(name))
+    for rows, depth, outputs in ((47, 900, 65), (48, 770, 33), (300, 1025, 80)):
+        wide, bits = "Wide" in name, int(random.choice([2, 3, 4])) if "Packed" in name else 8
+        weight = codes(random, (outputs, depth), np.int8) >> (8 - bits)
+        x = codes(random, (rows, depth), np.int16 if wide else np.int8)
+        bias = np.arange(outputs).astype(np.int64 if wide else np.int32)
+        factors = (
+            [np.uint8(30 if wide else 20)] if name.endswith("Shift") else [np.int32(9), np.uint8(26 if wide else 18)]
+        )
+        packed = {"bits": bits, "weight_shape": [outputs, depth]} if bits != 8 else {}
+        inputs = [x, pack(weight, bits) if packed else np.ascontiguousarray(weight.T), bias, *factors]
+        expected = catalogue.operators()[name].specification(*inputs, **PLAIN, **packed)
+        for isa in instruction_sets():
+            native = NativeOperator(name, PLAIN | packed, {1: inputs[1]}, isa=isa)
+            np.testing.assert_array_equal(native.run(*inputs, threads=3), expected, strict=True, err_msg=isa)
 
 
 def _operands() -> list[Any]:

@@ -37,7 +37,20 @@ struct LowBitCall {
   int32_t* sums;         ///< [rows][columns]
 };
 
+/// Weights as signed bytes of a panel kernel: target[step * parts + part][column] are 4 codes.
+struct LowBitExpand {
+  int bits;
+  size_t steps;
+  const uint8_t* panel;
+  size_t columns;  ///< Of the panel.
+  int8_t* target;
+  size_t target_columns;  ///< Of the panel that is written, which may hold others beside.
+};
+
 struct LowBitKernels {
+  /// From how many rows on it is faster to expand weights than to multiply them as they are; 0 for never.
+  size_t expand_rows;
+  void (*expand)(const LowBitExpand&);  ///< Null where that is never.
   void (*multiply)(const LowBitCall&);
   /// Sum of so many codes.
   int32_t (*sum)(const int8_t* codes, size_t count);

@@ -22,6 +22,7 @@ struct PanelCall {
   size_t columns;       ///< 16, 32, 48 or 64; a matrix is cut into panels and filled up with zeros.
   int32_t* sums;        ///< [rows][columns], overwritten.
   const int8_t* ahead = nullptr;  ///< Where 64 bytes per group of every run lie that will be read next, or null.
+  bool add = false;               ///< Adds to the sums instead.
 };
 
 /// A panel of a matrix whose rows are depths: panel[g][n][i] = source[(4 g + i) * stride + n], and its columns' sums.

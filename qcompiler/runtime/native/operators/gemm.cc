@@ -63,15 +63,18 @@ class Gemm final : public Operator {
     const Scratch made(packed_ == nullptr ? weight.bytes() : 0);
     if (packed_ == nullptr) pack(1, inputs[1], made.as<void>());
     const uint8_t* packed = packed_ == nullptr ? made.as<uint8_t>() : packed_;
-    const uint8_t flip = weight.low_bit() ? 0 : kernels_.panel.flip;
+    // a low-bit weight stays packed where few rows meet it
+    const bool stays = weight.low_bit() && (kernels_.lowbit.expand_rows == 0 || count < kernels_.lowbit.expand_rows);
+    const uint8_t flip = stays ? 0 : kernels_.panel.flip;
     const int32_t* sums = reinterpret_cast<const int32_t*>(packed + weight.sums_place());
     const ChannelFactors factors(inputs[2], multiplier(inputs), shift(inputs), channels(inputs, weight), clamp_, sums,
                                  ProductRows::share(wide_, flip), wide_);
     const ProductRows rows(kernels_, x.data, wide_, count, weight.depth, weight.row_bytes(), flip, threads);
-    const Scratch starts(weight.low_bit() ? 2 * count * sizeof(int32_t) : 0);
-    if (weight.low_bit()) write_starts(weight, rows, starts.as<int32_t>());
+    const Scratch starts(stays ? 2 * count * sizeof(int32_t) : 0);
+    if (stays) write_starts(weight, rows, starts.as<int32_t>());
     const void* bias = wide_ ? static_cast<const void*>(factors.bias64(0)) : factors.bias32(0);
-    multiply_matrix({kernels_, weight, packed, 1, 0, rows, starts.as<int32_t>(), nullptr, bias, factors, wide_,
+    const int32_t* row_starts = stays ? starts.as<int32_t>() : nullptr;
+    multiply_matrix({kernels_, weight, packed, 1, 0, rows, row_starts, nullptr, bias, factors, wide_,
                      static_cast<uint8_t*>(output), element_bytes(clamp_.type)},
                     threads);
   }

@@ -203,7 +203,9 @@ class MatMul final : public Operator {
     }
   }
 
-  static Channels channels_of(const Sizes& sizes) { return {sizes.columns, 0, std::max<size_t>(1, sizes.result.rank())}; }
+  static Channels channels_of(const Sizes& sizes) {
+    return {sizes.columns, 0, std::max<size_t>(1, sizes.result.rank())};
+  }
   const Tensor& shift(const Inputs& inputs) const { return inputs[multiplies_ ? 3 : 2]; }
 
   const Kernels& kernels_;

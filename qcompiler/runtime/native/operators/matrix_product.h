@@ -44,7 +44,7 @@ struct MatrixProduct {
   const uint8_t* packed;
   size_t planes, plane_bytes;  ///< Of the weight: 2 where it has 16 bits, the upper bytes first.
   const ProductRows& rows;
-  const int32_t* starts;       ///< Of the sums of a low-bit weight, [planes of rows][rows]; null for bytes.
+  const int32_t* starts;       ///< Of the sums of a low-bit weight, [planes of rows][rows]; null where it is expanded.
   const int64_t* row_bias;     ///< Added to every sum of a row; may be null.
   const void* column_bias;     ///< [outputs], int32, or int64 where sums have 64 bits.
   const ChannelFactors& factors;

@@ -24,7 +24,8 @@ BlockWeight read(const Attributes& attributes) {
   if (shape[1] > deepest) throw Error("rows hold " + std::to_string(shape[1]) + " codes; at most 65793 can be summed");
   const int64_t block = attributes.integer("block", 1, INT32_MAX);
   if (block < shape[1] && (block < least_block || block % 8 != 0)) {
-    throw Error("attribute 'block' is " + std::to_string(block) + "; it is a multiple of 8, at least 16, or a whole row");
+    throw Error("attribute 'block' is " + std::to_string(block) +
+                "; it is a multiple of 8, at least 16, or a whole row");
   }
   Shape(shape.data(), 2);  // refuses products that are too large
   return {bits, static_cast<size_t>(shape[1]), static_cast<size_t>(shape[0]),
@@ -145,7 +146,8 @@ class WeightOnly final : public Operator {
   }
 
   void check_codes(const Tensor& codes) const {
-    check_packed_rows(codes, weight_.bits, {static_cast<int64_t>(weight_.outputs), static_cast<int64_t>(weight_.depth)});
+    const Shape wanted{static_cast<int64_t>(weight_.outputs), static_cast<int64_t>(weight_.depth)};
+    check_packed_rows(codes, weight_.bits, wanted);
   }
 
   void check_parameters(const Tensor& tensor, ElementType type, const char* name) const {
@@ -199,8 +201,10 @@ class WeightOnly final : public Operator {
 }  // namespace
 
 void add_weight_only(Registry& registry) {
-  registry["QMatMulWeightOnly"] = {
-      [](const Definition& definition) -> std::unique_ptr<Operator> { return std::make_unique<WeightOnly>(definition); }, 5};
+  const auto make = [](const Definition& definition) -> std::unique_ptr<Operator> {
+    return std::make_unique<WeightOnly>(definition);
+  };
+  registry["QMatMulWeightOnly"] = {make, 5};
 }
 
 }  // namespace qcompiler

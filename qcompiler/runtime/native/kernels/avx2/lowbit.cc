@@ -59,6 +59,8 @@ int32_t sum(const int8_t* codes, size_t count) {
 }  // namespace
 
 void set_avx2(LowBitKernels& kernels) {
+  kernels.expand_rows = 0;  // products of two fit 16 bits only while weights are packed
+  kernels.expand = nullptr;
   kernels.multiply = multiply;
   kernels.sum = sum;
 }

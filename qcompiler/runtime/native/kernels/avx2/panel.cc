@@ -56,9 +56,11 @@ void tile(const PanelCall& call, size_t first) {
   }
 #pragma GCC unroll 4
   for (size_t index = 0; index < Rows; ++index) {
-    int32_t* sums = call.sums + index * call.columns + first;
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), low[index]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + 8), high[index]);
+    __m256i* sums = reinterpret_cast<__m256i*>(call.sums + index * call.columns + first);
+    if (call.add) low[index] = _mm256_add_epi32(low[index], _mm256_loadu_si256(sums));
+    if (call.add) high[index] = _mm256_add_epi32(high[index], _mm256_loadu_si256(sums + 1));
+    _mm256_storeu_si256(sums, low[index]);
+    _mm256_storeu_si256(sums + 1, high[index]);
   }
 }
 

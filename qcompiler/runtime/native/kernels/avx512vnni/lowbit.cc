@@ -186,6 +186,35 @@ void multiply(const LowBitCall& call) {
   }
 }
 
+template <int Bits, size_t Part>
+inline __attribute__((always_inline)) void store_parts(const Planes<Bits>& w, size_t stride, int8_t* target) {
+  if constexpr (Part < low_bit_parts(Bits)) {
+    const __m512i codes = _mm512_sub_epi8(w.template part<Part>(), _mm512_set1_epi8(1 << (Bits - 1)));
+    _mm512_storeu_si512(target + Part * stride, codes);
+    store_parts<Bits, Part + 1>(w, stride, target);
+  }
+}
+
+template <int Bits>
+void expand_steps(const LowBitExpand& call) {
+  const uint8_t* lanes = call.panel;
+  const size_t stride = 4 * call.target_columns;
+  for (size_t step = 0; step < call.steps; ++step) {
+    int8_t* target = call.target + step * low_bit_parts(Bits) * stride;
+    for (size_t column = 0; column < call.columns; column += 16, lanes += 64 * low_bit_planes(Bits)) {
+      store_parts<Bits, 0>(Planes<Bits>(lanes), stride, target + 4 * column);
+    }
+  }
+}
+
+void expand(const LowBitExpand& call) {
+  switch (call.bits) {
+    case 2: return expand_steps<2>(call);
+    case 3: return expand_steps<3>(call);
+    default: return expand_steps<4>(call);
+  }
+}
+
 int32_t sum(const int8_t* codes, size_t count) {
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i total = _mm512_setzero_si512();
@@ -199,6 +228,8 @@ int32_t sum(const int8_t* codes, size_t count) {
 }  // namespace
 
 void set_avx512vnni(LowBitKernels& kernels) {
+  kernels.expand_rows = 48;
+  kernels.expand = expand;
   kernels.multiply = multiply;
   kernels.sum = sum;
 }

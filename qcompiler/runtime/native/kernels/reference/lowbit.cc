@@ -37,6 +37,8 @@ int32_t sum(const int8_t* codes, size_t count) {
 }  // namespace
 
 void set_reference(LowBitKernels& kernels) {
+  kernels.expand_rows = 0;
+  kernels.expand = nullptr;
   kernels.multiply = multiply;
   kernels.sum = sum;
 }

@@ -20,7 +20,9 @@ int32_t one_sum(const PanelCall& call, size_t row, size_t column) {
 void multiply(const PanelCall& call) {
   for (size_t row = 0; row < call.rows; ++row) {
     for (size_t column = 0; column < call.columns; ++column) {
-      call.sums[row * call.columns + column] = one_sum(call, row, column);
+      int32_t& sum = call.sums[row * call.columns + column];
+      const uint32_t before = call.add ? static_cast<uint32_t>(sum) : 0;
+      sum = static_cast<int32_t>(before + static_cast<uint32_t>(one_sum(call, row, column)));
     }
   }
 }
