@@ -72,7 +72,7 @@ class Convolution final : public Operator {
       const uint32_t* words = reinterpret_cast<const uint32_t*>(weights);
       samples(inputs[0], geometry, output, threads, [&](const void* sample, uint8_t* result) {
         const Image image(*this, geometry, sample, kernels_.depthwise.flip, threads);
-        multiply_depthwise({kernels_, geometry, lanes, given, words, image.bytes(), result, code_bytes()}, threads);
+        multiply_depthwise({kernels_, geometry, lanes, given, attributes_.wide, words, image.bytes(), result, code_bytes()}, threads);
       });
       return;
     }
@@ -128,7 +128,7 @@ class Convolution final : public Operator {
   }
 
   bool depthwise(const ConvolutionPlan& plan) const {
-    return !attributes_.wide && plan.group > 1 && plan.channels == 1 && plan.outputs == 1;
+    return plan.group > 1 && plan.channels == 1 && plan.outputs == 1;
   }
 
   ChannelFactors factors(const Inputs& inputs, const ConvolutionGeometry& geometry, const int8_t* weight_sums,

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "operators/convolution_image.h"
+
 namespace qcompiler {
 namespace {
 
@@ -23,7 +25,7 @@ class Rows {
         columns_(whole_vectors(product.plan.channels * repeats_)),
         line_(static_cast<size_t>(product.geometry.axes[2].padded) * product.plan.channels),
         weights_(product.plan.taps() * columns_ * 4),
-        bias_(columns_ * sizeof(int32_t)),
+        bias_(columns_ * bias_bytes()),
         multiplier_(columns_ * sizeof(int32_t)),
         shift_(columns_) {
     const size_t step = static_cast<size_t>(product.geometry.axes[2].dilation) * product.plan.channels;
@@ -34,8 +36,9 @@ class Rows {
   }
 
   /// Positions of the interleaved rows, with room for whole vectors behind the last.
-  size_t lanes() const { return product_.plan.groups * lanes_row() + columns_ + 64; }
-  size_t sums() const { return std::max(chunk(), at_once() * pixels()) * columns_; }
+  size_t lanes() const { return plane_lanes() * (product_.wide ? 2 : 1); }
+  /// Bytes of the sums, of both planes and joined where codes have 16 bits.
+  size_t sums_bytes() const { return most() * (product_.wide ? 4 : 1) * sizeof(int32_t); }
   /// Output rows that are rescaled together, where they are short.
   size_t at_once() const { return std::max<size_t>(1, most_sums / (pixels() * columns_)); }
 
@@ -44,14 +47,20 @@ class Rows {
       for (size_t index = first; index < first + count; ++index) long_row(index, zeros, lanes, sums);
       return;
     }
-    for (size_t index = 0; index < count; ++index) {
-      interleave(first + index, zeros, lanes);
-      multiply(lanes, pixels(), sums + index * pixels() * columns_);
+    for (size_t plane = 0; plane < (product_.wide ? 2 : 1); ++plane) {
+      for (size_t index = 0; index < count; ++index) {
+        interleave(first + index, plane, zeros, lanes);
+        multiply(lanes, pixels(), sums + plane * most() + index * pixels() * columns_);
+      }
     }
     rescale(sums, count * pixels(), first * width_);
   }
 
  private:
+  size_t bias_bytes() const { return product_.wide ? sizeof(int64_t) : sizeof(int32_t); }
+  /// Sums of one plane.
+  size_t most() const { return std::max(chunk(), at_once() * pixels()) * columns_; }
+  size_t plane_lanes() const { return product_.plan.groups * lanes_row() + columns_ + 64; }
   size_t lanes_row() const { return whole_vectors(line_); }
   size_t chunk() const { return std::max<size_t>(8, most_sums / columns_ / 8 * 8); }
   size_t pixels() const { return flat_ ? 1 : width_; }
@@ -59,10 +68,13 @@ class Rows {
 
   /// A row in several parts.
   void long_row(size_t index, const uint8_t* zeros, uint32_t* lanes, int32_t* sums) const {
-    interleave(index, zeros, lanes);
+    const size_t planes = product_.wide ? 2 : 1;
+    for (size_t plane = 0; plane < planes; ++plane) interleave(index, plane, zeros, lanes + plane * plane_lanes());
     for (size_t first = 0; first < width_; first += chunk()) {
       const size_t count = std::min(chunk(), width_ - first);
-      multiply(lanes + first * step(), count, sums);
+      for (size_t plane = 0; plane < planes; ++plane) {
+        multiply(lanes + plane * plane_lanes() + first * step(), count, sums + plane * most());
+      }
       rescale(sums, count, index * width_ + first);
     }
   }
@@ -74,14 +86,22 @@ class Rows {
   }
 
   /// So many rows of sums, pixels or whole rows of them, into the result from a pixel on.
-  void rescale(const int32_t* sums, size_t count, size_t pixel) const {
+  void rescale(int32_t* sums, size_t count, size_t pixel) const {
     const size_t valid = product_.plan.channels * repeats_;
     uint8_t* target = product_.result + pixel * product_.plan.channels * product_.code_bytes;
     Rescale factors = product_.factors.rescale(0);
     if (flat_) factors.multiplier = multiplier_.as<int32_t>();
     if (flat_) factors.shift = shift_.as<uint8_t>();
-    const int32_t* bias = flat_ ? bias_.as<int32_t>() : product_.factors.bias32(0);
-    product_.kernels.rescale.from32(sums, bias, factors, {count, valid, columns_, valid}, target);
+    const RescaleArea area{count, valid, columns_, valid};
+    if (!product_.wide) {
+      const int32_t* bias = flat_ ? bias_.as<int32_t>() : product_.factors.bias32(0);
+      product_.kernels.rescale.from32(sums, bias, factors, area, target);
+      return;
+    }
+    int64_t* joined = reinterpret_cast<int64_t*>(sums + 2 * most());
+    product_.kernels.bytes.join(sums, sums + most(), count * columns_, joined);
+    const int64_t* bias = flat_ ? bias_.as<int64_t>() : product_.factors.bias64(0);
+    product_.kernels.rescale.from64(joined, bias, factors, area, target);
   }
 
   /// The weights and factors of a row of pixels.
@@ -95,17 +115,19 @@ class Rows {
         std::memcpy(weights_.as<uint32_t>() + tap * columns_ + place, product_.weights + tap * product_.plan.columns,
                     channels * 4);
       }
-      std::memcpy(bias_.as<int32_t>() + place, product_.factors.bias32(0), channels * 4);
+      const void* bias = product_.wide ? static_cast<const void*>(product_.factors.bias64(0)) : product_.factors.bias32(0);
+      std::memcpy(bias_.as<uint8_t>() + place * bias_bytes(), bias, channels * bias_bytes());
       std::memcpy(multiplier_.as<int32_t>() + place, given.multiplier, channels * 4);
       std::memcpy(shift_.as<uint8_t>() + place, given.shift, channels);
     }
   }
 
-  void interleave(size_t index, const uint8_t* zeros, uint32_t* lanes) const {
+  void interleave(size_t index, size_t plane_of_bytes, const uint8_t* zeros, uint32_t* lanes) const {
     const auto& axes = product_.geometry.axes;
     const int64_t depth = static_cast<int64_t>(index) / axes[1].output * axes[0].stride;
     const int64_t height = static_cast<int64_t>(index) % axes[1].output * axes[1].stride;
     const DepthwisePlan& plan = product_.plan;
+    const uint8_t* image = product_.image + plane_of_bytes * image_bytes(product_.geometry);
     for (size_t group = 0; group < plan.groups; ++group) {
       const uint8_t* row[4];
       for (size_t tap = 0; tap < plan.lane_taps; ++tap) {
@@ -113,7 +135,7 @@ class Rows {
         const int64_t plane = depth + kernel / axes[1].kernel * axes[0].dilation;
         const int64_t line = height + kernel % axes[1].kernel * axes[1].dilation;
         const size_t place = static_cast<size_t>(plane * axes[1].padded + line) * line_;
-        row[tap] = static_cast<size_t>(kernel) < plan.rows ? product_.image + place : zeros;
+        row[tap] = static_cast<size_t>(kernel) < plan.rows ? image + place : zeros;
       }
       product_.kernels.depthwise.interleave(row, line_, lanes + group * lanes_row());
     }
@@ -166,7 +188,7 @@ void multiply_depthwise(const DepthwiseProduct& product, const Threads& threads)
   std::memset(zeros.as<void>(), 0, row_codes);
   const size_t grain = 1 + (1 << 14) / (row_codes + 1);
   threads.ranges(static_cast<size_t>(axes[0].output * axes[1].output), grain, [&](size_t begin, size_t end) {
-    const Scratch lanes(rows.lanes() * 4), sums(rows.sums() * 4);
+    const Scratch lanes(rows.lanes() * 4), sums(rows.sums_bytes());
     for (size_t index = begin; index < end; index += rows.at_once()) {
       const size_t count = std::min(rows.at_once(), end - index);
       rows.rows(index, count, zeros.as<uint8_t>(), lanes.as<uint32_t>(), sums.as<int32_t>());

@@ -1,4 +1,5 @@
-// Depthwise convolutions of 8-bit codes: as many groups as channels, one output each.
+// Depthwise convolutions: as many groups as channels, one output each. Codes of 16 bits are two planes of bytes, each
+// multiplied like codes of 8.
 #pragma once
 
 #include "kernels/table.h"
@@ -29,6 +30,7 @@ struct DepthwiseProduct {
   const ConvolutionGeometry& geometry;
   const DepthwisePlan& plan;
   const ChannelFactors& factors;
+  bool wide;
   const uint32_t* weights;
   const uint8_t* image;
   uint8_t* result;
