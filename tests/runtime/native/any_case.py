@@ -17,6 +17,7 @@ from tests.runtime.native import (
     cases_norms,
     cases_pooling,
     cases_requantize,
+    cases_resize,
     cases_softmax,
     cases_weight_only,
 )
@@ -32,6 +33,7 @@ _MAKERS: Final[dict[str, _Maker]] = {
     **dict.fromkeys(("QLayerNormalization", "QRMSNormalization"), cases_norms.case),
     **dict.fromkeys(("QLookup", "QLookupInterpolated"), cases_lookup.case),
     "QMatMulWeightOnly": cases_weight_only.case,
+    "QResize": cases_resize.case,
     "QSoftmax": cases_softmax.case,
     "Requantize": cases_requantize.case,
 }

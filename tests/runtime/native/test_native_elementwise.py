@@ -15,7 +15,7 @@ from tests.runtime.native.cases_elementwise import case
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason="the installation has no native kernels")
 
-COUNT = 20000 if os.environ.get("QCOMPILER_NIGHTLY") else 300
+COUNT = 20000 if os.environ.get("QCOMPILER_NIGHTLY") else 120
 NAMES = [f"{family}{ending}" for family in ("QAdd", "QSub", "QMul", "QConcat") for ending in ("", "Shift")]
 
 

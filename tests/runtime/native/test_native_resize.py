@@ -15,7 +15,7 @@ from tests.runtime.native.cases_resize import case
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason="the installation has no native kernels")
 
-COUNT = 10000 if os.environ.get("QCOMPILER_NIGHTLY") else 200
+COUNT = 10000 if os.environ.get("QCOMPILER_NIGHTLY") else 120
 
 
 @pytest.mark.parametrize("name", ["QResize", "QResizeShift"])

@@ -19,6 +19,10 @@ Factors factors_of(const Rescale& rescale, size_t column, size_t count) {
   if (!rescale.per_column) {
     return widen(_mm256_set1_epi32(rescale.multiplier[0]), _mm256_set1_epi32(rescale.shift[0]));
   }
+  if (count == 8) {
+    const __m128i shifts = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(rescale.shift + column));
+    return widen(load(rescale.multiplier + column), _mm256_cvtepu8_epi32(shifts));
+  }
   int32_t multiplier[8];
   uint8_t shift[8];
   first(rescale.multiplier + column, count, multiplier, int32_t{0});
@@ -56,9 +60,15 @@ void rows32(const int32_t* sums, const int32_t* bias, const Rescale& rescale, co
   for (size_t column = 0; column < area.columns; column += 8) {
     const size_t count = area.columns - column < 8 ? area.columns - column : 8;
     if (rescale.per_column) factors = factors_of(rescale, column, count);
-    int32_t added[8] = {};
-    if (bias != nullptr) first(bias + column, count, added, int32_t{0});
-    block32(sums + column, load(added), factors, limits, area, count, result + column);
+    __m256i added = _mm256_setzero_si256();
+    if (bias != nullptr && count == 8) {
+      added = load(bias + column);
+    } else if (bias != nullptr) {
+      int32_t some[8];
+      first(bias + column, count, some, int32_t{0});
+      added = load(some);
+    }
+    block32(sums + column, added, factors, limits, area, count, result + column);
   }
 }
 
@@ -102,23 +112,38 @@ __m256i rounded64(__m256i raw, const Wide& with) {
   return clipped64(_mm256_add_epi64(value, with.zero), with.low, with.high);
 }
 
+/// The low words of four 64-bit lanes, as 16-bit codes: they fit.
+__m128i narrowed(__m256i codes) {
+  const __m256i words = _mm256_permutevar8x32_epi32(codes, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+  return _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_castsi256_si128(words));
+}
+
+void store4(int16_t* result, __m256i codes) { _mm_storel_epi64(reinterpret_cast<__m128i*>(result), narrowed(codes)); }
+
+void store4(int8_t* result, __m256i codes) {
+  const __m128i words = narrowed(codes);
+  const int32_t bytes = _mm_cvtsi128_si32(_mm_packs_epi16(words, words));
+  std::memcpy(result, &bytes, sizeof(bytes));
+}
+
 template <typename Code>
 void block64(const int64_t* sums, const Wide& with, size_t count, Code* result) {
+  if (count == 4) return store4(result, rounded64(load(sums), with));
   int64_t values[4] = {};
-  if (count < 4) {
-    std::memcpy(values, sums, count * sizeof(int64_t));
-    sums = values;
-  }
-  const __m256i codes = rounded64(load(sums), with);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(values), codes);
-  for (size_t index = 0; index < count; ++index) result[index] = static_cast<Code>(values[index]);
+  Code codes[4];
+  std::memcpy(values, sums, count * sizeof(int64_t));
+  store4(codes, rounded64(load(values), with));
+  std::memcpy(result, codes, count * sizeof(Code));
 }
 
 template <typename Code>
 void rows64(const int64_t* sums, const int64_t* bias, const Rescale& rescale, const RescaleArea& area, Code* result) {
+  if (area.columns == 0) return;
+  const bool same = !rescale.per_column && bias == nullptr;
+  Wide with = wide_factors(rescale, 0, area.columns < 4 ? area.columns : 4, bias);
   for (size_t column = 0; column < area.columns; column += 4) {
     const size_t count = area.columns - column < 4 ? area.columns - column : 4;
-    const Wide with = wide_factors(rescale, column, count, bias);
+    if (!same && column != 0) with = wide_factors(rescale, column, count, bias);
     for (size_t row = 0; row < area.rows; ++row) {
       block64(sums + row * area.sums_stride + column, with, count, result + row * area.result_stride + column);
     }
