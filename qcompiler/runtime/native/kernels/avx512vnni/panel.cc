@@ -65,7 +65,8 @@ void tile(const PanelCall& call) {
     (&made.sums[0][0][0])[index] = _mm512_setzero_si512();
   }
   const uint8_t* row[Rows];
-  int32_t* sums = call.sums;  // a copy: stores might otherwise change it
+  int32_t* sums = call.sums;  // copies: stores might otherwise change them
+  const bool add = call.add;
   for (size_t index = 0; index < Rows; ++index) row[index] = call.row[index];
   for (size_t run = 0; run < call.runs; ++run) {
     const int8_t* ahead = call.ahead == nullptr ? nullptr : call.ahead + run * call.groups * 64;
@@ -81,7 +82,9 @@ void tile(const PanelCall& call) {
       for (size_t set = 1; set < Tile<Rows, Vectors>::Sets; ++set) {
         sum = _mm512_add_epi32(sum, made.sums[set][index][vector]);
       }
-      _mm512_storeu_si512(sums + (index * Vectors + vector) * 16, sum);
+      int32_t* target = sums + (index * Vectors + vector) * 16;
+      if (add) sum = _mm512_add_epi32(sum, _mm512_loadu_si512(target));
+      _mm512_storeu_si512(target, sum);
     }
   }
 }
