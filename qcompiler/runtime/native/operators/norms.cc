@@ -1,5 +1,6 @@
 // QLayerNormalization and QRMSNormalization over the last axes.
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
 
@@ -14,7 +15,8 @@ namespace qcompiler {
 namespace {
 
 constexpr int64_t greatest_shift = 62;
-constexpr size_t grain = 8192;  // codes that are worth a thread
+constexpr size_t grain = 8192;   // codes that are worth a thread
+constexpr size_t together = 16;  // rows whose roots are found before they are normalized, so that these overlap
 
 /// From a row's moment to its root. Everything wraps; the compiler has proven that nothing does.
 struct RootShifts {
@@ -72,10 +74,15 @@ class Normalization final : public Operator {
       std::optional<NormRowFactors> own;
       const NormRowFactors* factors = kept_ && kept_row_ == row ? &*kept_ : nullptr;
       if (factors == nullptr) factors = &own.emplace(operands_of(inputs), x.shape, row);
+      std::array<NormalRow, together> rows_now;
       for (size_t index = begin; index < end; ++index) {
         if (own && (index == begin || !shared)) own->fill(index);
+        const size_t place = (index - begin) % together;
+        for (size_t next = index; place == 0 && next < std::min(index + together, end); ++next) {
+          rows_now[next - index] = normal(codes_at(x, next * row), row);
+        }
         const CodesOut result{static_cast<char*>(output) + index * row * (wide ? 2 : 1), wide};
-        one(codes_at(x, index * row), row, factors->with(clamp_), result);
+        kernels_.normalize(codes_at(x, index * row), row, rows_now[place], factors->with(clamp_), result);
       }
     });
   }
@@ -117,7 +124,7 @@ class Normalization final : public Operator {
     return shape.rank() <= axes_ || shape.elements(0, shape.rank() - axes_) == 1;
   }
 
-  void one(Codes x, size_t count, const NormFactors& factors, CodesOut result) const {
+  NormalRow normal(Codes x, size_t count) const {
     const Moments moments = kernels_.moments(x, count);
     const uint64_t sum = static_cast<uint64_t>(moments.sum), squares = static_cast<uint64_t>(moments.squares);
     NormalRow row{};
@@ -131,7 +138,7 @@ class Normalization final : public Operator {
       row.offset = static_cast<int32_t>(zero_);
       root_.apply(squares - 2 * zero * sum + count * zero * zero, row);
     }
-    kernels_.normalize(x, count, row, factors, result);
+    return row;
   }
 
   const NormKernels& kernels_;

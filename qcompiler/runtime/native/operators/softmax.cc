@@ -20,6 +20,8 @@ constexpr int32_t shift_multiplier = 1 << 16;  // a shift to the left by 16 is a
 constexpr int64_t longest_row = 1 << 16;
 constexpr size_t grain = 4096;   // terms that are worth a thread
 constexpr size_t block = 32;     // rows that are gathered at a time where they are not contiguous
+constexpr size_t most_together = 8;  // rows whose sums are found before their reciprocals, so that these overlap
+constexpr size_t together_terms = 2048;
 constexpr int64_t farthest_zero = 1 << 27;
 
 /// 2^60 / m of a sum S = m * 2^(n - 30), and n.
@@ -119,7 +121,7 @@ class Softmax final : public Operator {
     const size_t inner = static_cast<size_t>(x.shape.elements(axis + 1, x.shape.rank()));
     const size_t rows = static_cast<size_t>(x.shape.elements()) / terms;
     threads.ranges(rows, std::max<size_t>(1, grain / terms), [&](size_t begin, size_t end) {
-      const Scratch scratch((terms + 16) * sizeof(int32_t));
+      const Scratch scratch(rows_together(terms) * padded(terms) * sizeof(int32_t));
       const Rows all{factors, terms, scratch.as<int32_t>()};
       if (inner == 1) {
         contiguous(codes_at(x, begin * terms), end - begin, all, at(output, begin * terms));
@@ -154,6 +156,10 @@ class Softmax final : public Operator {
     return Factors(static_cast<uint32_t>(*inputs[1].as<int32_t>()), shift(2), *inputs[3].as<int32_t>(), shift(4));
   }
 
+  static size_t rows_together(size_t terms) { return std::clamp<size_t>(together_terms / terms, 1, most_together); }
+  /// Terms of a row with those that kernels may write behind them.
+  static size_t padded(size_t terms) { return terms + 16; }
+
   CodesOut at(void* output, size_t place) const {
     const bool wide = clamp_.type == ElementType::int16;
     return {static_cast<char*>(output) + place * (wide ? 2 : 1), wide};
@@ -161,10 +167,21 @@ class Softmax final : public Operator {
 
   void contiguous(Codes x, size_t count, const Rows& rows, CodesOut result) const {
     const SoftmaxExponent exponent = rows.factors.with_table();
-    for (size_t row = 0; row < count; ++row) {
-      const Codes from{static_cast<const char*>(x.data) + row * rows.terms * (x.wide ? 2 : 1), x.wide};
-      const uint64_t sum = kernels_.terms(from, rows.terms, exponent, rows.scratch);
-      kernels_.shares(rows.scratch, rows.terms, rows.factors.share(sum, clamp_), at(result.data, row * rows.terms));
+    const size_t together = rows_together(rows.terms), stride = padded(rows.terms);
+    for (size_t first = 0; first < count; first += together) {
+      const size_t now = std::min(together, count - first);
+      std::array<uint64_t, most_together> sums;
+      for (size_t row = 0; row < now; ++row) {
+        const size_t place = (first + row) * rows.terms;
+        const Codes from{static_cast<const char*>(x.data) + place * (x.wide ? 2 : 1), x.wide};
+        sums[row] = kernels_.terms(from, rows.terms, exponent, rows.scratch + row * stride);
+      }
+      std::array<SoftmaxShare, most_together> shares;
+      for (size_t row = 0; row < now; ++row) shares[row] = rows.factors.share(sums[row], clamp_);
+      for (size_t row = 0; row < now; ++row) {
+        const CodesOut codes = at(result.data, (first + row) * rows.terms);
+        kernels_.shares(rows.scratch + row * stride, rows.terms, shares[row], codes);
+      }
     }
   }
 
