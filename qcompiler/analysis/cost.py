@@ -1,6 +1,8 @@
 """What a compiled model will cost on a machine, from a table measured there.
 
-A node whose kind, format and shape were measured costs what it cost then. Any other costs
+A run costs what a run costs besides its nodes; each node what it costs more between others than among its like (both
+are in the table), and its own time. A node whose kind, format and shape were measured costs what it cost then. Any
+other costs
 
     fixed + multiply-accumulates / rate + bytes / bandwidth
 
@@ -100,6 +102,7 @@ class CostModel:
         self.threads = threads
         self._minimum = statistic == "minimum"
         self._run = table.run_minimum if self._minimum else table.run_microseconds
+        self._between = table.between_minimum if self._minimum else table.between_microseconds
         points = [point for point in table.points if point.isa == self.isa and point.threads == threads]
         if not points:
             known = [f"{point.isa} at {point.threads} threads" for point in table.points]
@@ -124,7 +127,7 @@ class CostModel:
             work = found if bits is None else in_width(node, found, bits)
             microseconds, source = self.cost(work)
             costs.append(NodeCost(str(node.name), node.op_type, work, microseconds, source))
-        total = self._run + sum(item.microseconds for item in costs)
+        total = self._run + self._between * len(costs) + sum(item.microseconds for item in costs)
         return Prediction(total / 1000, tuple(costs), self.isa, self.threads)
 
     def cost(self, work: Workload) -> tuple[float, str]:

@@ -65,6 +65,8 @@ class CostTable:
         run_minimum: The same from minima.
         points: What was measured, in the order in which it was.
         skipped: What could not be measured, and why.
+        between_microseconds: What a node costs more between other nodes than among its like, from medians.
+        between_minimum: The same from minima.
     """
 
     target: str
@@ -74,6 +76,8 @@ class CostTable:
     run_minimum: float
     points: tuple[CostPoint, ...]
     skipped: tuple[str, ...] = ()
+    between_microseconds: float = 0.0
+    between_minimum: float = 0.0
 
     def isas(self) -> tuple[str, ...]:
         """Instruction sets that were measured, the first first."""
@@ -141,6 +145,8 @@ def _table(data: dict[str, Any], where: str) -> CostTable:
         run_minimum=_value(data.get("run_minimum"), float, "run_minimum", where),
         points=found,
         skipped=tuple(skipped),
+        between_microseconds=_value(data.get("between_microseconds", 0.0), float, "between_microseconds", where),
+        between_minimum=_value(data.get("between_minimum", 0.0), float, "between_minimum", where),
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.analysis import medley as medleys
 from qcompiler.analysis.cost_table import CostPoint, CostTable
 from qcompiler.analysis.interleave import interleave, stopwatch_of
 from qcompiler.analysis.latency import random_feed
@@ -39,6 +40,7 @@ _Task: TypeAlias = "tuple[Specimen, str | None, int]"
 _Times: TypeAlias = NDArray[np.float64]
 
 _SWEEPS: Final = 2
+_LEAST_MEDLEY: Final = 8
 _COPIES: Final = 9
 _LEAST_COPIES: Final = 3
 _COPIED_BYTES: Final = 32 << 20
@@ -169,8 +171,12 @@ def measure(
     if not found:
         raise UsageError("nothing could be measured", hint=skipped[0] if skipped else None)
     points = tuple(_point(tasks[index], times) for index, times in sorted(found.items()))
+    first = [index for index in sorted(found) if tasks[index][1:] == (isas[0], threads[0])]
+    between = _between([tasks[index][0] for index in first], [points[sorted(found).index(i)] for i in first], isas[0],
+                       threads[0], opened)  # fmt: skip
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    return CostTable(target.name, now, this_machine(), *run, points, tuple(dict.fromkeys([*chosen.skipped, *skipped])))
+    left_out = tuple(dict.fromkeys([*chosen.skipped, *skipped]))
+    return CostTable(target.name, now, this_machine(), *run, points, left_out, *between)
 
 
 def _sweep(
@@ -267,20 +273,53 @@ def best_isa() -> str:
 
 
 def _bound(session: Any, feed: Mapping[str, NDArray[Any]], one: Specimen, copies: int) -> Callable[[], None]:
-    """A run with everything bound: neither input nor result is copied."""
+    """A run of copies with everything bound: neither input nor result is copied."""
+    return _fed(session, feed, [f"{name}/{copies - 1}" for name, _, _ in one.outputs], one)
+
+
+def _fed(session: Any, feed: Mapping[str, NDArray[Any]], names: Sequence[str], one: Specimen) -> Callable[[], None]:
+    """The same where the results of ``one`` have these names."""
     import onnxruntime
 
     binding = session.io_binding()
     wrap = onnxruntime.OrtValue.ortvalue_from_numpy
     for name, array in feed.items():
         binding.bind_ortvalue_input(name, wrap(array))
-    for name, dtype, shape in one.outputs:
-        binding.bind_ortvalue_output(f"{name}/{copies - 1}", wrap(np.zeros(shape, dtype.numpy())))
+    for name, (_, dtype, shape) in zip(names, one.outputs, strict=True):
+        binding.bind_ortvalue_output(name, wrap(np.zeros(shape, dtype.numpy())))
 
     def call() -> None:
         session.run_with_iobinding(binding)
 
     return call
+
+
+def _between(
+    many: Sequence[Specimen], points: Sequence[CostPoint], isa: str | None, threads: int, opened: Open
+) -> tuple[float, float]:
+    """Median and minimum, in microseconds, of what a node costs more between others; 0 where there are too few."""
+    picked = medleys.chosen(many)
+    if len(picked) < _LEAST_MEDLEY:
+        return 0.0, 0.0
+    mixed = [many[index] for index in picked]
+    content, feed = medleys.medley(mixed)
+    alone = mixed[-1]
+    names = [f"{len(mixed) - 1}/{name}/0" for name, _, _ in alone.outputs]
+    try:
+        calls = [
+            _fed(opened(content, threads, isa), feed, names, alone),
+            _bound(opened(isolated(alone, 1), threads, isa), feed_of(alone), alone, 1),
+        ]
+        moments = [interleave(calls, budget=_MOST_SECONDS, stopwatch=stopwatch_of(threads)) for _ in range(_SWEEPS)]
+    except Exception as error:  # ONNX Runtime raises many unrelated types
+        raise ModelError(f"ONNX Runtime cannot run different nodes together: {first_line(error)}") from error
+    medians = np.min([np.median(times, axis=0) for times in moments], axis=0)
+    minima = np.min([times.min(axis=0) for times in moments], axis=0)
+    own = [sum(getattr(points[index], name) for index in picked[:-1]) for name in ("microseconds", "minimum")]
+    return tuple(
+        round(max(float(1000 * (item[0] - item[1]) - known) / (len(picked) - 1), 0.0), 4)
+        for item, known in zip((medians, minima), own, strict=True)
+    )  # type: ignore[return-value]
 
 
 def _run_cost(opened: Open, isa: str | None) -> tuple[float, float]:

@@ -130,6 +130,13 @@ def test_a_model_is_predicted_and_the_widths_compared(tmp_path: Path) -> None:
     assert [node.source for node in found.prediction.nodes] == ["fitted"]
 
 
+def test_a_node_between_others_costs_more(tmp_path: Path) -> None:
+    path = tmp_path / "gemm.onnx"
+    onnx.save(_gemm(), path)
+    table = dataclasses.replace(_table(_point(240, 400, 6.0)), between_microseconds=2.5)
+    assert predict_latency(path, table, (8,)).milliseconds == pytest.approx(0.0185)
+
+
 def test_what_is_unknown_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gemm.onnx"
     onnx.save(_gemm(), path)
@@ -144,7 +151,7 @@ def test_what_is_unknown_is_named(tmp_path: Path) -> None:
 
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
-    table = dataclasses.replace(TABLE, skipped=("QSoftmax: no",))
+    table = dataclasses.replace(TABLE, skipped=("QSoftmax: no",), between_minimum=0.5)
     path.write_text(table_text(table), encoding="utf-8")
     assert load_table(path) == table
     assert len(path.read_text(encoding="utf-8").splitlines()) < 30 + len(SHAPES)
