@@ -64,7 +64,9 @@ def session(
         attach(chosen, threads=threads, isa=isa, claim=claim)
     source = model if isinstance(model, bytes) else str(model) if isinstance(model, str | Path) else _bytes(model)
     try:
-        return onnxruntime.InferenceSession(source, chosen, **({} if path is not None else {"providers": [_CPU]}))
+        providers: dict[str, Any] = {} if path is not None else {"providers": [_CPU]}
+        # Otherwise some releases print a refusal of the provider and go on without it.
+        return onnxruntime.InferenceSession(source, chosen, enable_fallback=0, **providers)
     except Exception as error:  # ONNX Runtime raises many unrelated types
         where = str(model) if isinstance(model, str | Path) else None
         reason = _reason(error)

@@ -52,7 +52,7 @@ def instance(name: str) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]], NDArr
     inputs, attributes = CASES[family(name)](name, np.random.default_rng(5))
     model = one_node_model(name, inputs, attributes, constants=range(1, len(inputs), 2))
     labels = list(catalogue.operators()[name].inputs)
-    named = dict(zip(labels, inputs, strict=False))
+    named = dict(zip(labels, map(np.asarray, inputs), strict=False))
     expected = catalogue.operators()[name].specification(*inputs, **attributes)
     return model, {item.name: named[item.name] for item in model.graph.input}, expected
 
