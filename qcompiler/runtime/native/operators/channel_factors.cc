@@ -42,8 +42,8 @@ bool per_channel(const Tensor& operand, const Channels& channels, const char* na
     many = true;
   }
   if (!fits) {
-    throw Error("the " + std::string(name) + " of shape " + shape.text() + " is neither one value nor one for each of " +
-                std::to_string(channels.count) + " output channels");
+    throw Error("the " + std::string(name) + " of shape " + shape.text() +
+                " is neither one value nor one for each of " + std::to_string(channels.count) + " output channels");
   }
   return many;
 }

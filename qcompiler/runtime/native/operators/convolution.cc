@@ -7,6 +7,7 @@
 #include "operators/convolution_product.h"
 #include "operators/depthwise_product.h"
 #include "operators/families.h"
+#include "operators/packed_rows.h"
 
 namespace qcompiler {
 namespace {
@@ -72,7 +73,8 @@ class Convolution final : public Operator {
       const uint32_t* words = reinterpret_cast<const uint32_t*>(weights);
       samples(inputs[0], geometry, output, threads, [&](const void* sample, uint8_t* result) {
         const Image image(*this, geometry, sample, kernels_.depthwise.flip, threads);
-        multiply_depthwise({kernels_, geometry, lanes, given, attributes_.wide, words, image.bytes(), result, code_bytes()}, threads);
+        multiply_depthwise(
+            {kernels_, geometry, lanes, given, attributes_.wide, words, image.bytes(), result, code_bytes()}, threads);
       });
       return;
     }
@@ -108,8 +110,10 @@ class Convolution final : public Operator {
   template <typename Multiply>
   void samples(const Tensor& x, const ConvolutionGeometry& geometry, void* output, const Threads& threads,
                const Multiply& multiply) const {
-    const size_t pixels = static_cast<size_t>(geometry.input_pixels()), channels = static_cast<size_t>(geometry.channels);
-    const size_t results = static_cast<size_t>(geometry.pixels()), outputs = static_cast<size_t>(geometry.outputs);
+    const size_t pixels = static_cast<size_t>(geometry.input_pixels());
+    const size_t channels = static_cast<size_t>(geometry.channels);
+    const size_t results = static_cast<size_t>(geometry.pixels());
+    const size_t outputs = static_cast<size_t>(geometry.outputs);
     const size_t x_bytes = element_bytes(x.type);
     const bool turned = !attributes_.channels_last;
     const Scratch turned_sample(turned ? pixels * channels * x_bytes : 0);
@@ -137,10 +141,12 @@ class Convolution final : public Operator {
             reinterpret_cast<const int32_t*>(weight_sums), share(flip), attributes_.wide};
   }
 
-  void transpose(const void* source, size_t rows, size_t columns, size_t bytes, void* target, const Threads& threads) const {
+  void transpose(const void* source, size_t rows, size_t columns, size_t bytes, void* target,
+                 const Threads& threads) const {
     threads.ranges(columns, 1 + (1 << 15) / (rows + 1), [&](size_t begin, size_t end) {
       if (bytes == 1) {
-        kernels_.bytes.turn(static_cast<const uint8_t*>(source), rows, columns, begin, end, static_cast<uint8_t*>(target));
+        const uint8_t* codes = static_cast<const uint8_t*>(source);
+        kernels_.bytes.turn(codes, rows, columns, begin, end, static_cast<uint8_t*>(target));
       } else {
         turn(static_cast<const int16_t*>(source), rows, columns, begin, end, static_cast<int16_t*>(target));
       }
@@ -155,11 +161,7 @@ class Convolution final : public Operator {
       return weight.shape;
     }
     const Shape& codes = attributes_.weight;
-    const int64_t width = (codes.elements(1, codes.rank()) + 7) / 8 * attributes_.bits;
-    if (weight.type != ElementType::uint8 || weight.shape != Shape{codes[0], width}) {
-      throw Error("a weight of " + element_name(weight.type) + " " + weight.shape.text() + " is not the packed form of " +
-                  std::to_string(attributes_.bits) + "-bit codes " + codes.text());
-    }
+    check_packed_rows(weight, attributes_.bits, Shape{codes[0], codes.elements(1, codes.rank())});
     return codes;
   }
 

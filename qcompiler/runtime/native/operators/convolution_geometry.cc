@@ -84,7 +84,9 @@ void check_weight(const ConvolutionAttributes& attributes, const Shape& weight) 
                 std::to_string(attributes.rank) + " spatial axes");
   }
   for (size_t axis = 2; axis < weight.rank(); ++axis) {
-    if (weight[axis] < 1 || weight[axis] > longest) throw Error("a kernel of shape " + weight.text() + " is impossible");
+    if (weight[axis] < 1 || weight[axis] > longest) {
+      throw Error("a weight of shape " + weight.text() + " has no possible kernel: its axes have 1 to 2^24 taps");
+    }
   }
   if (weight[0] % attributes.group != 0) {
     throw Error(std::to_string(attributes.group) + " groups do not divide " + std::to_string(weight[0]) + " outputs");

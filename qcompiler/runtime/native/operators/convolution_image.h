@@ -15,8 +15,8 @@ size_t image_bytes(const ConvolutionGeometry& geometry);
 
 /// Writes the image of a sample [pixels][channels]: [group][depth][height][width][channels / group] of `code ^ flip`.
 /// Of 16-bit codes x it writes two, bytes h and behind them bytes l, each as the panel kernels take them:
-/// x = 256 * h + l + 128 for flip 0, and x + 32768 = 256 * (h + 128) + (l + 128) for flip 0x80, where what lies in memory
-/// is h + 128 and l + 128.
+/// x = 256 * h + l + 128 for flip 0, and x + 32768 = 256 * (h + 128) + (l + 128) for flip 0x80, where h + 128 and
+/// l + 128 are what lies in memory.
 void write_image(const ConvolutionAttributes& attributes, const ConvolutionGeometry& geometry,
                  const ByteKernels& kernels, const void* sample, uint8_t flip, const Threads& threads, uint8_t* image);
 

@@ -44,7 +44,10 @@ class Product {
 
   /// What a thread needs: room for the gathered operands of a tile, or for the codes of a band; behind them for a panel
   /// of bytes where weights have few bits.
-  size_t room() const { return operands() + (call_.plan.bits == 8 ? 0 : call_.plan.panel_bytes(ConvolutionPlan::panel_columns)); }
+  size_t room() const {
+    const size_t panel = call_.plan.bits == 8 ? 0 : call_.plan.panel_bytes(ConvolutionPlan::panel_columns);
+    return operands() + panel;
+  }
 
   /// Units are numbered by band, group and panel, so that neighbours share their pixels.
   void units(size_t begin, size_t end, uint8_t* room) const {
@@ -106,7 +109,9 @@ class Product {
       if (row[rows - 1] == row[0] + (rows - 1) * bytes) {
         call_.kernels.bytes.flip(row[0], rows * bytes, flip, target);
       } else {
-        for (size_t index = 0; index < rows; ++index) call_.kernels.bytes.flip(row[index], bytes, flip, target + index * bytes);
+        for (size_t index = 0; index < rows; ++index, target += bytes) {
+          call_.kernels.bytes.flip(row[index], bytes, flip, target);
+        }
       }
     }
   }
@@ -116,7 +121,9 @@ class Product {
     const size_t most = std::min(most_rows, most_sums / columns) / tile * tile;
     ConvolutionPixels walk(call_.geometry, call_.plan.channels, part.first);
     for (size_t done = 0; done < part.rows; done += most) {
-      const Part strip{part.group, part.panel, part.weights, part.next, part.begin, part.first + done, std::min(most, part.rows - done)};
+      Part strip = part;
+      strip.first += done;
+      strip.rows = std::min(most, part.rows - done);
       const uint8_t* row[most_rows];
       if (call_.image == nullptr) {
         for (size_t index = 0; index < strip.rows; ++index) row[index] = room + (done + index) * call_.plan.channels;

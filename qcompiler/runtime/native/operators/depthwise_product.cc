@@ -13,7 +13,7 @@ constexpr size_t most_sums = 4096;  // that are rescaled together: 16 KiB stay i
 
 size_t whole_vectors(size_t channels) { return (channels + 15) / 16 * 16; }
 
-/// What the kernels see of one output row. Where neighbouring pixels lie next to each other (stride 1) and their channels
+/// What the kernels see of output rows. Where neighbouring pixels lie next to each other (stride 1) and their channels
 /// do not fill vectors, a row is treated as one pixel with many channels, whose weights repeat.
 class Rows {
  public:
@@ -115,7 +115,8 @@ class Rows {
         std::memcpy(weights_.as<uint32_t>() + tap * columns_ + place, product_.weights + tap * product_.plan.columns,
                     channels * 4);
       }
-      const void* bias = product_.wide ? static_cast<const void*>(product_.factors.bias64(0)) : product_.factors.bias32(0);
+      const void* bias = product_.factors.bias32(0);
+      if (product_.wide) bias = product_.factors.bias64(0);
       std::memcpy(bias_.as<uint8_t>() + place * bias_bytes(), bias, channels * bias_bytes());
       std::memcpy(multiplier_.as<int32_t>() + place, given.multiplier, channels * 4);
       std::memcpy(shift_.as<uint8_t>() + place, given.shift, channels);

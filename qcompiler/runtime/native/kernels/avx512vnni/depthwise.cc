@@ -51,7 +51,7 @@ void multiply_block(const DepthwiseCall& call, size_t pixel, size_t channel) {
     }
   }
   int32_t* target = call.sums + pixel * call.channels + channel;
-  for (int index = 0; index < pixels; ++index) _mm512_storeu_si512(target + static_cast<size_t>(index) * call.channels, sums[index]);
+  for (int index = 0; index < pixels; ++index, target += call.channels) _mm512_storeu_si512(target, sums[index]);
 }
 
 /// So many blocks of 16 channels of one pixel: one that is a whole row.
