@@ -38,6 +38,7 @@ class Product {
       : call_(call),
         bands_(bands),
         pixels_(static_cast<size_t>(call.geometry.pixels())),
+        tiles_((pixels_ + call.kernels.panel.rows - 1) / call.kernels.panel.rows),
         places_(piece_places(call.geometry, call.plan)),
         plane_(static_cast<size_t>(call.geometry.image_pixels()) * call.plan.channels),
         low_(plane_ * call.plan.group) {}
@@ -53,8 +54,7 @@ class Product {
   void units(size_t begin, size_t end, uint8_t* room) const {
     const size_t panels = call_.plan.panels(), per_band = panels * call_.plan.group;
     for (size_t index = begin; index < end; ++index) {
-      const size_t band = index / per_band, first = pixels_ * band / bands_;
-      const size_t count = pixels_ * (band + 1) / bands_ - first;
+      const size_t first = band_begin(index / per_band), count = band_begin(index / per_band + 1) - first;
       if (call_.image == nullptr && (index == begin || index % per_band == 0)) flip_band(first, count, room);
       const size_t group = index / panels % call_.plan.group, panel = index % panels;
       const int8_t* weights = panel_of(index, index == begin || per_band > 1, room);
@@ -73,9 +73,14 @@ class Product {
     size_t first, rows;     ///< Pixels of this part of it.
   };
 
+  /// First pixel of a band; bands consist of whole tiles.
+  size_t band_begin(size_t band) const {
+    return std::min(pixels_, tiles_ * band / bands_ * call_.kernels.panel.rows);
+  }
+
   size_t operands() const {
     const size_t gathered = call_.kernels.panel.rows * call_.plan.run_groups * 4;
-    const size_t bytes = call_.image == nullptr  ? (pixels_ / bands_ + 1) * call_.plan.channels
+    const size_t bytes = call_.image == nullptr  ? (tiles_ / bands_ + 1) * call_.kernels.panel.rows * call_.plan.channels
                          : call_.plan.gathered ? gathered
                                                : 0;
     return (bytes + 63) / 64 * 64;
@@ -200,7 +205,7 @@ class Product {
   }
 
   const ConvolutionCall& call_;
-  size_t bands_, pixels_;
+  size_t bands_, pixels_, tiles_;
   std::vector<size_t> places_;
   size_t plane_, low_;
 };
