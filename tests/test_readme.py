@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,19 @@ def test_the_python_snippet_runs(
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_recipe_for_plain_onnxruntime_works(tmp_path: Path) -> None:
+    from qcompiler.runtime import library_path
+
+    if library_path() is None:
+        pytest.skip("the installation has no native library")
+    recipe = next(block for block in _blocks("python") if "register_execution_provider_library" in block)
+    program = (
+        f"import onnxruntime, qcompiler.runtime\noptions = onnxruntime.SessionOptions()\n{recipe}"
+        "import qcompiler.models.loaders as loaders\n"
+        "session = onnxruntime.InferenceSession(str(loaders.load('digits_cnn').path), options)\n"
+        "assert session.get_providers()[0] == 'QCompilerExecutionProvider', session.get_providers()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
