@@ -14,8 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+import qcompiler
 import qcompiler.runtime
 from qcompiler.errors import UsageError
+from qcompiler.models import loaders
 from qcompiler.quant.integer import dyadic
 from qcompiler.runtime import sessions
 from qcompiler.runtime.library import library_path
@@ -126,6 +128,19 @@ def test_a_network_of_the_runtimes_own_quantizer(tmp_path: Path, activations: st
     expected = literal(onnx.load(tmp_path / "quantized.onnx")).run(None, feed)[0]
     step = np.abs(expected).max() / 100
     assert np.abs(found - expected).max() <= step
+
+
+def test_our_own_quantized_files_for_other_providers(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    qcompiler.compile("digits_cnn", "cpu-x86", output=path)
+    with np.load(Path(loaders.__file__).parent / "digits_evaluation.npz") as data:
+        feed = {"image": data[next(name for name in data.files if name != "labels")][:64]}
+    session = claiming(path)
+    assert len(claimed(session)) >= 8
+    found, expected = session.run(None, feed)[0], literal(onnx.load(path)).run(None, feed)[0]
+    agreement = (found.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
+    assert agreement == 1
+    assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
 
 
 def sample(seed: int) -> NDArray[np.float32]:

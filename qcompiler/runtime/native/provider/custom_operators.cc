@@ -61,8 +61,8 @@ Status* compute(void* kernel, abi::KernelContext* context) {
   });
 }
 
-/// One list of inputs of any types: with inputs declared one by one, the runtime would take the type of the last one for
-/// that of the result, which attribute `to` decides. The result's type is that which the file gives it.
+/// One list of inputs of any types: of inputs declared one by one, the runtime would take the last one's type for that of
+/// the result, which attribute `to` decides. Type and shape of the result are set by `infer_shape`, or given by the file.
 CustomOperator::CustomOperator(const abi::Calls& given, const std::string& operator_type)
     : abi::CustomOperator{}, calls(given), type(operator_type) {
   const Maker& maker = maker_of(type);

@@ -100,7 +100,8 @@ bool Kernel::pack_input(const abi::Value* value, size_t index, abi::Allocator* a
 }
 
 void Kernel::use_packed(size_t index, const void* data) {
-  require(index < most_inputs && packed.tensors[index].type != ElementType::undefined, "a weight is shared that was not packed");
+  require(index < most_inputs && packed.tensors[index].type != ElementType::undefined,
+          "a weight is shared that was not packed");
   self_operator->adopt(index, packed.tensors[index], data);
   packed.adopted[index] = true;
 }
