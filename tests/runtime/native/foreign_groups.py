@@ -174,6 +174,19 @@ def _second_reader(group: Group) -> None:
     group.outputs.append("magnitude")
 
 
+def _read_in_a_branch(group: Group) -> None:
+    """A subgraph reads the sum of the graph around it."""
+    result = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)
+    branches = {
+        name: helper.make_graph([helper.make_node(kind, ["sum"], ["chosen"])], name, [], [result])
+        for name, kind in (("then_branch", "Abs"), ("else_branch", "Neg"))
+    }
+    group.nodes.append(helper.make_node("If", ["computed"], ["magnitude"], **branches))
+    group.nodes.insert(0, helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0))
+    group.nodes.insert(1, helper.make_node("Cast", ["top"], ["computed"], to=TensorProto.BOOL))
+    group.outputs.append("magnitude")
+
+
 def _same_padding(group: Group) -> None:
     group.node("Conv").attribute.append(helper.make_attribute("auto_pad", "SAME_UPPER"))
 
@@ -234,6 +247,7 @@ LEFT_ALONE: Final[dict[str, Callable[[], Group]]] = {
     for change in (
         _inner_output,
         _second_reader,
+        _read_in_a_branch,
         _same_padding,
         _asymmetric,
         _scale_of_infinity,

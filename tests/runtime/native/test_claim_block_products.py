@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 from typing import Any
 
@@ -125,6 +126,21 @@ def test_rows_that_are_not_finite_give_nan_and_touch_no_other() -> None:
     found = claiming(product.model()).run(None, {"x": x.reshape(product.x.shape)})[0].reshape(-1, product.outputs)
     assert np.isnan(found[[0, -1]]).all()
     np.testing.assert_array_equal(found[1:-1], clean.reshape(-1, product.outputs)[1:-1])
+
+
+def test_workers_on_one_session_agree() -> None:
+    product = Product(11)
+    x = product.x.reshape(-1, product.depth)
+    product.x = x
+    session = claiming(product.model(), threads=2)
+    expected = session.run(None, {"x": x})[0]
+
+    def work(worker: int) -> bool:
+        rows = [slice(first % len(x), first % len(x) + 1 + worker) for first in range(100)]
+        return all((session.run(None, {"x": x[some]})[0] == expected[some]).all() for some in rows)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
 
 
 def test_no_rows() -> None:

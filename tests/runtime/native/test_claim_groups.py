@@ -191,3 +191,31 @@ def test_dyadic_numbers_are_those_of_the_specification() -> None:
         assert not failed, factor
         assert chosen.multiplier is not None
         assert (multiplier.value, shift.value) == (int(chosen.multiplier), int(chosen.shift)), factor
+
+
+@pytest.mark.parametrize("own_constants", [False, True])
+def test_groups_inside_subgraphs(own_constants: bool) -> None:
+    """Claimed or not, a branch computes what it did."""
+    group = random_group(np.random.default_rng(2))
+    model = group.model()
+    inner = helper.make_graph(
+        list(model.graph.node),
+        "inside",
+        [],
+        [helper.make_tensor_value_info("y", group.y_type, None)],
+        list(model.graph.initializer) if own_constants else [],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["other"], to=group.y_type)],
+        "outside",
+        [],
+        [helper.make_tensor_value_info("other", group.y_type, None)],
+    )
+    del model.graph.node[:]
+    if own_constants:
+        del model.graph.initializer[:]
+    model.graph.node.append(helper.make_node("If", ["flag"], ["y"], then_branch=inner, else_branch=other))
+    model.graph.input.append(helper.make_tensor_value_info("flag", onnx.TensorProto.BOOL, []))
+    feed = {"x": group.x, "flag": np.asarray(True)}
+    found, expected = claiming(model).run(["y"], feed)[0], literal(model).run(["y"], feed)[0]
+    assert differences(found, expected).max(initial=0) <= 1
