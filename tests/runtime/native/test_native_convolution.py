@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from qcompiler.errors import ModelError
+from qcompiler.quant import packing
 from qcompiler.quant.functions import catalogue
 from qcompiler.runtime.library import library_path
 from qcompiler.runtime.native_operator import NativeOperator, instruction_sets
@@ -48,6 +49,41 @@ def test_equals_the_specification(name: str) -> None:
             found = NativeOperator(name, attributes, given, isa=isa, pack=pack).run(*inputs, threads=threads)
             shapes = [(item.dtype, item.shape) for item in inputs]
             np.testing.assert_array_equal(found, expected, strict=True, err_msg=f"{isa} {shapes} {attributes}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "group", "stride"),
+    [
+        ((2, 30, 31, 64), (130, 64, 3, 3), 1, 1),  # several bands of an image, and panels
+        ((1, 40, 37, 96), (80, 96, 1, 1), 1, 1),  # several bands without an image
+        ((1, 40, 37, 96), (80, 96, 1, 1), 1, 2),
+        ((1, 9, 101, 64), (64, 1, 3, 3), 64, 1),  # rows that are rescaled in parts
+        ((1, 9, 101, 40), (40, 1, 5, 3), 40, 1),
+        ((1, 12, 75, 72), (72, 1, 3, 3), 72, 2),
+    ],
+)
+@pytest.mark.parametrize("ending", ["", "WidePacked"])
+def test_large_ones_equal_the_specification(
+    shape: tuple[int, ...], weight: tuple[int, ...], group: int, stride: int, ending: str
+) -> None:
+    random = np.random.default_rng(3)
+    name, bits = f"QConvChannelsLast{ending}", 3
+    attributes = PLAIN | {"strides": [stride] * 2, "pads": [0 if weight[2] == 1 else 1] * 4, "group": group}
+    codes = (
+        random.integers(-4, 4, weight).astype(np.int8) if ending else random.integers(-128, 128, weight).astype(np.int8)
+    )
+    if ending:
+        attributes |= {"bits": bits, "weight_shape": list(weight)}
+    x = random.integers(-128, 128, shape).astype(np.int16 if ending else np.int8) * (250 if ending else 1)
+    bias = random.integers(-1000, 1000, weight[0]).astype(np.int64 if ending else np.int32)
+    multiplier = random.integers(1 << 20, 1 << 21, weight[0]).astype(np.int32)
+    shift = random.integers(31, 35, weight[0]).astype(np.uint8)
+    inputs = [x, packing.pack(codes, bits) if ending else codes, bias, multiplier, shift]
+    expected = catalogue.operators()[name].specification(*inputs, **attributes)
+    for isa in instruction_sets():
+        native = NativeOperator(name, attributes, dict(enumerate(inputs[1:], 1)), isa=isa)
+        for threads in (1, 3):
+            np.testing.assert_array_equal(native.run(*inputs, threads=threads), expected, strict=True, err_msg=isa)
 
 
 def _operands() -> list[Any]:
