@@ -65,6 +65,7 @@ Kernels neon() {
   Kernels kernels = reference();
   kernels.set = InstructionSet::neon;
   set_neon(kernels.panel);
+  set_neon(kernels.lowbit);
   set_neon(kernels.depthwise);
   set_neon(kernels.rescale);
   set_neon(kernels.elementwise);

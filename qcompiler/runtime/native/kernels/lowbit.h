@@ -59,6 +59,7 @@ struct LowBitKernels {
 void set_reference(LowBitKernels&);
 void set_avx2(LowBitKernels&);
 void set_avx512vnni(LowBitKernels&);
+void set_neon(LowBitKernels&);
 void set_dotprod(LowBitKernels&);
 
 }  // namespace qcompiler
