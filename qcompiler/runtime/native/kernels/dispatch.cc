@@ -68,6 +68,7 @@ Kernels neon() {
   set_neon(kernels.lowbit);
   set_neon(kernels.depthwise);
   set_neon(kernels.rescale);
+  set_neon(kernels.norms);
   set_neon(kernels.elementwise);
   set_neon(kernels.lookup);
   set_neon(kernels.pooling);

@@ -39,5 +39,6 @@ struct NormKernels {
 void set_reference(NormKernels&);
 void set_avx2(NormKernels&);
 void set_avx512vnni(NormKernels&);
+void set_neon(NormKernels&);
 
 }  // namespace qcompiler
