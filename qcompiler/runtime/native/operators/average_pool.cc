@@ -144,7 +144,8 @@ class AveragePool final : public Operator {
     const size_t channels = static_cast<size_t>(x.shape[x.shape.rank() - 1]), width = static_cast<size_t>(inner.output);
     const size_t lines = outputs(axes, axes.size() - 1);
     const size_t work = std::max<size_t>(1, width * channels * count_);
-    threads.ranges(static_cast<size_t>(x.shape[0]) * lines, std::max<size_t>(1, grain / work), [&](size_t begin, size_t end) {
+    const size_t total = static_cast<size_t>(x.shape[0]) * lines;
+    threads.ranges(total, std::max<size_t>(1, grain / work), [&](size_t begin, size_t end) {
       OuterRows rows(axes);
       for (size_t line = begin; line < end; ++line) {
         rows.find(line % lines);

@@ -9,9 +9,11 @@ void to32(const Sum* sums, const Rescale& rescale, size_t count, int32_t* result
   for (size_t index = 0; index < count; ++index) {
     const size_t factor = rescale.per_column ? index : 0;
     const uint8_t shift = rescale.shift[factor];
-    const uint64_t product = static_cast<uint64_t>(int64_t{sums[index]}) * static_cast<uint64_t>(int64_t{rescale.multiplier[factor]});
+    const uint64_t multiplier = static_cast<uint64_t>(int64_t{rescale.multiplier[factor]});
+    const uint64_t product = static_cast<uint64_t>(int64_t{sums[index]}) * multiplier;
     const int64_t rounded = static_cast<int64_t>(product + (uint64_t{1} << (shift - 1))) >> shift;
-    const int64_t code = static_cast<int64_t>(static_cast<uint64_t>(rounded) + static_cast<uint64_t>(int64_t{rescale.zero}));
+    const uint64_t zero = static_cast<uint64_t>(int64_t{rescale.zero});
+    const int64_t code = static_cast<int64_t>(static_cast<uint64_t>(rounded) + zero);
     result[index] = static_cast<int32_t>(code < rescale.low ? rescale.low : code > rescale.high ? rescale.high : code);
   }
 }

@@ -22,7 +22,8 @@ class MaxPool final : public Operator {
       : kernels_(definition.kernels),
         axis_(static_cast<size_t>(definition.attributes.integer("axis", 0, int64_t{Shape::limit} - 1))),
         window_{definition.attributes.integer("kernel", 1, limit), definition.attributes.integer("stride", 1, limit),
-                definition.attributes.integer("dilation", 1, limit), definition.attributes.integer("begin", 0, pad_limit),
+                definition.attributes.integer("dilation", 1, limit),
+                definition.attributes.integer("begin", 0, pad_limit),
                 definition.attributes.integer("end", 0, pad_limit)},
         type_(static_cast<ElementType>(definition.attributes.integer("to", 0, 64))) {}
 

@@ -54,7 +54,8 @@ class Mean final : public Operator {
     const Reduction walk(x.shape, reduced_axes(x.shape));
     const SumFactors factors(ending_, inputs, multiplies_, result(inputs).shape);
     const size_t elements = Reduction::elements(walk.kept) * walk.columns;
-    threads.ranges(elements, std::max<size_t>(1, grain / std::max<size_t>(walk.count, 1)), [&](size_t begin, size_t end) {
+    const size_t least = std::max<size_t>(1, grain / std::max<size_t>(walk.count, 1));
+    threads.ranges(elements, least, [&](size_t begin, size_t end) {
       while (begin < end) {
         const size_t column = begin % walk.columns;
         const size_t count = std::min({end - begin, walk.columns - column, ColumnSums::most});

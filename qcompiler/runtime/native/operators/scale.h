@@ -12,7 +12,8 @@ namespace qcompiler {
 class Scale {
  public:
   /// Factor and zero point of codes (or accumulators) of a type.
-  Scale(const Kernels& kernels, const Ending& ending, ElementType type, int64_t zero, int32_t multiplier, uint8_t shift);
+  Scale(const Kernels& kernels, const Ending& ending, ElementType type, int64_t zero, int32_t multiplier,
+        uint8_t shift);
 
   /// `count` contiguous codes from element `place` on.
   void run(const Tensor& codes, size_t place, size_t count, void* result) const;

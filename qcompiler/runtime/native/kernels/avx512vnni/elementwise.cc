@@ -67,7 +67,8 @@ struct Multiplication {
   __m512i operator()(__m512i a, __m512i b) const {
     const __m512i first = _mm512_sub_epi16(a, zero[0]), second = _mm512_sub_epi16(b, zero[1]);
     const __m512i lower = _mm512_mullo_epi16(first, second), upper = _mm512_mulhi_epi16(first, second);
-    return _mm512_packs_epi32(rounded(_mm512_unpacklo_epi16(lower, upper)), rounded(_mm512_unpackhi_epi16(lower, upper)));
+    return _mm512_packs_epi32(rounded(_mm512_unpacklo_epi16(lower, upper)),
+                              rounded(_mm512_unpackhi_epi16(lower, upper)));
   }
 
   __m512i zero[2], multiplier, constant, shift;

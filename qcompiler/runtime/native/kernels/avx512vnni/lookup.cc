@@ -42,7 +42,8 @@ void words(const int8_t* x, const int16_t* table, size_t count, int16_t* result)
   for (size_t index = 0; index < count; index += 32) {
     const __mmask32 active = static_cast<__mmask32>(first_bytes(count - index));
     const __m512i code = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(active, x + index));
-    const __mmask32 second = _mm512_test_epi16_mask(code, _mm512_set1_epi16(0x40)), negative = _mm512_movepi16_mask(code);
+    const __mmask32 second = _mm512_test_epi16_mask(code, _mm512_set1_epi16(0x40));
+    const __mmask32 negative = _mm512_movepi16_mask(code);
     __m512i found[4];
     for (int part = 0; part < 4; ++part) {
       found[part] = _mm512_permutex2var_epi16(entries[2 * part], code, entries[2 * part + 1]);

@@ -19,7 +19,8 @@ void interpolate_to(const int16_t* x, const Pieces& pieces, size_t count, Code* 
     const int32_t line = piece.start + piece.slope * fraction;
     const int32_t bent = (fraction * (128 - fraction) * piece.bend + 256) >> 9;
     const int32_t code = (line - bent + 4096) >> 13;
-    result[index] = static_cast<Code>(code < pieces.least ? pieces.least : code > pieces.greatest ? pieces.greatest : code);
+    const int32_t raised = code < pieces.least ? pieces.least : code;
+    result[index] = static_cast<Code>(raised > pieces.greatest ? pieces.greatest : raised);
   }
 }
 

@@ -7,7 +7,8 @@ template <typename Code>
 void rows_of(const Code* x, size_t rows, size_t stride, size_t columns, int32_t* sums) {
   for (size_t row = 0; row < rows; ++row, x += stride) {
     for (size_t column = 0; column < columns; ++column) {
-      sums[column] = static_cast<int32_t>(static_cast<uint32_t>(sums[column]) + static_cast<uint32_t>(int32_t{x[column]}));
+      const uint32_t code = static_cast<uint32_t>(int32_t{x[column]});
+      sums[column] = static_cast<int32_t>(static_cast<uint32_t>(sums[column]) + code);
     }
   }
 }
