@@ -121,6 +121,8 @@ def main() -> None:
     for seed in range(options.first, options.first + options.cases):
         options.log.write_text(f"seed {seed}\n")
         ends[attack(seed)] += 1
+    if options.cases >= 30 and "claimed and right" not in ends:
+        raise SystemExit(f"nothing was claimed: {dict(ends)}")
     sys.stdout.write(f"ended: {dict(sorted(ends.items()))}\n")
 
 
