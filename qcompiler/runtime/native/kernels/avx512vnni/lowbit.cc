@@ -11,6 +11,13 @@
 namespace qcompiler {
 namespace {
 
+/// A product added to its sum. The empty statement keeps the compiler from holding sums of two rounds at once.
+inline __attribute__((always_inline)) __m512i dot(__m512i sum, __m512i u, __m512i a) {
+  sum = _mm512_dpbusd_epi32(sum, u, a);
+  asm("" : "+v"(sum));
+  return sum;
+}
+
 /// One row times a vector of columns, sums by the place of the weight in its byte.
 template <int Bits>
 struct Scaled;
@@ -20,8 +27,8 @@ struct Scaled<4> {
   static constexpr size_t scales = 2;
   static void step(const uint8_t* lanes, const int8_t* codes, __m512i* sums) {
     const __m512i w = _mm512_loadu_si512(lanes);
-    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(w, _mm512_set1_epi8(0x0f)), broadcast(codes));
-    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_and_si512(w, _mm512_set1_epi8(-16)), broadcast(codes + 4));
+    sums[0] = dot(sums[0], _mm512_and_si512(w, _mm512_set1_epi8(0x0f)), broadcast(codes));
+    sums[1] = dot(sums[1], _mm512_and_si512(w, _mm512_set1_epi8(-16)), broadcast(codes + 4));
   }
   static __m512i joined(const __m512i* sums) { return _mm512_add_epi32(sums[0], _mm512_srai_epi32(sums[1], 4)); }
 };
@@ -31,10 +38,10 @@ struct Scaled<2> {
   static constexpr size_t scales = 4;
   static void step(const uint8_t* lanes, const int8_t* codes, __m512i* sums) {
     const __m512i w = _mm512_loadu_si512(lanes);
-    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(w, _mm512_set1_epi8(0x03)), broadcast(codes));
-    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_and_si512(w, _mm512_set1_epi8(0x0c)), broadcast(codes + 4));
-    sums[2] = _mm512_dpbusd_epi32(sums[2], _mm512_and_si512(w, _mm512_set1_epi8(0x30)), broadcast(codes + 8));
-    sums[3] = _mm512_dpbusd_epi32(sums[3], _mm512_and_si512(w, _mm512_set1_epi8(-64)), broadcast(codes + 12));
+    sums[0] = dot(sums[0], _mm512_and_si512(w, _mm512_set1_epi8(0x03)), broadcast(codes));
+    sums[1] = dot(sums[1], _mm512_and_si512(w, _mm512_set1_epi8(0x0c)), broadcast(codes + 4));
+    sums[2] = dot(sums[2], _mm512_and_si512(w, _mm512_set1_epi8(0x30)), broadcast(codes + 8));
+    sums[3] = dot(sums[3], _mm512_and_si512(w, _mm512_set1_epi8(-64)), broadcast(codes + 12));
   }
   static __m512i joined(const __m512i* sums) {
     const __m512i low = _mm512_add_epi32(sums[0], _mm512_srai_epi32(sums[1], 2));
@@ -50,16 +57,16 @@ struct Scaled<3> {
     const __m512i third = _mm512_loadu_si512(lanes + 128);
     const __m512i low = _mm512_set1_epi8(0x07), middle = _mm512_set1_epi8(0x38), high = _mm512_set1_epi8(-64);
     const __m512i sixth = _mm512_set1_epi8(0x40), seventh = _mm512_set1_epi8(-128);
-    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(first, low), broadcast(codes));
-    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_and_si512(first, middle), broadcast(codes + 4));
-    sums[2] = _mm512_dpbusd_epi32(sums[2], _mm512_and_si512(first, high), broadcast(codes + 8));
-    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(second, low), broadcast(codes + 12));
-    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_and_si512(second, middle), broadcast(codes + 16));
-    sums[2] = _mm512_dpbusd_epi32(sums[2], _mm512_and_si512(second, high), broadcast(codes + 20));
-    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(third, low), broadcast(codes + 24));
-    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_and_si512(third, middle), broadcast(codes + 28));
-    sums[3] = _mm512_dpbusd_epi32(sums[3], _mm512_and_si512(third, sixth), broadcast(codes + 8));
-    sums[4] = _mm512_dpbusd_epi32(sums[4], _mm512_and_si512(third, seventh), broadcast(codes + 20));
+    sums[0] = dot(sums[0], _mm512_and_si512(first, low), broadcast(codes));
+    sums[1] = dot(sums[1], _mm512_and_si512(first, middle), broadcast(codes + 4));
+    sums[2] = dot(sums[2], _mm512_and_si512(first, high), broadcast(codes + 8));
+    sums[0] = dot(sums[0], _mm512_and_si512(second, low), broadcast(codes + 12));
+    sums[1] = dot(sums[1], _mm512_and_si512(second, middle), broadcast(codes + 16));
+    sums[2] = dot(sums[2], _mm512_and_si512(second, high), broadcast(codes + 20));
+    sums[0] = dot(sums[0], _mm512_and_si512(third, low), broadcast(codes + 24));
+    sums[1] = dot(sums[1], _mm512_and_si512(third, middle), broadcast(codes + 28));
+    sums[3] = dot(sums[3], _mm512_and_si512(third, sixth), broadcast(codes + 8));
+    sums[4] = dot(sums[4], _mm512_and_si512(third, seventh), broadcast(codes + 20));
   }
   static __m512i joined(const __m512i* sums) {
     const __m512i low = _mm512_add_epi32(sums[0], _mm512_srai_epi32(sums[1], 3));
@@ -70,43 +77,55 @@ struct Scaled<3> {
 
 constexpr size_t ahead = 2048;  // bytes of the stream of weights that are asked for before they are needed
 
-template <int Bits, size_t Vectors>
-void one_row(const LowBitCall& call) {
+/// Adds `rounds` times `Sets` steps of one row, which have sums of their own each: a product takes 5 cycles.
+template <int Bits, size_t Vectors, size_t Sets>
+inline __attribute__((always_inline)) void add_rounds(const uint8_t* lanes, const int8_t* codes, size_t rounds,
+                                                      __m512i* totals) {
   using Format = Scaled<Bits>;
-  constexpr size_t Sets = Bits == 4 ? 4 : Bits == 2 ? 2 : 1;
-  constexpr size_t vector = low_bit_planes(Bits) * 64, stride = Vectors * vector, depth = low_bit_depth(Bits);
+  constexpr size_t vector = low_bit_planes(Bits) * 64, depth = low_bit_depth(Bits);
   __m512i sums[Sets][Vectors][Format::scales];
 #pragma GCC unroll 16
   for (size_t index = 0; index < Sets * Vectors * Format::scales; ++index) {
     (&sums[0][0][0])[index] = _mm512_setzero_si512();
   }
-  const uint8_t* lanes = call.panel;
-  const int8_t* codes = call.row[0];
-  size_t step = 0;
-  for (; step + Sets <= call.steps; step += Sets) {
+  do {
 #pragma GCC unroll 4
-    for (size_t set = 0; set < Sets; ++set, lanes += stride, codes += depth) {
+    for (size_t set = 0; set < Sets; ++set) {
 #pragma GCC unroll 2
-      for (size_t index = 0; index < Vectors; ++index) {
+      for (size_t index = 0; index < Vectors; ++index, lanes += vector) {
 #pragma GCC unroll 3
         for (size_t line = 0; line < vector; line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(lanes + index * vector + line + ahead), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(lanes + line + ahead), _MM_HINT_T0);
         }
-        Format::step(lanes + index * vector, codes, sums[set][index]);
+        Format::step(lanes, codes + set * depth, sums[set][index]);
       }
     }
-  }
-  for (; step < call.steps; ++step, lanes += stride, codes += depth) {
-#pragma GCC unroll 2
-    for (size_t index = 0; index < Vectors; ++index) Format::step(lanes + index * vector, codes, sums[0][index]);
-  }
-#pragma GCC unroll 2
-  for (size_t index = 0; index < Vectors; ++index) {
-    __m512i total = _mm512_set1_epi32(call.start[0]);
+    codes += Sets * depth;
+  } while (--rounds > 0);
 #pragma GCC unroll 4
-    for (size_t set = 0; set < Sets; ++set) total = _mm512_add_epi32(total, Format::joined(sums[set][index]));
-    _mm512_storeu_si512(call.sums + 16 * index, total);
+  for (size_t set = 0; set < Sets; ++set) {
+#pragma GCC unroll 2
+    for (size_t index = 0; index < Vectors; ++index) {
+      totals[index] = _mm512_add_epi32(totals[index], Format::joined(sums[set][index]));
+    }
   }
+}
+
+template <int Bits, size_t Vectors>
+void one_row(const LowBitCall& call) {
+  constexpr size_t Sets = Bits == 4 ? 4 : Bits == 2 ? 2 : 1;
+  constexpr size_t stride = Vectors * low_bit_planes(Bits) * 64;
+  __m512i totals[Vectors];
+#pragma GCC unroll 2
+  for (size_t index = 0; index < Vectors; ++index) totals[index] = _mm512_set1_epi32(call.start[0]);
+  const size_t rounds = call.steps / Sets, done = rounds * Sets;
+  if (rounds > 0) add_rounds<Bits, Vectors, Sets>(call.panel, call.row[0], rounds, totals);
+  if (done < call.steps) {
+    const int8_t* codes = call.row[0] + done * low_bit_depth(Bits);
+    add_rounds<Bits, Vectors, 1>(call.panel + done * stride, codes, call.steps - done, totals);
+  }
+#pragma GCC unroll 2
+  for (size_t index = 0; index < Vectors; ++index) _mm512_storeu_si512(call.sums + 16 * index, totals[index]);
 }
 
 /// A step of all parts from `Part` on: weights of one part at a time are shifted to their place, for all rows.
