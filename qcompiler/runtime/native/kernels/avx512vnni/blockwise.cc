@@ -54,8 +54,8 @@ inline __attribute__((always_inline)) void block_sums<4, 1>(const BlockCall& cal
   for (size_t step = 0; step < call.steps; ++step, lanes += 64, codes += 8) {
     prefetch(lanes);
     const __m512i w = _mm512_loadu_si512(lanes);
-    first = _mm512_dpbusd_epi32(first, _mm512_and_si512(w, low), broadcast(codes));
-    second = _mm512_dpbusd_epi32(second, _mm512_and_si512(w, high), broadcast(codes + 4));
+    first = dot(first, _mm512_and_si512(w, low), broadcast(codes));
+    second = dot(second, _mm512_and_si512(w, high), broadcast(codes + 4));
   }
   sums[0] = _mm512_add_epi32(first, _mm512_srai_epi32(second, 4));
 }
@@ -70,10 +70,10 @@ inline __attribute__((always_inline)) void block_sums<2, 1>(const BlockCall& cal
   for (size_t step = 0; step < call.steps; ++step, lanes += 64, codes += 16) {
     prefetch(lanes);
     const __m512i w = _mm512_loadu_si512(lanes), behind = _mm512_srli_epi16(w, 4);
-    first = _mm512_dpbusd_epi32(first, _mm512_and_si512(w, low), broadcast(codes));
-    second = _mm512_dpbusd_epi32(second, _mm512_and_si512(w, high), broadcast(codes + 4));
-    first = _mm512_dpbusd_epi32(first, _mm512_and_si512(behind, low), broadcast(codes + 8));
-    second = _mm512_dpbusd_epi32(second, _mm512_and_si512(behind, high), broadcast(codes + 12));
+    first = dot(first, _mm512_and_si512(w, low), broadcast(codes));
+    second = dot(second, _mm512_and_si512(w, high), broadcast(codes + 4));
+    first = dot(first, _mm512_and_si512(behind, low), broadcast(codes + 8));
+    second = dot(second, _mm512_and_si512(behind, high), broadcast(codes + 12));
   }
   sums[0] = _mm512_add_epi32(first, _mm512_srai_epi32(second, 2));
 }

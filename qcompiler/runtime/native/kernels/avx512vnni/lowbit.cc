@@ -11,13 +11,6 @@
 namespace qcompiler {
 namespace {
 
-/// A product added to its sum. The empty statement keeps the compiler from holding sums of two rounds at once.
-inline __attribute__((always_inline)) __m512i dot(__m512i sum, __m512i u, __m512i a) {
-  sum = _mm512_dpbusd_epi32(sum, u, a);
-  asm("" : "+v"(sum));
-  return sum;
-}
-
 /// One row times a vector of columns, sums by the place of the weight in its byte.
 template <int Bits>
 struct Scaled;

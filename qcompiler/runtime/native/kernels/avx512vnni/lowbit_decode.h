@@ -17,6 +17,13 @@ inline __m512i broadcast(const int8_t* bytes) {
   return _mm512_set1_epi32(four);
 }
 
+/// A product added to its sum. The empty statement keeps the compiler from holding sums of two rounds at once.
+inline __attribute__((always_inline)) __m512i dot(__m512i sum, __m512i u, __m512i a) {
+  sum = _mm512_dpbusd_epi32(sum, u, a);
+  asm("" : "+v"(sum));
+  return sum;
+}
+
 /// Bits of every byte, from `Shift` on, that `mask` leaves.
 template <size_t Shift>
 inline __m512i bits_of(__m512i bytes, char mask) {
