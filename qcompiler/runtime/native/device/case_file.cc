@@ -19,7 +19,9 @@ Block::Block(size_t bytes) : bytes_(bytes), data_(bytes) { data_.shrink_to_fit()
 std::vector<char> read_all(std::FILE* stream) {
   std::vector<char> bytes;
   char part[1 << 16];
-  for (size_t count; (count = std::fread(part, 1, sizeof part, stream)) != 0;) bytes.insert(bytes.end(), part, part + count);
+  for (size_t count; (count = std::fread(part, 1, sizeof part, stream)) != 0;) {
+    bytes.insert(bytes.end(), part, part + count);
+  }
   require(std::ferror(stream) == 0, "the cases cannot be read");
   return bytes;
 }

@@ -1,6 +1,6 @@
 // qcompiler_cases [CASES [RESULTS]]: runs the cases of a file (device/case_file.h), or of standard input, through the C
-// interface and writes what they give. --sets names the instruction sets that can be used here, --operators the operators
-// that have kernels.
+// interface and writes what they give. --sets names the instruction sets that can be used here, --operators the
+// operators that have kernels.
 #include <cstring>
 #include <exception>
 #include <memory>

@@ -27,7 +27,9 @@ void NormOperands::check() const {
   }
 }
 
-Shape NormOperands::shape() const { return broadcast_shape(broadcast_shape(multiplier.shape, bias.shape), shift.shape); }
+Shape NormOperands::shape() const {
+  return broadcast_shape(broadcast_shape(multiplier.shape, bias.shape), shift.shape);
+}
 
 NormRowFactors::NormRowFactors(const NormOperands& operands, const Shape& result, size_t row)
     : operands_(operands),

@@ -37,7 +37,8 @@ class Normalization final : public Operator {
         centres_(definition.type == "QLayerNormalization"),
         clamp_(Clamp::read(definition.attributes)) {
     const Attributes& attributes = definition.attributes;
-    if (clamp_.type == ElementType::int32) throw Error("attribute 'to' names int32; a normalization gives int8 or int16");
+    const bool narrow = clamp_.type != ElementType::int32;
+    require(narrow, "attribute 'to' names int32; a normalization gives int8 or int16");
     read_axes(attributes);
     const int64_t last = (int64_t{1} << greatest_shift) - 1;
     root_ = {attributes.integer("left", 0, greatest_shift), attributes.integer("right", 0, greatest_shift),

@@ -10,7 +10,7 @@ namespace {
 template <typename Code>
 int32_t greatest_of(const Code* x, size_t count) {
   Code found = x[0];
-  for (size_t index = 1; index < count; ++index) found = x[index] > found ? x[index] : found;  // vectorized by compilers
+  for (size_t index = 1; index < count; ++index) found = x[index] > found ? x[index] : found;  // compilers vectorize
   return found;
 }
 

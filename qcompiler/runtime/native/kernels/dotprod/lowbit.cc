@@ -21,7 +21,9 @@ inline void step(const uint8_t* lanes, const int8_t* const* row, size_t offset, 
     for (size_t place = 0; place < 4; ++place) weights[place] = vreinterpretq_s8_u8(planes[place].part(part));
     for (size_t index = 0; index < Rows; ++index) {
       const int8x16_t codes = repeated(row[index] + offset + 4 * part);
-      for (size_t place = 0; place < 4; ++place) sums[index][place] = vdotq_s32(sums[index][place], weights[place], codes);
+      for (size_t place = 0; place < 4; ++place) {
+        sums[index][place] = vdotq_s32(sums[index][place], weights[place], codes);
+      }
     }
   }
 }

@@ -61,7 +61,8 @@ void fill_group(const int8_t* const* rows, int8_t* panel, int32_t* sums) {
   vst4q_s8(panel, group);
   const int16x8_t low = vaddq_s16(vaddl_s8(vget_low_s8(group.val[0]), vget_low_s8(group.val[1])),
                                   vaddl_s8(vget_low_s8(group.val[2]), vget_low_s8(group.val[3])));
-  const int16x8_t high = vaddq_s16(vaddl_high_s8(group.val[0], group.val[1]), vaddl_high_s8(group.val[2], group.val[3]));
+  const int16x8_t high =
+      vaddq_s16(vaddl_high_s8(group.val[0], group.val[1]), vaddl_high_s8(group.val[2], group.val[3]));
   vst1q_s32(sums, vaddw_s16(vld1q_s32(sums), vget_low_s16(low)));
   vst1q_s32(sums + 4, vaddw_high_s16(vld1q_s32(sums + 4), low));
   vst1q_s32(sums + 8, vaddw_s16(vld1q_s32(sums + 8), vget_low_s16(high)));
