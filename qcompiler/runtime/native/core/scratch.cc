@@ -22,6 +22,7 @@ class Kept {
     for (size_t index = free_.size(); index-- > 0;) {
       if (free_[index].bytes >= bytes && free_[index].bytes <= 4 * bytes + 4096) {
         Buffer found = free_[index];
+        bytes_ -= found.bytes;
         free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(index));
         return found;
       }
@@ -30,12 +31,13 @@ class Kept {
   }
 
   void give_back(Buffer buffer) noexcept {
-    if (free_.size() == most || buffer.bytes > largest) {
+    if (free_.size() == most || buffer.bytes > most_bytes - bytes_) {
       release(buffer);
       return;
     }
     try {
       free_.push_back(buffer);
+      bytes_ += buffer.bytes;
     } catch (const std::bad_alloc&) {
       release(buffer);
     }
@@ -43,11 +45,12 @@ class Kept {
 
  private:
   static constexpr size_t most = 24;
-  static constexpr size_t largest = size_t{64} << 20;
+  static constexpr size_t most_bytes = size_t{96} << 20;  // of one thread, whatever it ran
 
   static void release(Buffer& buffer) noexcept { ::operator delete(buffer.data, std::align_val_t{64}); }
 
   std::vector<Buffer> free_;
+  size_t bytes_ = 0;  ///< Of all buffers in `free_`.
 };
 
 Kept& kept() {

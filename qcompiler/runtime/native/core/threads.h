@@ -21,7 +21,6 @@ class Threads {
 
   /// Divides `[0, total)` into ranges of at least `grain` items and calls `work(begin, end)` for each. What `work`
   /// throws (there may be no memory for its scratch) is thrown again when all are done.
-  /// What `work` throws is thrown again on the calling thread, once all have ended.
   template <typename Work>
   void ranges(size_t total, size_t grain, const Work& work) const {
     const size_t most = count() == 1 ? 1 : 4 * count();

@@ -1,4 +1,6 @@
 // C entry points that run one operator without ONNX Runtime: for tests, and for devices that bring their own runtime.
+#include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -7,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/operator.h"
-#include "core/scratch.h"
+#include "core/packed_memory.h"
 #include "interface/operator_interface.h"
 #include "kernels/table.h"
 
@@ -37,13 +39,17 @@ class NewThreads final : public Threads {
   explicit NewThreads(size_t count) : count_(count) {}
   size_t count() const override { return count_; }
   void run(size_t tasks, void (*task)(void*, size_t), void* user) const override {
+    std::atomic<size_t> next{0};
+    const auto work = [&] {
+      for (size_t index = next++; index < tasks; index = next++) task(user, index);
+    };
     std::vector<std::thread> threads;
-    for (size_t first = 1; first < count_; ++first) {
-      threads.emplace_back([=] {
-        for (size_t index = first; index < tasks; index += count_) task(user, index);
-      });
+    try {
+      while (threads.size() + 1 < std::min(count_, tasks)) threads.emplace_back(work);
+    } catch (const std::exception&) {
+      // No further thread can be made: those that run, and this one, do the work.
     }
-    for (size_t index = 0; index < tasks; index += count_) task(user, index);
+    work();
     for (std::thread& thread : threads) thread.join();
   }
 
@@ -66,7 +72,7 @@ std::vector<Tensor> views(const qcompiler_tensor* inputs, size_t count) {
 struct Handle {
   const Maker* maker;
   std::unique_ptr<Operator> made;
-  std::vector<std::unique_ptr<Scratch>> packed;
+  std::vector<PackedMemory> packed;
   std::vector<bool> adopted;
 
   std::vector<Tensor> operands(const qcompiler_tensor* inputs, size_t count) const {
@@ -78,16 +84,24 @@ struct Handle {
   }
 };
 
+/// Copies as much of a text as there is room for, with a final zero.
+void copy_text(const char* text, char* place, uint64_t room) {
+  if (room == 0) return;
+  std::strncpy(place, text, room - 1);
+  place[room - 1] = '\0';
+}
+
 template <typename Work>
 int guarded(char* message, uint64_t room, const Work& work) {
   try {
     work();
     return 0;
   } catch (const std::exception& error) {
-    std::strncpy(message, error.what(), room - 1);
-    message[room - 1] = '\0';
-    return 1;
+    copy_text(error.what(), message, room);
+  } catch (...) {
+    copy_text("an unknown failure", message, room);
   }
+  return 1;
 }
 
 void adopt_constants(Handle& handle, const std::vector<Tensor>& constants) {
@@ -96,9 +110,9 @@ void adopt_constants(Handle& handle, const std::vector<Tensor>& constants) {
     if (constant.type == ElementType::undefined) continue;
     const size_t bytes = handle.made->packed_bytes(index, constant);
     if (bytes == 0) continue;
-    handle.packed.push_back(std::make_unique<Scratch>(bytes));
-    handle.made->pack(index, constant, handle.packed.back()->as<void>());
-    handle.made->adopt(index, {constant.type, constant.shape, nullptr}, handle.packed.back()->as<void>());
+    handle.packed.emplace_back(bytes);
+    handle.made->pack(index, constant, handle.packed.back().data());
+    handle.made->adopt(index, {constant.type, constant.shape, nullptr}, handle.packed.back().data());
     handle.adopted[index] = true;
   }
 }
@@ -111,15 +125,13 @@ using namespace qcompiler;
 QCOMPILER_EXPORT void qcompiler_instruction_sets(char* names, uint64_t room) {
   std::string text;
   for (InstructionSet set : available_sets()) text += (text.empty() ? "" : " ") + std::string(name_of(set));
-  std::strncpy(names, text.c_str(), room - 1);
-  names[room - 1] = '\0';
+  copy_text(text.c_str(), names, room);
 }
 
 QCOMPILER_EXPORT void qcompiler_operators(char* names, uint64_t room) {
   std::string text;
   for (const auto& item : registry()) text += (text.empty() ? "" : " ") + item.first;
-  std::strncpy(names, text.c_str(), room - 1);
-  names[room - 1] = '\0';
+  copy_text(text.c_str(), names, room);
 }
 
 QCOMPILER_EXPORT int qcompiler_operator_make(const char* set, const char* node, const char* type,
@@ -163,6 +175,7 @@ QCOMPILER_EXPORT int qcompiler_operator_run(const void* handle, const qcompiler_
     const std::vector<Tensor> operands = made.operands(inputs, input_count);
     const Inputs given{operands.data(), operands.size()};
     check_inputs(*made.maker, given);
+    if (made.made->result(given).shape.elements() == 0) return;
     if (threads <= 1) {
       made.made->run(given, output, OneThread());
     } else {

@@ -16,7 +16,7 @@ constexpr size_t block_columns = 16;
 
 /// Whether the sum of a block, centred, fits 16 bits, so that two blocks meet their multipliers in one instruction:
 /// |code| <= 2^(bits - 1) times |activation| <= 127.
-constexpr bool paired_blocks(int bits, size_t block) { return bits < 8 && (block << (bits - 1)) <= 256; }
+static constexpr bool paired_blocks(int bits, size_t block) { return bits < 8 && (block << (bits - 1)) <= 256; }
 
 /// A quantized row. Blocks of codes are filled up with zeros to whole steps; there is one block of zeros more than
 /// there are blocks, so that pairs are whole.

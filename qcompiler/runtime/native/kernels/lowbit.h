@@ -16,10 +16,10 @@
 
 namespace qcompiler {
 
-constexpr size_t low_bit_parts(int bits) { return bits == 8 ? 1 : bits == 4 ? 2 : bits == 2 ? 4 : 8; }
-constexpr size_t low_bit_planes(int bits) { return bits == 3 ? 3 : 1; }
+static constexpr size_t low_bit_parts(int bits) { return bits == 8 ? 1 : bits == 4 ? 2 : bits == 2 ? 4 : 8; }
+static constexpr size_t low_bit_planes(int bits) { return bits == 3 ? 3 : 1; }
 /// Depths of a step.
-constexpr size_t low_bit_depth(int bits) { return 4 * low_bit_parts(bits); }
+static constexpr size_t low_bit_depth(int bits) { return 4 * low_bit_parts(bits); }
 constexpr size_t low_bit_columns = 32;  ///< Of a panel; the last one may have 16.
 constexpr size_t low_bit_rows = 8;      ///< Most rows of one call.
 /// Depths up to which sums scaled by 16 or 64 fit 32 bits.

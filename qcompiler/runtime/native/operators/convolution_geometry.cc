@@ -42,6 +42,7 @@ ConvolutionAxis transposed_axis(const ConvolutionAttributes& attributes, size_t 
   axis.stride = 1;
   axis.begin = reach - attributes.begins[place];
   const int64_t end = reach - attributes.ends[place] + attributes.more[place];
+  require(size <= (int64_t{1} << 40) / axis.stretch, "the stretched input is too large");
   axis.padded = (size > 0 ? axis.stretch * (size - 1) + 1 : 0) + axis.begin + end;
   return axis;
 }

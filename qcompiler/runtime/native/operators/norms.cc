@@ -15,6 +15,7 @@ namespace qcompiler {
 namespace {
 
 constexpr int64_t greatest_shift = 62;
+constexpr int64_t most_kept = int64_t{1} << 24;  // elements of factors laid out when the operator is made
 constexpr size_t grain = 8192;   // codes that are worth a thread
 constexpr size_t together = 16;  // rows whose roots are found before they are normalized, so that these overlap
 
@@ -114,7 +115,7 @@ class Normalization final : public Operator {
     const NormOperands operands = operands_of({given.data(), given.size()});
     operands.check();
     const Shape shape = operands.shape();
-    if (!shared_by_rows(shape) || shape.elements() == 0) return;
+    if (!shared_by_rows(shape) || shape.elements() == 0 || shape.elements() > most_kept) return;
     kept_row_ = static_cast<size_t>(shape.elements());
     kept_.emplace(operands, shape, kept_row_);
     kept_->fill(0);

@@ -29,6 +29,7 @@ class Resize final : public Operator {
     const Tensor& x = inputs[0];
     const bool known = x.type == ElementType::int8 || x.type == ElementType::int16 || x.type == ElementType::int32;
     if (!known) throw Error("codes are int8, int16 or int32, not " + element_name(x.type));
+    if (x.type != ElementType::int32) check_zero(x, zero_);
     require(axis_ < x.shape.rank(), "attribute 'axis' names no axis of the tensor");
     check_taps(x, inputs[1], inputs[2]);
     if (multiplies_) {

@@ -47,7 +47,8 @@ std::vector<int64_t> numbers_of(const Tensor& left, const Tensor& negative) {
     const int64_t term = int64_t{1} << place;
     int64_t& number = made[index / digits];
     number += negative.as<uint8_t>()[index] != 0 ? -term : term;
-    require(number <= 2 * greatest_number && number >= -2 * greatest_number, "digits add up to more than 2^45");
+    // Signed digits of a number up to 2^45 may go beyond it for a moment; what they do with sums, the compiler has proven.
+    require(number <= 2 * greatest_number && number >= -2 * greatest_number, "digits add up to more than 2^46");
   }
   return made;
 }
@@ -122,7 +123,10 @@ void SumFactors::finish(const int64_t* sums, size_t position, size_t step, size_
   const Rescale rescale = ending_.with(&multiplier_[first], &shift_[first], each);
   if (scale_.empty()) return ending_.from64(sums, rescale, count, result);
   std::vector<int64_t> scaled(sums, sums + count);
-  for (size_t index = 0; index < count; ++index) scaled[index] *= scale_[first + (each ? index : 0)];
+  for (size_t index = 0; index < count; ++index) {
+    const uint64_t factor = static_cast<uint64_t>(scale_[first + (each ? index : 0)]);
+    scaled[index] = static_cast<int64_t>(static_cast<uint64_t>(scaled[index]) * factor);
+  }
   ending_.from64(scaled.data(), rescale, count, result);
 }
 

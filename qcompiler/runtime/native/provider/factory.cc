@@ -102,10 +102,17 @@ void Factory::find_devices(const abi::HardwareDevice* const* devices, size_t cou
 
 void Factory::make_registry() {
   check(calls, calls.call<Status*(abi::KernelRegistry**)>(ProviderSlot::create_registry, &registry));
-  for (const auto& item : qcompiler::registry()) {
-    types.push_back(std::make_unique<KernelType>());
-    *types.back() = {&calls, item.first, item.second.inputs + item.second.optional};
-    add_kernel(*types.back());
+  try {
+    for (const auto& item : qcompiler::registry()) {
+      types.push_back(std::make_unique<KernelType>());
+      *types.back() = {&calls, item.first, item.second.inputs + item.second.optional};
+      add_kernel(*types.back());
+    }
+  } catch (...) {  // the next session tries again, from the beginning
+    calls.call<void(abi::KernelRegistry*)>(ProviderSlot::release_registry, registry);
+    registry = nullptr;
+    types.clear();
+    throw;
   }
 }
 
@@ -114,17 +121,24 @@ void Factory::add_kernel(const KernelType& type) {
   abi::KernelDefinition* definition = nullptr;
   using Text = Status*(abi::KernelDefinitionBuilder*, const char*);
   check(calls, calls.call<Status*(abi::KernelDefinitionBuilder**)>(ProviderSlot::create_builder, &builder));
+  const auto free_builder = [this](abi::KernelDefinitionBuilder* made) {
+    calls.call<void(abi::KernelDefinitionBuilder*)>(ProviderSlot::release_builder, made);
+  };
+  const std::unique_ptr<abi::KernelDefinitionBuilder, decltype(free_builder)> own_builder(builder, free_builder);
   check(calls, calls.call<Text>(ProviderSlot::set_type, builder, type.type.c_str()));
   check(calls, calls.call<Text>(ProviderSlot::set_domain, builder, domain_name));
   check(calls, calls.call<Status*(abi::KernelDefinitionBuilder*, int, int)>(ProviderSlot::set_version, builder, 1, 1));
   check(calls, calls.call<Text>(ProviderSlot::set_provider, builder, provider_name));
   using Build = Status*(abi::KernelDefinitionBuilder*, abi::KernelDefinition**);
   check(calls, calls.call<Build>(ProviderSlot::build, builder, &definition));
+  const auto free_definition = [this](abi::KernelDefinition* made) {
+    calls.call<void(abi::KernelDefinition*)>(ProviderSlot::release_definition, made);
+  };
+  const std::unique_ptr<abi::KernelDefinition, decltype(free_definition)> own_definition(definition, free_definition);
   using Add = Status*(abi::KernelRegistry*, const abi::KernelDefinition*, abi::CreateKernel, void*);
   void* state = const_cast<KernelType*>(&type);
-  check(calls, calls.call<Add>(ProviderSlot::add_kernel, registry, definition, &create_kernel, state));
-  calls.call<void(abi::KernelDefinition*)>(ProviderSlot::release_definition, definition);
-  calls.call<void(abi::KernelDefinitionBuilder*)>(ProviderSlot::release_builder, builder);
+  const abi::KernelDefinition* made = definition;
+  check(calls, calls.call<Add>(ProviderSlot::add_kernel, registry, made, &create_kernel, state));
 }
 
 /// The refusal of a runtime that is too old, in the words of its own first table.

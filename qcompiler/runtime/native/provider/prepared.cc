@@ -11,10 +11,10 @@ Prepared::Prepared(const Definition& definition)
     const Tensor* constant = definition.constant(index);
     const size_t bytes = constant == nullptr ? 0 : made_->packed_bytes(index, *constant);
     if (bytes == 0) continue;
-    memory_.push_back(std::make_unique<Scratch>(bytes));
-    made_->pack(index, *constant, memory_.back()->as<void>());
+    memory_.emplace_back(bytes);
+    made_->pack(index, *constant, memory_.back().data());
     packed_.tensors[index] = {constant->type, constant->shape, nullptr};
-    made_->adopt(index, packed_.tensors[index], memory_.back()->as<void>());
+    made_->adopt(index, packed_.tensors[index], memory_.back().data());
     packed_.adopted[index] = true;
   }
 }

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/scratch.h"
+#include "core/packed_memory.h"
 #include "provider/execution.h"
 
 namespace qcompiler {
@@ -20,7 +20,7 @@ class Prepared {
 
  private:
   const Maker& maker_;
-  std::vector<std::unique_ptr<Scratch>> memory_;  // outlives the operator
+  std::vector<PackedMemory> memory_;  // outlives the operator
   PackedInputs packed_;
   std::unique_ptr<Operator> made_;
 };

@@ -1,5 +1,7 @@
 #include "provider/quantized_node.h"
 
+#include "core/scratch.h"
+
 #include "core/error.h"
 #include "provider/status.h"
 #include "provider/values.h"

@@ -1,5 +1,6 @@
 #include "provider/shape_inference.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -99,13 +100,17 @@ std::vector<KnownInput> known_inputs(const abi::Calls& calls, const abi::ShapeCo
   return inputs;
 }
 
-/// Stands for the data of an operand. Operators read small parameters when they find a shape; ones are right for all of
-/// them. Greater operands are only reserved, not touched.
+/// Stands for the data of an operand. Operators read parameters when they find a shape: ones are right for multipliers,
+/// shifts and scales, zeros for codes, biases and positions, which are only reserved, not touched.
 class Stand {
  public:
-  explicit Stand(size_t bytes) : data_(std::calloc(bytes + 1, 1)) {
+  Stand(ElementType type, size_t bytes) : data_(std::calloc(bytes + 1, 1)) {
     require(data_ != nullptr, "there is no memory to find a shape");
-    if (bytes <= small) std::memset(data_, 1, bytes);
+    if (type == ElementType::float32) {
+      std::fill_n(static_cast<float*>(data_), bytes / sizeof(float), 1.0f);
+    } else if (type != ElementType::int8 && type != ElementType::int16 && type != ElementType::int64) {
+      std::memset(data_, 1, bytes);
+    }
   }
   ~Stand() { std::free(data_); }
   Stand(const Stand&) = delete;
@@ -113,7 +118,6 @@ class Stand {
   const void* data() const { return data_; }
 
  private:
-  static constexpr size_t small = size_t{1} << 16;
   void* data_;
 };
 
@@ -129,7 +133,7 @@ Result result_with(const Definition& definition, const std::vector<KnownInput>& 
       if (sizes[axis] < 0) sizes[axis] = symbols.at(input.names[axis]);
     }
     Tensor tensor{input.type, Shape(sizes.data(), sizes.size()), nullptr};
-    stands.push_back(std::make_unique<Stand>(tensor.bytes()));
+    stands.push_back(std::make_unique<Stand>(input.type, tensor.bytes()));
     tensor.data = stands.back()->data();
     tensors.push_back(tensor);
   }

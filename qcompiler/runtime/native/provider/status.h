@@ -17,6 +17,15 @@ inline void check(const abi::Calls& calls, abi::Status* status) {
   throw Error(text);
 }
 
+/// A status that begins with `where`; a plain one where there is no memory even for its words.
+inline abi::Status* refusal(const abi::Calls& calls, abi::Code code, const std::string& where, const char* what) noexcept {
+  try {
+    return calls.status(code, (where + ": " + what).c_str());
+  } catch (...) {
+    return calls.status(abi::fail, "there is no memory left");
+  }
+}
+
 /// Runs `work` and gives its exception, if any, as a status that begins with `where`.
 template <typename Work>
 abi::Status* guarded(const abi::Calls& calls, const std::string& where, const Work& work) noexcept {
@@ -24,9 +33,11 @@ abi::Status* guarded(const abi::Calls& calls, const std::string& where, const Wo
     work();
     return nullptr;
   } catch (const Error& error) {
-    return calls.status(abi::invalid_argument, (where + ": " + error.what()).c_str());
+    return refusal(calls, abi::invalid_argument, where, error.what());
   } catch (const std::exception& error) {
-    return calls.status(abi::fail, (where + ": " + error.what()).c_str());
+    return refusal(calls, abi::fail, where, error.what());
+  } catch (...) {
+    return refusal(calls, abi::fail, where, "an unknown failure");
   }
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 namespace qcompiler {
+namespace {
 
 /// Factors of 8 lanes. Even and odd lanes of 32 bits are multiplied apart, into 64 bits.
 ///
@@ -20,7 +21,7 @@ struct Factors {
 
 constexpr int64_t lift = int64_t{1} << 62;
 
-static inline Factors widen(__m256i multiplier, __m256i shift) {
+inline Factors widen(__m256i multiplier, __m256i shift) {
   const __m256i limit = _mm256_set1_epi32(32), one = _mm256_set1_epi64x(1);
   Factors made;
   made.multiplier[0] = multiplier;
@@ -34,14 +35,14 @@ static inline Factors widen(__m256i multiplier, __m256i shift) {
 }
 
 /// (value * b + 2^(c-1)) of 8 lanes: even positions, odd positions.
-static inline void multiplied(__m256i value, const Factors& factors, __m256i product[2]) {
+inline void multiplied(__m256i value, const Factors& factors, __m256i product[2]) {
   product[0] = _mm256_add_epi64(_mm256_mul_epi32(value, factors.multiplier[0]), factors.half[0]);
   product[1] = _mm256_mul_epi32(_mm256_srli_epi64(value, 32), factors.multiplier[1]);
   product[1] = _mm256_add_epi64(product[1], factors.half[1]);
 }
 
 /// (value * b + 2^(c-1)) >> c where `factors.high`: less than 2^30 in magnitude, because products are below 2^62.
-static inline __m256i rounded_high(__m256i value, const Factors& factors) {
+inline __m256i rounded_high(__m256i value, const Factors& factors) {
   __m256i product[2];
   multiplied(value, factors, product);
   const __m256i upper = _mm256_blend_epi32(_mm256_srli_epi64(product[0], 32), product[1], 0xaa);
@@ -49,18 +50,18 @@ static inline __m256i rounded_high(__m256i value, const Factors& factors) {
 }
 
 /// value >> shift of 64-bit lanes whose values are below 2^62 in magnitude.
-static inline __m256i shifted64(__m256i value, __m256i shift) {
+inline __m256i shifted64(__m256i value, __m256i shift) {
   const __m256i lifted = _mm256_set1_epi64x(lift);
   return _mm256_sub_epi64(_mm256_srlv_epi64(_mm256_add_epi64(value, lifted), shift), _mm256_srlv_epi64(lifted, shift));
 }
 
-static inline __m256i clipped64(__m256i value, __m256i low, __m256i high) {
+inline __m256i clipped64(__m256i value, __m256i low, __m256i high) {
   const __m256i raised = _mm256_blendv_epi8(value, low, _mm256_cmpgt_epi64(low, value));
   return _mm256_blendv_epi8(raised, high, _mm256_cmpgt_epi64(raised, high));
 }
 
 /// The same as rounded_high for every shift, saturated to 32 bits.
-static inline __m256i rounded_any(__m256i value, const Factors& factors) {
+inline __m256i rounded_any(__m256i value, const Factors& factors) {
   const __m256i least = _mm256_set1_epi64x(INT32_MIN), greatest = _mm256_set1_epi64x(INT32_MAX);
   __m256i product[2];
   multiplied(value, factors, product);
@@ -78,23 +79,24 @@ struct Bounds {
 /// The farthest zero point that these bounds hold.
 constexpr int32_t farthest_zero = 1 << 30;
 
-static inline Bounds bounds(int32_t zero, int32_t low, int32_t high) {
+inline Bounds bounds(int32_t zero, int32_t low, int32_t high) {
   return {_mm256_set1_epi32(low - zero), _mm256_set1_epi32(high - zero), _mm256_set1_epi32(zero)};
 }
 
-static inline __m256i clipped(__m256i value, const Bounds& bounds) {
+inline __m256i clipped(__m256i value, const Bounds& bounds) {
   return _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(value, bounds.low), bounds.high), bounds.zero);
 }
 
 /// The 8 codes, which fit the type, at `result`.
-static inline void store(int16_t* result, __m256i codes) {
+inline void store(int16_t* result, __m256i codes) {
   const __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(result), packed);
 }
 
-static inline void store(int8_t* result, __m256i codes) {
+inline void store(int8_t* result, __m256i codes) {
   const __m128i packed = _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(result), _mm_packs_epi16(packed, packed));
 }
 
+}  // namespace
 }  // namespace qcompiler

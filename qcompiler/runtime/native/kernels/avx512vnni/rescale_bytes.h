@@ -5,6 +5,7 @@
 #include "kernels/rescale.h"
 
 namespace qcompiler {
+namespace {
 
 /// The farthest zero point that may be added in 16 bits before the last pack: what saturated stays beyond 8 bits.
 constexpr int32_t farthest_byte_zero = 1 << 14;
@@ -13,13 +14,13 @@ struct ByteBounds {
   __m512i low, high, zero;  ///< 8, 8 and 16 bits.
 };
 
-static inline ByteBounds byte_bounds(const Rescale& rescale) {
+inline ByteBounds byte_bounds(const Rescale& rescale) {
   return {_mm512_set1_epi8(static_cast<char>(rescale.low)), _mm512_set1_epi8(static_cast<char>(rescale.high)),
           _mm512_set1_epi16(static_cast<int16_t>(rescale.zero))};
 }
 
 /// Packing works within quarters: dwords come out as quarters of 16 codes, one for each of the four.
-static inline __m512i packed(const __m512i values[4], const ByteBounds& bounds) {
+inline __m512i packed(const __m512i values[4], const ByteBounds& bounds) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i first = _mm512_adds_epi16(_mm512_packs_epi32(values[0], values[1]), bounds.zero);
   const __m512i second = _mm512_adds_epi16(_mm512_packs_epi32(values[2], values[3]), bounds.zero);
@@ -29,7 +30,7 @@ static inline __m512i packed(const __m512i values[4], const ByteBounds& bounds) 
 }
 
 /// All rows of 64 columns; `factors` and `bias` of four times 16.
-static inline void rows_of_64(const int32_t* sums, const __m512i bias[4], const Factors factors[4],
+inline void rows_of_64(const int32_t* sums, const __m512i bias[4], const Factors factors[4],
                               const ByteBounds& bounds, const RescaleArea& area, int8_t* result) {
   for (size_t row = 0; row < area.rows; ++row, sums += area.sums_stride, result += area.result_stride) {
     __m512i values[4];
@@ -43,7 +44,7 @@ static inline void rows_of_64(const int32_t* sums, const __m512i bias[4], const 
 }
 
 /// Four rows of 16 columns at a time; gives how many rows that were.
-static inline size_t rows_of_16(const int32_t* sums, __m512i bias, const Factors& given, const ByteBounds& limits,
+inline size_t rows_of_16(const int32_t* sums, __m512i bias, const Factors& given, const ByteBounds& limits,
                                 const RescaleArea& area, __mmask16 active, int8_t* result) {
   const Factors factors = given;
   const ByteBounds bounds = limits;
@@ -68,4 +69,5 @@ static inline size_t rows_of_16(const int32_t* sums, __m512i bias, const Factors
   return row;
 }
 
+}  // namespace
 }  // namespace qcompiler

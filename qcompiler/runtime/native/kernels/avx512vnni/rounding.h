@@ -7,6 +7,7 @@
 #include <cstdint>
 
 namespace qcompiler {
+namespace {
 
 /// Factors of 16 lanes. Even and odd lanes of 32 bits are multiplied apart, into 64 bits.
 struct Factors {
@@ -16,7 +17,7 @@ struct Factors {
 };
 
 /// The lanes of `active`; the others get shifts of 32.
-static inline Factors widen(__m512i multiplier, __m512i shift, __mmask16 active) {
+inline Factors widen(__m512i multiplier, __m512i shift, __mmask16 active) {
   const __m512i limit = _mm512_set1_epi32(32), one = _mm512_set1_epi64(1);
   const __m512i shifts = _mm512_mask_mov_epi32(limit, active, shift);
   Factors made;
@@ -31,14 +32,14 @@ static inline Factors widen(__m512i multiplier, __m512i shift, __mmask16 active)
 }
 
 /// (value * b + 2^(c-1)) of 16 lanes: even positions, odd positions.
-static inline void multiplied(__m512i value, const Factors& factors, __m512i product[2]) {
+inline void multiplied(__m512i value, const Factors& factors, __m512i product[2]) {
   product[0] = _mm512_add_epi64(_mm512_mul_epi32(value, factors.multiplier[0]), factors.half[0]);
   product[1] = _mm512_mul_epi32(_mm512_srli_epi64(value, 32), factors.multiplier[1]);
   product[1] = _mm512_add_epi64(product[1], factors.half[1]);
 }
 
 /// (value * b + 2^(c-1)) >> c where `factors.high`: less than 2^30 in magnitude, because products are below 2^62.
-static inline __m512i rounded_high(__m512i value, const Factors& factors) {
+inline __m512i rounded_high(__m512i value, const Factors& factors) {
   __m512i product[2];
   multiplied(value, factors, product);
   const __m512i upper = _mm512_mask_shuffle_epi32(product[1], 0x5555, product[0], _MM_PERM_DDBB);
@@ -46,7 +47,7 @@ static inline __m512i rounded_high(__m512i value, const Factors& factors) {
 }
 
 /// The same for every shift, saturated to 32 bits.
-static inline __m512i rounded_any(__m512i value, const Factors& factors) {
+inline __m512i rounded_any(__m512i value, const Factors& factors) {
   const __m512i least = _mm512_set1_epi64(INT32_MIN), greatest = _mm512_set1_epi64(INT32_MAX);
   __m512i product[2];
   multiplied(value, factors, product);
@@ -65,24 +66,25 @@ struct Bounds {
 /// The farthest zero point that these bounds hold.
 constexpr int32_t farthest_zero = 1 << 30;
 
-static inline Bounds bounds(int32_t zero, int32_t low, int32_t high) {
+inline Bounds bounds(int32_t zero, int32_t low, int32_t high) {
   return {_mm512_set1_epi32(low - zero), _mm512_set1_epi32(high - zero), _mm512_set1_epi32(zero)};
 }
 
-static inline __m512i clipped(__m512i value, const Bounds& bounds) {
+inline __m512i clipped(__m512i value, const Bounds& bounds) {
   return _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(value, bounds.low), bounds.high), bounds.zero);
 }
 
-static inline __mmask16 first_lanes(size_t count) {
+inline __mmask16 first_lanes(size_t count) {
   return count >= 16 ? __mmask16(0xffff) : static_cast<__mmask16>((1u << count) - 1);
 }
 
-static inline void store(int8_t* result, __mmask16 active, __m512i codes) {
+inline void store(int8_t* result, __mmask16 active, __m512i codes) {
   _mm_mask_storeu_epi8(result, active, _mm512_cvtepi32_epi8(codes));
 }
 
-static inline void store(int16_t* result, __mmask16 active, __m512i codes) {
+inline void store(int16_t* result, __mmask16 active, __m512i codes) {
   _mm256_mask_storeu_epi16(result, active, _mm512_cvtepi32_epi16(codes));
 }
 
+}  // namespace
 }  // namespace qcompiler
