@@ -94,7 +94,7 @@ def native_runner(path: Path, threads: int, isa: str | None, options: Any) -> Se
         hint = "install qcompiler where a C++17 compiler is at hand (pip install --force-reinstall .)"
         raise QCompilerError("the native library of the qcompiler provider is not installed", hint=hint)
     try:
-        session = runtime.session(path, threads=threads, isa=isa, options=options)
+        session = runtime.session(path, threads=threads or None, isa=isa, options=options)
     except QCompilerError:
         raise
     except Exception as error:  # ONNX Runtime raises many unrelated types

@@ -17,6 +17,7 @@ from onnx import helper
 
 from qcompiler.errors import ModelError
 from qcompiler.runtime.library import library_path
+from qcompiler.runtime.sessions import checked_threads
 
 __all__ = ["NativeOperator", "instruction_sets", "native_operators"]
 
@@ -125,12 +126,14 @@ class NativeOperator:
 
         Raises:
             ModelError: The operands do not fit, with the kernel's own words.
+            UsageError: The number of threads makes no sense.
         """
         dtype, shape = self._result(inputs)
         arrays, tensors = self._operands(inputs)
         output = np.empty(shape, dtype)
         address = ctypes.c_void_p(output.ctypes.data)
         count = ctypes.c_uint64(len(arrays))
+        checked_threads(threads)
         self._call("qcompiler_operator_run", self._handle, tensors, count, address, ctypes.c_uint64(threads))
         return output
 

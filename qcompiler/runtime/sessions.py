@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["PROVIDER", "attach", "session"]
+__all__ = ["PROVIDER", "attach", "checked_threads", "session"]
 
 PROVIDER: Final = "QCompilerExecutionProvider"
 """The name under which ONNX Runtime knows the execution provider."""
 
 _LOWEST: Final = (1, 24)
+_MOST_THREADS: Final = 9999
 _CPU: Final = "CPUExecutionProvider"
 
 
@@ -48,14 +49,14 @@ def session(
 
     Raises:
         ModelError: ONNX Runtime cannot load the model; the text names the node and the reason.
-        UsageError: The instruction set is not available here, ``claim`` names something else, or ONNX Runtime is older
-            than 1.24.
+        UsageError: The instruction set is not available here, ``claim`` names something else, the number of threads
+            makes no sense, or ONNX Runtime is older than 1.24.
     """
     import onnxruntime
 
     chosen = options if options is not None else _quiet_options()
     if threads is not None:
-        chosen.intra_op_num_threads = threads
+        chosen.intra_op_num_threads = checked_threads(threads)
     path = library_path()
     if path is None:
         text = "qcompiler was installed without its native library: the model runs by its function bodies, slowly"
@@ -92,6 +93,18 @@ def attach(
     settings |= {} if isa is None else {"isa": isa}
     settings |= {"claim": ",".join(claim)} if claim else {}
     options.add_provider_for_devices(_devices()[:1], settings)
+
+
+def checked_threads(threads: int) -> int:
+    """A number of threads, checked.
+
+    Raises:
+        UsageError: It is not between 1 and 9999.
+    """
+    if not 1 <= threads <= _MOST_THREADS:
+        hint = "give a number from 1 on, or none to leave the choice to ONNX Runtime"
+        raise UsageError(f"{threads} threads make no sense", hint=hint)
+    return threads
 
 
 def _quiet_options() -> onnxruntime.SessionOptions:

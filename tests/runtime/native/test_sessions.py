@@ -49,6 +49,13 @@ def test_an_unknown_instruction_set_is_refused_with_those_that_exist() -> None:
         qcompiler.runtime.session(model, isa="sse9")
 
 
+@pytest.mark.parametrize("threads", [0, -1, 10_000])
+def test_a_number_of_threads_that_makes_no_sense_is_refused(threads: int) -> None:
+    model, _, _ = requantize_model()
+    with pytest.raises(UsageError, match=f"{threads} threads make no sense"):
+        qcompiler.runtime.session(model, threads=threads)
+
+
 @needs_library
 def test_a_wrong_operand_is_refused_with_the_node_and_the_reason() -> None:
     inputs, attributes = CASES["Requantize"]("Requantize", np.random.default_rng(3))
