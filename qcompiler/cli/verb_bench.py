@@ -33,7 +33,7 @@ instruction set that this machine lacks, numbers that do not fit), 130 interrupt
 @click.option("--data", metavar="DATA", help="Time on the first sample of DATA. [default: made-up numbers]")
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=1024),
     multiple=True,
     default=(1,),
     help="Threads of each run; several make several tables. [default: 1]",

@@ -35,7 +35,7 @@ instruction set that this machine lacks), 130 interrupted."""
 @click.option("--isa", "isas", multiple=True, metavar="NAME", help="Instruction set (repeatable). [default: the best]")
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=1024),
     multiple=True,
     default=(1,),
     help="Threads of each run (repeatable). [default: 1]",

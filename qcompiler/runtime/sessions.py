@@ -20,7 +20,8 @@ PROVIDER: Final = "QCompilerExecutionProvider"
 """The name under which ONNX Runtime knows the execution provider."""
 
 _LOWEST: Final = (1, 24)
-_MOST_THREADS: Final = 9999
+_MOST_THREADS: Final = 1024
+"""ONNX Runtime makes the threads at once, and they wait busily: a wrong number can stop a machine."""
 _CPU: Final = "CPUExecutionProvider"
 
 
@@ -99,7 +100,7 @@ def checked_threads(threads: int) -> int:
     """A number of threads, checked.
 
     Raises:
-        UsageError: It is not between 1 and 9999.
+        UsageError: It is not between 1 and 1024.
     """
     if not 1 <= threads <= _MOST_THREADS:
         hint = "give a number from 1 on, or none to leave the choice to ONNX Runtime"

@@ -60,3 +60,9 @@ def test_an_absent_library_fails(toolbox: Run, small_cnn_path: Path, monkeypatch
     assert result.exit_code == 1
     assert "the native library" in result.stderr
     assert "hint" in result.stderr
+
+
+def test_a_number_of_threads_that_no_machine_has_is_refused(toolbox: Run, small_cnn_path: Path) -> None:
+    result = toolbox("bench", small_cnn_path, "--threads", 1_000_000, *QUICK)
+    assert result.exit_code == 2
+    assert "1000000 is not in the range" in result.output

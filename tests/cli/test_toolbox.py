@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from qcompiler.runtime import library_path
+
 Run = Callable[..., Result]
 
 
@@ -171,6 +173,10 @@ def test_diff_bit_for_bit(toolbox: Run, small_cnn_path: Path, lowered: Path, dat
     assert {row["kind"] for row in found["rows"]} == {"output", "codes"}
     assert [row["mismatches"] for row in found["rows"] if row["judged"]] == [0, 0]
     assert toolbox("diff", "--bitwise", lowered, lowered, "--data", data, "--limit", 2).exit_code == 0
+    if library_path() is not None:
+        native = toolbox("diff", "--bitwise", "--provider", "qcompiler", lowered, "--data", data, "--limit", 2)
+        assert native.exit_code == 0, native.output
+        assert "with native kernels" in native.stdout
     different = toolbox("diff", "--bitwise", small_cnn_path, lowered, "--data", data, "--limit", 2)
     assert different.exit_code == 3
     assert "first difference" in different.stdout
@@ -186,6 +192,8 @@ def test_options_of_bitwise_belong_to_it(toolbox: Run, small_cnn_path: Path, dat
     assert "--codes needs --bitwise" in refused(small_cnn_path, "--codes")
     assert "--interpreter needs --bitwise" in refused(small_cnn_path, "--interpreter")
     assert "--batch needs --bitwise" in refused(small_cnn_path, "--batch", 2)
+    assert "--provider needs --bitwise" in refused(small_cnn_path, "--provider", "qcompiler")
+    assert "--isa needs --bitwise" in refused(small_cnn_path, "--isa", "avx2")
     assert "diff needs two models" in refused()
     assert "--bitwise needs samples" in refused(small_cnn_path, "--bitwise")
     assert "nothing to be compared with" in refused("--bitwise", "--data", data)
