@@ -122,3 +122,19 @@ def test_refuses_a_packed_weight_of_another_size() -> None:
     attributes = PLAIN | {"bits": 4, "weight_shape": [4, 2, 3, 3]}
     with pytest.raises(ModelError, match="not the packed form of 4-bit codes"):
         NativeOperator("QConvPacked", attributes, {1: operands[1]})
+
+
+def test_a_row_that_is_too_long_to_repeat_its_weights_is_exact() -> None:
+    random = np.random.default_rng(5)
+    x = random.integers(-128, 128, (1, 3, 30_000)).astype(np.int8)
+    w = random.integers(-127, 128, (3, 1, 31)).astype(np.int8)
+    bias = random.integers(-(1 << 15), 1 << 15, (3, 1)).astype(np.int32)
+    inputs = [x, w, bias, np.array(1 << 20, np.int32), np.array(31, np.uint8)]
+    attributes = {
+        "strides": [1], "dilations": [1], "pads": [15, 15], "group": 3, "x_zero_point": 5, "y_zero_point": -3,
+        "to": 3, "low": -128, "high": 127,
+    }  # fmt: skip
+    expected = catalogue.operators()["QConv"].specification(*inputs, **attributes)
+    for isa in instruction_sets():
+        found = NativeOperator("QConv", attributes, {1: w}, isa=isa).run(*inputs, threads=2)
+        np.testing.assert_array_equal(found, expected, strict=True)

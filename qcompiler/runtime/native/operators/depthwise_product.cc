@@ -11,6 +11,8 @@ namespace {
 
 constexpr size_t most_sums = 4096;  // that are rescaled together: 16 KiB stay in the first cache
 
+constexpr size_t most_flat = size_t{1} << 16;  // lanes of a row whose weights are laid out: a few MB with all taps
+
 size_t whole_vectors(size_t channels) { return (channels + 15) / 16 * 16; }
 
 /// What the kernels see of output rows. Where neighbouring pixels lie next to each other (stride 1) and their channels
@@ -20,7 +22,8 @@ class Rows {
   explicit Rows(const DepthwiseProduct& product)
       : product_(product),
         width_(static_cast<size_t>(product.geometry.axes[2].output)),
-        flat_(product.geometry.axes[2].stride == 1 && product.plan.channels % 16 != 0),
+        flat_(product.geometry.axes[2].stride == 1 && product.plan.channels % 16 != 0 &&
+              product.plan.channels * width_ <= most_flat),
         repeats_(flat_ ? width_ : 1),
         columns_(whole_vectors(product.plan.channels * repeats_)),
         line_(static_cast<size_t>(product.geometry.axes[2].padded) * product.plan.channels),
