@@ -9,38 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.quant.functions import every_case
-from tests.runtime.native import (
-    cases_convolution,
-    cases_elementwise,
-    cases_lookup,
-    cases_matmul,
-    cases_norms,
-    cases_pooling,
-    cases_requantize,
-    cases_resize,
-    cases_softmax,
-    cases_weight_only,
-)
+from tests.runtime.native import any_case
 
 __all__ = ["Case", "case", "mutated"]
 
 _TYPES: Final = (np.int8, np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64, np.uint16, np.bool_)
 _SMALL: Final = (0, 1, -1, 2, 3, 7, 62, 63, 64, 255, -128, 1 << 15, 1 << 20)
 _NUMBERS: Final = (*_SMALL, (1 << 31) - 1, 1 << 31, -(1 << 31), 1 << 40, (1 << 63) - 1, -(1 << 63))
-_FAMILIES: Final = {
-    cases_convolution: ("QConv", "QConvChannelsLast", "QConvTranspose"),
-    cases_elementwise: ("QAdd", "QConcat", "QMul", "QSub"),
-    cases_lookup: ("QLookup", "QLookupInterpolated"),
-    cases_matmul: ("QGemm", "QMatMul"),
-    cases_norms: ("QLayerNormalization", "QRMSNormalization"),
-    cases_pooling: ("QAveragePool", "QAveragePoolChannelsLast", "QGlobalAveragePool", "QMaxPool", "QReduceMean"),
-    cases_requantize: ("Requantize",),
-    cases_resize: ("QResize",),
-    cases_softmax: ("QSoftmax",),
-    cases_weight_only: ("QMatMulWeightOnly",),
-}
-_MAKERS: Final = {name: module.case for module, names in _FAMILIES.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -54,13 +29,10 @@ class Case:
 
 
 def case(name: str, random: np.random.Generator) -> Case:
-    """A correct random instance, from the family's own maker where it has one."""
-    maker = _MAKERS.get(every_case.family(name))
-    if maker is not None:
-        inputs, attributes, constants = maker(name, random)
-        return Case(name, tuple(inputs), dict(attributes), tuple(constants))
-    inputs, attributes = every_case.CASES[every_case.family(name)](name, random)
-    return Case(name, tuple(inputs), dict(attributes), tuple(range(1, len(inputs))))
+    """A correct random instance."""
+    inputs, attributes, constants = any_case.case(name, random)
+    arrays = tuple(None if item is None else np.asarray(item) for item in inputs)  # scalars are arrays without axes
+    return Case(name, arrays, dict(attributes), tuple(constants))
 
 
 def mutated(sound: Case, random: np.random.Generator) -> Case:
