@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import PassError
+from qcompiler.ir.originals import restored
 from qcompiler.passes.calibrate.linear import Layer, response, weight_error
 from qcompiler.pipeline.base import Context
 from qcompiler.quant.operators import WEIGHT_INPUT, output_channel_axis
@@ -32,7 +33,7 @@ def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Con
     from qcompiler.calibration.observers import MeanObserver
 
     observers = {str(_data(layer).name): MeanObserver(_mean_axis(layer)) for layer in layers}
-    collect(model, dataset, observers, ctx=ctx, row_weights=row_weights.find(dataset.inputs))
+    collect(restored(model), dataset, observers, ctx=ctx, row_weights=row_weights.find(dataset.inputs))
     return [_error(layer, observers[str(_data(layer).name)].mean()) for layer in layers]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.ir.originals import restored
 from qcompiler.ir.parts import SegmentedRun
 from qcompiler.passes.calibrate.linear import Layer
 from qcompiler.passes.place.simulate import materialized
@@ -38,7 +39,7 @@ def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Con
     row_weights_of = [rows.of_feed(sample) if rows is not None else None for sample in samples]
     simulation = materialized(model)
     by_name = {node.name: node for node in simulation.graph}
-    reference = SegmentedRun.of(model, samples, threads=ctx.jobs)
+    reference = SegmentedRun.of(restored(model), samples, threads=ctx.jobs)
     candidate = SegmentedRun.of(simulation, samples, threads=ctx.jobs)
     real = [str(layer.bias_node.outputs[0].name) for layer in layers]
     quantized = [str(by_name[layer.bias_node.name].outputs[0].name) for layer in layers]

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import DataError
-from qcompiler.ir import constants
+from qcompiler.ir import constants, originals
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.calibrate import bias_analytic, bias_sequential
 from qcompiler.passes.calibrate.judge import Judge
@@ -60,8 +60,9 @@ class CorrectBias(Pass):
                 "bias correction needs calibration samples", hint="give --calibration or --no-bias-correction"
             )
         fitted, judging = _divide(ctx.calibration) if self.guard else (ctx.calibration, None)
-        # The reference keeps the biases of now: later edits replace tensors, they never write into them.
-        judge = None if judging is None else Judge(Runner(model, threads=ctx.jobs), judging, ctx, "judge biases")
+        # The reference is the float model: later edits replace tensors, they never write into them.
+        reference = Runner(originals.restored(model), threads=ctx.jobs)
+        judge = None if judging is None else Judge(reference, judging, ctx, "judge biases")
         before = judge.error(model) if judge is not None else 0.0
         saved = [(layer, layer.bias, None if layer.bias is None else layer.bias.const_value) for layer in layers]
         for layer, error in zip(layers, self._errors(model, layers, fitted, ctx), strict=True):
@@ -122,8 +123,10 @@ def _add_to_bias(layer: Layer, shift: NDArray[np.float64], ctx: Context) -> None
     old = constants.array(bias)
     if bias is None or old is None:
         new = ctx.edit.constant(f"{layer.node.name}_bias", shift.astype(np.float32))
+        originals.keep(new, ir.tensor(np.zeros_like(shift, np.float32)))
         ctx.edit.set_input(layer.bias_node, layer.bias_index, new)
     else:
+        originals.keep(bias)
         ctx.edit.set_constant(bias, (np.asarray(old, np.float64) + shift).astype(np.float32))
 
 

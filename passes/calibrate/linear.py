@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import PassError
-from qcompiler.ir import constants
+from qcompiler.ir import constants, originals
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.patterns import integer
 from qcompiler.quant import arithmetic, state
@@ -78,13 +78,15 @@ def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
 
 
 def weight_error(layer: Layer) -> NDArray[np.float32]:
-    """``W - Ŵ``: what rounding took from the weight; the weight's shape."""
-    weight, params = constants.array(layer.node.inputs[WEIGHT_INPUT]), layer.quant.params
-    if weight is None or params is None:
+    """``W - Ŵ``: what rounding took from the weight of the float model; the weight's shape."""
+    weight, params = layer.node.inputs[WEIGHT_INPUT], layer.quant.params
+    now = constants.array(weight)
+    before = None if weight is None else originals.original(weight)
+    if now is None or before is None or params is None:
         raise PassError("the weight has no content or no scale", where=layer.node.name)
-    real = np.asarray(weight, np.float32)
-    codes = arithmetic.quantize(real, params, layer.quant.format)
-    return real - arithmetic.dequantize(codes, params, layer.quant.format)
+    codes = arithmetic.quantize(np.asarray(now, np.float32), params, layer.quant.format)
+    error: NDArray[np.float32] = before.numpy() - arithmetic.dequantize(codes, params, layer.quant.format)
+    return error
 
 
 def response(node: ir.Node, data: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -266,7 +266,7 @@ def opened(entry: Contestant, arguments: argparse.Namespace) -> Callable[[], Non
 def in_turns(calls: list[Callable[[], None]], budget: float, *, hot: bool, watch: Callable[[], float]) -> Array:
     """Milliseconds ``(rounds, contestants)``.
 
-    The weights of all contestants together do not fit the cache. So each runs ``WARM`` times before it is timed, and its
+    The weights of all contestants together do not fit the cache. So each runs ``WARM`` times before it is timed: its
     weight lies where it lies when the product is run again and again; without ``hot`` it comes from memory. Once is not
     enough: a last-level cache that holds what the second level gave up keeps a line for good only when it was read from
     there again (measured: 16 GB/s at the second run, 25 at the third, 28 from the fourth on).
