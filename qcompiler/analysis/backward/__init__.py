@@ -1,0 +1,1 @@
+"""A small reverse-mode differentiator in NumPy over parts of an ONNX graph."""
