@@ -48,6 +48,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     target: str | Path,
     *,
     calibration: DataSpec | None = None,
+    select: str | Sequence[str] = (),
     evaluation: DataSpec | None = None,
     format: str | None = None,  # noqa: A002 -- named like its option
     lowering: str | None = None,

@@ -25,6 +25,8 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.argument("model")
 @click.option("-t", "--target", required=True, metavar="NAME|FILE", help="Shipped profile or a profile of your own.")
 @click.option("-c", "--calibration", metavar="DATA", help="Samples to fit on: .npz, folder, or 'random'.")
+@click.option("--select", multiple=True, metavar="HOW",
+              help="Which of them: outliers (left out), clusters:N (one of each), stratify:INPUT[:N] (repeatable).")
 @click.option("-e", "--evaluation", metavar="DATA", help="Samples to judge by. [default: held out from calibration]")
 @click.option("-f", "--format", metavar="FORMAT", help="Such as w4a8, or w4: weights only. [default: the profile's]")
 @click.option("--lowering", type=NearChoice(*LOWERINGS), help="Form of the quantized graph. [default: the profile's]")
@@ -53,7 +55,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--repro-dir", type=_FOLDER, help="Where to write a reproducer, should a pass fail.")
 @click.option("--limit", type=int, metavar="N", help="Take at most N samples of each data set.")
 @click.option("--preprocessing", metavar="FILE|TEXT", help="How images become inputs.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random calibration.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything drawn at random.")
 @click.option("--cache-dir", type=_FOLDER, help="Calibration cache. [default: the user's cache folder]")
 @click.option("--cache/--no-cache", default=True, help="Keep and reuse calibration results.")
 @click.option("-j", "--jobs", type=int, default=0, help="Threads that a run of the model may use. [default: all]")

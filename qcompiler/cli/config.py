@@ -19,7 +19,7 @@ _OUTPUTS = frozenset({"output", "report", "plan_out", "depfile", "dump_dir", "re
 _INPUTS = frozenset(
     {"model", "target", "calibration", "evaluation", "pipeline", "plan", "plugins", "preprocessing", "cost_table"}
 )
-_LISTS = frozenset({"exclude", "plugins"})
+_LISTS = frozenset({"exclude", "plugins", "select"})
 _UNWANTED = frozenset({"config", "help", "version", "traceback"})
 
 

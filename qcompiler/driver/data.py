@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qcompiler.calibration.data import Dataset, Feed
+    from qcompiler.driver.options import DataSpec
 
 __all__ = ["RANDOM_SAMPLES", "Samples", "load_samples"]
 
@@ -49,18 +50,20 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
 
     Raises:
         DataError: The data is unusable.
-        UsageError: Calibration and evaluation data are the same.
+        UsageError: Calibration and evaluation data are the same, or nothing is to be selected from.
     """
     from qcompiler.calibration import data
 
     inputs = data.inputs_of(model)
     options = job.options
     if job.format.weight_only:
+        if options.select:
+            raise UsageError("--select chooses samples to fit on, and nothing is fitted in a weight-only format")
         return _to_judge_by(job, inputs)
     if is_random(job.calibration):
         every = data.random(inputs, options.limit or RANDOM_SAMPLES, options.seed)
     elif job.calibration is not None:
-        every = data.load(job.calibration, inputs, preprocessing=options.preprocessing, limit=options.limit)
+        every = _chosen(job, job.calibration, model, inputs)
     warnings = _random_warning(job)
     if job.evaluation is None:
         calibration, held_out = data.split(every)
@@ -73,6 +76,18 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
         return Samples(None, evaluation, False, warnings)
     evaluation, notes = _unseen(job, every, evaluation)
     return Samples(every, evaluation, False, warnings, notes)
+
+
+def _chosen(job: Job, given: DataSpec, model: ir.Model, inputs: Any) -> Dataset:
+    """The calibration samples that the options choose; a limit counts those that were selected."""
+    from qcompiler.calibration import data, selection
+
+    options = job.options
+    if not options.select:
+        return data.load(given, inputs, preprocessing=options.preprocessing, limit=options.limit)
+    every = data.load(given, inputs, preprocessing=options.preprocessing)
+    every = selection.select(every, options.select, seed=options.seed, model=model, threads=options.jobs)
+    return every if options.limit is None else data.load(every, inputs, limit=options.limit)
 
 
 def _to_judge_by(job: Job, inputs: Any) -> Samples:

@@ -123,11 +123,13 @@ class Job:
             value = getattr(options, name)
             if value is not None:
                 rest[name.replace("_", "-")] = str(value)
+        if options.select:
+            rest["select"] = ", ".join(options.select)
         if options.plugins:
             rest["plugin"] = ", ".join(str(path) for path in options.plugins)
         if options.bisect:
             rest["bisect"] = "yes"
-        if is_random(self.calibration) or self._evaluation_text() == _RANDOM:
+        if options.select or is_random(self.calibration) or self._evaluation_text() == _RANDOM:
             rest["seed"] = str(options.seed)
         return rest
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from qcompiler.calibration.selectors import parse_all
 from qcompiler.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class CompileOptions:
         model: Path of an ONNX file, name of a shipped sample, or a model in memory.
         target: Name of a shipped profile or path of a profile file.
         calibration: Samples to fit on: ``.npz``, folder, ``random``, or an iterable of feeds.
+        select: Which of them: ``outliers``, ``clusters:N``, ``stratify:INPUT[:N]``, one after the other.
         evaluation: Samples to judge by; ``None`` holds out the last eighth of the calibration samples.
         format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default.
         lowering: Form of the quantized graph: ``qdq`` (float operators between DequantizeLinear and QuantizeLinear) or
@@ -82,12 +84,13 @@ class CompileOptions:
         keep: Whether the output is kept although a gate is not met.
         limit: Greatest number of samples taken from each data set.
         preprocessing: How images become inputs, as TOML file or text.
-        seed: Seed of everything drawn at random (``calibration="random"``).
+        seed: Seed of everything drawn at random: made-up samples, first centres of clusters.
     """
 
     model: ModelSpec
     target: str | Path
     calibration: DataSpec | None = None
+    select: tuple[str, ...] = ()
     evaluation: DataSpec | None = None
     format: str | None = None
     lowering: str | None = None
@@ -120,10 +123,11 @@ class CompileOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("exclude", "plugins"):
+        for name in ("exclude", "plugins", "select"):
             value = getattr(self, name)
             # One selector or file may be given as it is; a string is not a list of letters.
             object.__setattr__(self, name, (value,) if isinstance(value, str | Path) else tuple(value))
+        parse_all(self.select)
         _known("verify", self.verify, VERIFY_LEVELS)
         if self.lowering is not None:
             _known("lowering", self.lowering, LOWERINGS)
