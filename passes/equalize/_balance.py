@@ -1,9 +1,11 @@
-"""Factors per channel that make the largest weights of two layers alike, by numbers alone.
+"""Factors per channel that make the largest weights of layers alike, by numbers alone.
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.1: with
 ``r = max|w|`` per channel on both sides, ``s = sqrt(r_first / r_second)`` gives both sides ``sqrt(r_first r_second)``.
-A layer in the middle of a chain belongs to two pairs, so pairs are visited in turn until nothing moves. A common
-factor of all channels changes no precision; it is taken out, so that channels of a pair that is balanced have 1.
+Where several layers make a channel (a residual stream) or several read it, the largest of each side counts, each in
+units of its layer's largest weight: what stands out decides the layer's one scale. A layer in the middle of a chain
+belongs to two streams, so streams are visited in turn until nothing moves. A common factor of all channels changes no
+precision; it is taken out, so that channels of a stream that is balanced have 1.
 """
 
 from __future__ import annotations
@@ -12,12 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.ir import constants, patterns
-
-__all__ = ["Link", "balance", "output_channels", "peaks"]
+__all__ = ["Side", "Stream", "balance"]
 
 _SETTLED = 1e-4
 """Largest change of a factor in one sweep that counts as none."""
@@ -27,75 +26,70 @@ factor would pull that of all others with it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Link:
-    """A pair of layers as numbers.
+class Side:
+    """A layer that makes or reads channels of a stream.
 
     Attributes:
-        first: Index of the layer before.
-        second: Index of the layer behind.
-        spread: Inputs of the layer behind per channel.
-        applied: Factors that were moved before.
+        layer: Its index.
+        channels: For each of its output (input) channels, the index within the stream; -1 where it is not of it.
     """
 
-    first: int
-    second: int
-    spread: int
+    layer: int
+    channels: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """Channels that layers make and others read.
+
+    Attributes:
+        makers: Layers whose output channels they are.
+        readers: Layers whose input channels they are.
+        applied: Factors by which the channels were divided before.
+    """
+
+    makers: Sequence[Side]
+    readers: Sequence[Side]
     applied: NDArray[np.float64]
 
 
-def peaks(node: ir.Node) -> NDArray[np.float64]:
-    """Largest absolute weight over the taps of a kernel: ``[groups, outputs / group, inputs / group]``."""
-    weight = constants.array(node.inputs[1])
-    if weight is None:
-        raise ValueError(f"the weight of {node.name} is not constant")
-    size: NDArray[np.float64] = np.abs(weight).astype(np.float64)
-    if node.op_type == "Gemm":
-        return (size if patterns.integer(node, "transB", 0) else size.T)[None]
-    groups = patterns.integer(node, "group", 1)
-    split: NDArray[np.float64] = size.reshape(groups, size.shape[0] // groups, size.shape[1], -1).max(-1)
-    return split if node.op_type == "Conv" else split.transpose(0, 2, 1)
-
-
-def output_channels(peak: NDArray[np.float64]) -> int:
-    """Number of output channels of a layer, from its ``peaks``."""
-    groups, outputs, _ = peak.shape
-    return int(groups * outputs)
-
-
 def balance(
-    layers: Sequence[NDArray[np.float64]], links: Sequence[Link], *, growth: float, sweeps: int = 100
+    layers: Sequence[NDArray[np.float64]], streams: Sequence[Stream], *, growth: float, sweeps: int = 100
 ) -> list[NDArray[np.float64]]:
-    """Factors of every link: divide the outputs of its first layer by them, multiply the inputs of its second.
+    """Factors of every stream: divide the outputs of its makers by them, multiply the inputs of its readers.
 
     Args:
-        layers: ``peaks`` of every layer; left as they are.
-        links: The pairs, in graph order; a layer is first of at most one and second of at most one.
+        layers: Largest absolute weights of every layer, ``[groups, outputs / group, inputs / group]``.
+        streams: The streams, in graph order.
         growth: How much larger a channel may become at most, counted from the original; ``inf`` sets no limit.
-        sweeps: Most visits of every pair.
+        sweeps: Most visits of every stream.
 
     Returns:
-        What is still to be done: all 1 where earlier factors have balanced a pair.
+        What is still to be done: all 1 where earlier factors have balanced a stream.
     """
     scaled = [layer.copy() for layer in layers]
-    total = [link.applied.copy() for link in links]
+    total = [stream.applied.copy() for stream in streams]
     for _ in range(sweeps):
         moved = 0.0
-        for index, link in enumerate(links):
-            step = _step(scaled[link.first], scaled[link.second], link.spread, total[index], growth)
+        for index, stream in enumerate(streams):
+            step = _step(scaled, stream, total[index], growth)
             total[index] *= step
             moved = max(moved, float(np.abs(step - 1).max(initial=0.0)))
-            _scale(scaled[link.first], scaled[link.second], link.spread, step)
+            _scale(scaled, stream, step)
         if moved < _SETTLED:
             break
-    return [factors / link.applied for factors, link in zip(total, links, strict=True)]
+    return [factors / stream.applied for factors, stream in zip(total, streams, strict=True)]
 
 
 def _step(
-    first: NDArray[np.float64], second: NDArray[np.float64], spread: int, total: NDArray[np.float64], growth: float
+    layers: Sequence[NDArray[np.float64]], stream: Stream, total: NDArray[np.float64], growth: float
 ) -> NDArray[np.float64]:
-    """What the factors so far must be multiplied with to balance one pair; channels without weights keep theirs."""
-    rows = first.max(axis=2, initial=0.0).ravel()
-    columns = second.max(axis=1, initial=0.0).reshape(-1, spread).max(axis=1)
+    """What the factors so far must be multiplied with to balance a stream; channels without weights keep theirs."""
+    rows, columns = np.zeros(total.size), np.zeros(total.size)
+    for side in stream.makers:
+        _raise(rows, side, layers[side.layer].max(axis=2, initial=0.0).ravel())
+    for side in stream.readers:
+        _raise(columns, side, layers[side.layer].max(axis=1, initial=0.0).ravel())
     live = (rows > _floor(rows)) & (columns > _floor(columns))
     wanted = total.copy()
     if live.any():
@@ -105,10 +99,23 @@ def _step(
     return wanted / total
 
 
+def _raise(sizes: NDArray[np.float64], side: Side, weights: NDArray[np.float64]) -> None:
+    """Let every channel of the stream be at least as large as its weights in a layer, in units of the largest."""
+    largest = weights.max(initial=0.0)
+    if largest > 0:
+        inside = side.channels >= 0
+        np.maximum.at(sizes, side.channels[inside], weights[inside] / largest)
+
+
 def _floor(sizes: NDArray[np.float64]) -> float:
     return float(sizes.max(initial=0.0)) * _NEXT_TO_NOTHING
 
 
-def _scale(first: NDArray[np.float64], second: NDArray[np.float64], spread: int, factors: NDArray[np.float64]) -> None:
-    first /= factors.reshape(first.shape[0], first.shape[1], 1)
-    second *= np.repeat(factors, spread).reshape(second.shape[0], 1, second.shape[2])
+def _scale(layers: Sequence[NDArray[np.float64]], stream: Stream, factors: NDArray[np.float64]) -> None:
+    with_others = np.append(factors, 1.0)  # index -1 takes the 1
+    for side in stream.makers:
+        layer = layers[side.layer]
+        layer /= with_others[side.channels].reshape(layer.shape[0], layer.shape[1], 1)
+    for side in stream.readers:
+        layer = layers[side.layer]
+        layer *= with_others[side.channels].reshape(layer.shape[0], 1, layer.shape[2])

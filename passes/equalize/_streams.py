@@ -22,7 +22,7 @@ from qcompiler.ir.dataflow import ties
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.statistics import set_statistics, statistics
 from qcompiler.ir.transformed import transformed
-from qcompiler.passes.equalize._pairs import LAYERS, why_not_layer
+from qcompiler.passes.equalize._layers import LAYERS, why_not_layer
 from qcompiler.passes.normalize._rewrite import own_constant, tensor_shape
 from qcompiler.quant.factors import keep_float, set_factor
 

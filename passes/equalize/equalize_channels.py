@@ -1,8 +1,8 @@
 """equalize-channels: move factors between consecutive layers, so that one scale per weight tensor suits all channels.
 
 Where the weights of a layer share one scale, the channel with the largest weight decides for all. A factor per channel
-can move through the activation between two layers: the first is divided by it, the second multiplied, and the model
-computes what it did. See ``_balance`` for the factors and ``_pairs`` for what lets them pass.
+can move through what lies between layers: those before are divided by it, those behind multiplied, and the model
+computes what it did. See ``_balance`` for the factors and ``_scaling`` for what lets them pass.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import UsageError
-from qcompiler.ir import patterns
-from qcompiler.ir.edit import Edit
-from qcompiler.passes.equalize._balance import Link, balance, output_channels, peaks
-from qcompiler.passes.equalize._pairs import LAYERS, Bound, Pair, pair_after, why_not_layer
-from qcompiler.passes.normalize._affine import Affine, keep_statistics
-from qcompiler.passes.normalize._linear import absorb_after, absorb_before
-from qcompiler.passes.normalize._rewrite import replace_node
+from qcompiler.ir import constants, patterns
+from qcompiler.ir.dataflow import ties
+from qcompiler.passes.equalize._apply import APPLIED, divide
+from qcompiler.passes.equalize._balance import Side, Stream, balance
+from qcompiler.passes.equalize._labels import Labels, Names
+from qcompiler.passes.equalize._layers import LAYERS, peaks
+from qcompiler.passes.equalize._scaling import Scaling, analyse
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.target.legality import rule_for
 from qcompiler.target.schema import Granularity, Target
@@ -29,10 +29,7 @@ from qcompiler.target.schema import Granularity, Target
 __all__ = ["EqualizeChannels"]
 
 _NEARLY_ONE = 1.05
-"""A pair whose factors all lie this close to 1 is balanced: nothing is changed."""
-_SUFFIX = "_equalized"
-_APPLIED = "qcompiler.equalized"
-"""Key in the meta of a layer's result: the factors it was divided by, from which ``growth`` counts."""
+"""A stream whose factors all lie this close to 1 is balanced: nothing is changed."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,12 @@ class EqualizeChannels(Pass):
     Attributes:
         when: ``per-tensor`` only where the target has one scale for a whole weight; ``always``.
         growth: How much larger a channel of an activation may become at most, ``inf`` for no limit.
+        residual: Whether channels are followed through sums of branches, which ties all layers of a residual stream.
     """
 
     when: Literal["per-tensor", "always"] = "per-tensor"
     growth: float = 1.0
+    residual: bool = True
 
     name: ClassVar[str] = "equalize-channels"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
@@ -64,107 +63,126 @@ class EqualizeChannels(Pass):
         """Apply; see the class."""
         if not self.growth > 0:
             raise UsageError(f"growth is {self.growth}", where=self.name, hint="a factor above 0, usually 1 or more")
-        nodes = [node for node in model.graph if patterns.has_type(node, *LAYERS)]
-        if self.when == "per-tensor" and not any(_one_scale(node, ctx.target) for node in nodes):
+        layers = [node for node in model.graph if patterns.has_type(node, *LAYERS, "MatMul")]
+        shared = {node for node in layers if _one_scale(node, ctx.target)}
+        if self.when == "per-tensor" and not shared:
             ctx.note("nothing to equalize: no weight has to share one scale among its channels")
             return
-        pairs = [pair for pair in _pairs(nodes, ctx) if self.when == "always" or _pays(pair, ctx.target)]
-        changed = 0
-        for pair, factors in zip(pairs, self._factors(pairs), strict=True):
-            if max(factors.max(), 1 / factors.min()) > _NEARLY_ONE:
-                _move(pair, factors, ctx.edit)
-                changed += 1
-        if pairs:
-            ctx.note(f"equalized the channels between {changed} of {len(pairs)} pairs of layers")
 
-    def _factors(self, pairs: list[Pair]) -> list[NDArray[np.float64]]:
-        members = list(dict.fromkeys(node for pair in pairs for node in (pair.first, pair.second)))
+        def why_not_bound(node: ir.Node, index: int) -> str:
+            return _why_not_bound(node, index, ctx.target)
+
+        found = analyse(model.graph, residual=self.residual, why_not_bound=why_not_bound)
+        _say_where_chains_break(found, ctx)
+        groups = [group for group in _groups(found) if self.when == "always" or _touches(group, shared)]
+        if not groups:
+            return
+        factors: dict[int, float] = {}
+        changed = 0
+        for group, values in zip(groups, self._factors(groups, found), strict=True):
+            if max(values.max(), 1 / values.min()) > _NEARLY_ONE:
+                factors |= dict(zip(group.roots, values.tolist(), strict=True))
+                changed += 1
+        divide(found, factors, ctx.edit)
+        ctx.note(f"equalized the channels of {changed} of {len(groups)} streams between layers")
+
+    def _factors(self, groups: list[_Group], found: Scaling) -> list[NDArray[np.float64]]:
+        members = list(dict.fromkeys(node for group in groups for node in (*group.makers, *group.readers)))
         order = {node: index for index, node in enumerate(members)}
-        layers = [peaks(node) for node in members]
-        links = []
-        for pair in pairs:
-            first = order[pair.first]
-            done = pair.first.outputs[0].meta.get(_APPLIED)
-            applied = np.ones(output_channels(layers[first])) if done is None else np.asarray(done, np.float64)
-            links.append(Link(first, order[pair.second], pair.spread, applied))
-        return balance(layers, links, growth=self.growth)
+        streams = []
+        for group in groups:
+            places = {root: index for index, root in enumerate(group.roots)}
+
+            def sides(nodes: list[ir.Node], names: dict[ir.Node, Names], places: dict[int, int] = places) -> list[Side]:
+                return [Side(order[node], _places(found.labels.roots(names[node]), places)) for node in nodes]
+
+            makers, readers = sides(group.makers, found.makers), sides(group.readers, found.readers)
+            streams.append(Stream(makers, readers, _applied(group, makers)))
+        return balance([peaks(node) for node in members], streams, growth=self.growth)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Free channels that the same layers make, and everything that touches them.
+
+    Attributes:
+        roots: Their labels.
+        makers: Layers that make any of them.
+        readers: Layers that read any of them.
+    """
+
+    roots: list[int]
+    makers: list[ir.Node]
+    readers: list[ir.Node]
+
+
+def _groups(found: Scaling) -> list[_Group]:
+    """Free channels that some layer makes and some layer reads, those that meet in a layer's outputs together."""
+    made = {node: _free_roots(names, found.labels) for node, names in found.makers.items()}
+    read = {node: _free_roots(names, found.labels) for node, names in found.readers.items()}
+    known = {root for roots in read.values() for root in roots}
+    pairs = [(roots[0], root) for roots in made.values() for root in roots if root in known]
+    groups = []
+    for members in ties(pairs):
+        roots = [root for root in members if root in known]
+        inside = set(roots)
+        makers = [node for node, names in made.items() if inside & set(names)]
+        readers = [node for node, names in read.items() if inside & set(names)]
+        groups.append(_Group(roots, makers, readers))
+    return groups
+
+
+def _free_roots(names: Names, labels: Labels) -> list[int]:
+    return list(dict.fromkeys(int(root) for root in labels.roots(names)[labels.free(names)]))
+
+
+def _say_where_chains_break(found: Scaling, ctx: Context) -> None:
+    """Every layer none of whose output channels is free, with the reason."""
+    for node, reason in found.refused.items():
+        if constants.is_constant(node.inputs[1]):  # else it is a product of two activations, not a layer
+            ctx.skip(node, reason)
+    read = {int(root) for names in found.readers.values() for root in found.labels.roots(names)}
+    for node, names in found.makers.items():
+        free = found.labels.free(names)
+        if not free.any():
+            ctx.skip(node, found.labels.reason(int(names[0])))
+        elif not any(int(root) in read for root in found.labels.roots(names)):
+            ctx.skip(node, "no layer reads its result")
+
+
+def _places(roots: Names, places: dict[int, int]) -> Names:
+    return np.array([places.get(int(root), -1) for root in roots], np.intp)
+
+
+def _applied(group: _Group, makers: list[Side]) -> NDArray[np.float64]:
+    """Factors that an earlier run moved."""
+    applied = np.ones(len(group.roots))
+    for node, side in zip(group.makers, makers, strict=True):
+        done = node.outputs[0].meta.get(APPLIED)
+        if done is not None:
+            inside = side.channels >= 0
+            applied[side.channels[inside]] = np.asarray(done, np.float64)[inside]
+    return applied
 
 
 def _one_scale(node: ir.Node, target: Target | None) -> bool:
     """Whether the target has only one scale for the weight of ``node``."""
-    rule = None if target is None else rule_for(target, node)
+    rule = None if target is None or not constants.is_constant(node.inputs[1]) else rule_for(target, node)
     return rule is not None and rule.granularity == (Granularity.TENSOR,)
 
 
-def _pays(pair: Pair, target: Target | None) -> bool:
-    return _one_scale(pair.first, target) or _one_scale(pair.second, target)
+def _touches(group: _Group, shared: set[ir.Node]) -> bool:
+    return not shared.isdisjoint((*group.makers, *group.readers))
 
 
-def _pairs(nodes: list[ir.Node], ctx: Context) -> list[Pair]:
-    """Every pair of layers of the main graph that can trade factors."""
-    found: list[Pair] = []
-    for node in nodes:
-        pair: Pair | str = why_not_layer(node)
-        if not pair:
-            pair = pair_after(node, output_channels(peaks(node)))
-        if isinstance(pair, Pair):
-            pair = _why_not_bounds(pair, ctx.target) or pair
-        if isinstance(pair, str):
-            ctx.skip(node, pair)
-        else:
-            found.append(pair)
-    return found
-
-
-def _why_not_bounds(pair: Pair, target: Target | None) -> str:
-    """Why bounds per channel would leave the integer kernel of the first layer; empty where they do not."""
-    rule = None if target is None else rule_for(target, pair.first)
-    if not pair.bounds or target is None or rule is None:
+def _why_not_bound(node: ir.Node, index: int, target: Target | None) -> str:
+    """Why a bound per channel would leave the integer kernel of the layer before; empty where it does not."""
+    if target is None:
         return ""
-    if not {"Relu", "Min"} <= set(rule.fuse):
-        return f"{target.name} absorbs no bound per channel (Relu, Min) behind {pair.first.op_type}"
-    for bound in pair.bounds:
-        source = bound.node.inputs[bound.index]
-        if patterns.skip_back(source, ("Relu", "Min")) is not pair.first.outputs[0]:
-            return f"{bound.node.name} is not right behind it, so {target.name} does not absorb its bounds"
+    layer = patterns.producer(patterns.skip_back(node.inputs[index], ("Relu", "Min")))
+    if layer is None or not patterns.has_type(layer, *LAYERS):
+        return f"{node.name} behind it is not right behind a layer, so {target.name} does not absorb its bounds"
+    rule = rule_for(target, layer)
+    if rule is not None and not {"Relu", "Min"} <= set(rule.fuse):
+        return f"{target.name} absorbs no bound per channel (Relu, Min) behind {layer.op_type}"
     return ""
-
-
-def _move(pair: Pair, factors: NDArray[np.float64], edit: Edit) -> None:
-    """Divide the first layer by the factors, multiply the second; what lies between shrinks by them."""
-    shrink = Affine(1 / factors, np.zeros(factors.size))
-    spread = np.repeat(factors, pair.spread)
-    absorb_after(pair.first, shrink, edit)
-    absorb_before(pair.second, Affine(spread, np.zeros(spread.size)), edit)
-    keep_statistics(pair.first.outputs[0], shrink)
-    for bound in pair.bounds:
-        _divide_bound(bound, factors, edit)
-    value = pair.first.outputs[0]
-    value.meta[_APPLIED] = value.meta.get(_APPLIED, 1.0) * factors
-    while True:
-        # A name stands for a content: under the old one, the tensor would be compared with what it was.
-        if not str(value.name).endswith(_SUFFIX):
-            edit.rename(value, f"{value.name}{_SUFFIX}")
-        reader = value.consumers()[0]
-        if reader is pair.second:
-            return
-        value = reader.outputs[0]
-
-
-def _divide_bound(bound: Bound, factors: NDArray[np.float64], edit: Edit) -> None:
-    """Give an activation its bounds divided by the factors; a Clip becomes Relu and Min."""
-    node = bound.node
-    values = bound.values / factors
-    if node.op_type == "Min":
-        constant = node.inputs[1 - bound.index]
-        if constant is not None and constant.shape is not None:
-            edit.set_constant(constant, values.astype(np.float32).reshape(constant.shape.numpy()))
-        return
-    data = node.inputs[0]
-    if data is None or data.shape is None:
-        raise ValueError(f"the input of {node.name} has no rank")
-    relu = edit.insert("Relu", [data], before=node, name=f"{node.name}_relu", output_name=f"{data.name}_relu")
-    relu.outputs[0].shape, relu.outputs[0].type = data.shape, data.type
-    shape = 1, values.size, *[1] * (len(data.shape) - 2)
-    bounds = edit.constant(f"{node.name}_bounds", values.astype(np.float32).reshape(shape))
-    replace_node(edit, node, "Min", [relu.outputs[0], bounds])

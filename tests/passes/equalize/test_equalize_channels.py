@@ -26,7 +26,7 @@ def test_both_sides_get_the_same_range(make: SimpleNamespace, activation: str, a
     first, second = make.rows(make.content(model, "w1")), make.columns(make.content(model, "w2"))
     np.testing.assert_allclose(first / second, np.full(8, first[0] / second[0]), rtol=1e-3)
     assert make.kinds(model) == before
-    assert context.records[0].notes[0].text == "equalized the channels between 1 of 1 pairs of layers"
+    assert context.records[0].notes[0].text == "equalized the channels of 1 of 1 streams between layers"
 
 
 def test_factors_of_one_pair_are_those_of_the_paper(make: SimpleNamespace) -> None:

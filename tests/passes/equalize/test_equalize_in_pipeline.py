@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from qcompiler.errors import UsageError
@@ -25,8 +26,8 @@ from qcompiler.target.load import load
 # -- refusals ----------------------------------------------------------------------------------------------------
 
 
-def test_residual_is_left_alone(make: SimpleNamespace) -> None:
-    model = make.build(
+def residual(make: SimpleNamespace) -> ir.Model:
+    return make.build(  # type: ignore[no-any-return]
         [
             make.node("Conv", "x w1", "c", pads=[1, 1, 1, 1]),
             make.node("Relu", "c", "r"),
@@ -37,11 +38,27 @@ def test_residual_is_left_alone(make: SimpleNamespace) -> None:
         [1, 4, 6, 6],
         **{name: make.uneven(4, 4, 3, 3, seed=i) for i, name in enumerate(("w1", "w2", "w3"))},
     )
-    context = make.run(model)
+
+
+def test_residual_can_be_left_alone(make: SimpleNamespace) -> None:
+    context = make.run(residual(make), EqualizeChannels(when="always", residual=False))
     assert context.edit.count == 0
-    assert "Conv_c (Conv): its result is read by 2 nodes" in make.skipped(context)
-    assert "Conv_d (Conv): Add_s (Add) behind it does not let a factor pass" in make.skipped(context)
+    for name in "cd":
+        assert f"Conv_{name} (Conv): Add_s (Add) behind it joins branches" in make.skipped(context)
     assert "Conv_y (Conv): its result is an output of the model" in make.skipped(context)
+
+
+def test_a_residual_stream_takes_one_factor_per_channel(make: SimpleNamespace) -> None:
+    model = residual(make)
+    before = [make.content(model, name).copy() for name in ("w1", "w2", "w3")]
+    make.run(model)
+    after = [make.content(model, name) for name in ("w1", "w2", "w3")]
+    factors = make.rows(before[0]) / make.rows(after[0])
+    assert factors.max() / factors.min() > 2
+    np.testing.assert_allclose(
+        after[1], before[1] * factors.reshape(1, -1, 1, 1) / factors.reshape(-1, 1, 1, 1), rtol=1e-5
+    )
+    np.testing.assert_allclose(after[2], before[2] * factors.reshape(1, -1, 1, 1), rtol=1e-5)
 
 
 def test_shared_weight_is_left_alone(make: SimpleNamespace) -> None:
@@ -57,14 +74,20 @@ def test_shared_weight_is_left_alone(make: SimpleNamespace) -> None:
         ("Sigmoid", "c", "Sigmoid_r (Sigmoid) behind it does not let a factor pass"),
         ("Clip", "c low six", "Clip_r behind it clips at other bounds than 0 and a positive number"),
         ("Min", "c six", "Min_r (Min) behind it has no bound per channel of its own"),
-        ("Reshape", "c sizes", "Reshape_r (Reshape) behind it moves channels"),
+        ("Reshape", "c sizes", "Conv_y behind it mixes channels otherwise"),
     ],
 )
 def test_what_does_not_let_a_factor_pass(make: SimpleNamespace, operator: str, inputs: str, reason: str) -> None:
-    constants = {"low": np.array(-1, np.float32), "six": make.SIX["six"], "sizes": np.array([1, 8, 3, 12])}
+    constants = {"low": np.array(-1, np.float32), "six": make.SIX["six"], "sizes": np.array([1, 4, 6, 12])}
     nodes = [make.node("Conv", "x w1", "c"), make.node(operator, inputs, "r"), make.node("Conv", "r w2")]
     context = make.run(
-        make.build(nodes, [1, 4, 6, 6], w1=make.uneven(8, 4, 1, 1), w2=make.uneven(2, 8, 1, 1, axis=1), **constants)
+        make.build(
+            nodes,
+            [1, 4, 6, 6],
+            w1=make.uneven(8, 4, 1, 1),
+            w2=make.uneven(2, 4 if operator == "Reshape" else 8, 1, 1),
+            **constants,
+        )
     )
     assert context.edit.count == 0
     assert reason in make.skipped(context)
@@ -82,7 +105,7 @@ def test_bounds_need_a_kernel_that_absorbs_them(make: SimpleNamespace) -> None:
     ]
     model = make.build(nodes, [1, 3, 6, 6], w1=make.uneven(8, 3, 1, 1), w2=make.uneven(2, 8, 1, 1, axis=1), **make.SIX)
     context = make.run(model, target="edge-npu-per-tensor")
-    assert "Clip_r is not right behind it" in make.skipped(context)
+    assert "Clip_r behind it is not right behind a layer" in make.skipped(context)
 
 
 # -- together with what follows ----------------------------------------------------------------------------------
