@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.ir import constants, patterns
+from qcompiler.ir import constants, originals, patterns
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.transformed import transformed
 from qcompiler.passes.normalize._affine import Affine
@@ -46,6 +46,8 @@ def why_not_layer(node: ir.Node) -> str:
             return f"its {what} is not a float constant"
         if value.is_graph_output() or len(list(value.uses())) > 1:
             return f"its {what} is shared with other nodes"
+        if originals.is_kept(value):
+            return f"its {what} was fitted to its codes already"
     if weight is None or patterns.rank(weight) is None or 0 in (patterns.static_shape(weight) or (0,)):
         return "its weight is empty"
     if node.op_type == "MatMul":
