@@ -52,6 +52,8 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.qcompiler_operator_release.argtypes = [ctypes.c_void_p]
     library.qcompiler_operator_release.restype = None
+    library.qcompiler_operator_packed_bytes.argtypes = [ctypes.c_void_p]
+    library.qcompiler_operator_packed_bytes.restype = ctypes.c_uint64
     return library
 
 
@@ -136,6 +138,11 @@ class NativeOperator:
         checked_threads(threads)
         self._call("qcompiler_operator_run", self._handle, tensors, count, address, ctypes.c_uint64(threads))
         return output
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed constants that the operator holds; in a session the originals are freed."""
+        return int(self._library.qcompiler_operator_packed_bytes(self._handle))
 
     def elements(self, *inputs: NDArray[Any] | None) -> int:
         """Number of elements of the result, without computing it; arguments and errors as :meth:`run`."""

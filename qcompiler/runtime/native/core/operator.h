@@ -52,9 +52,9 @@ class Operator {
   /// Type and shape of the result. Throws where the inputs do not fit the operator or each other.
   virtual Result result(const Inputs& inputs) const = 0;
 
-  /// Computes the result into memory of the type and shape that `result` gave for the same inputs.
+  /// Computes the result, of the type and `shape` that `result` gave for the same inputs, which it has checked.
   /// Const and without shared mutable state: several threads may run one operator.
-  virtual void run(const Inputs& inputs, void* output, const Threads& threads) const = 0;
+  virtual void run(const Inputs& inputs, const Shape& shape, void* output, const Threads& threads) const = 0;
 };
 
 /// How operators of one type are made.

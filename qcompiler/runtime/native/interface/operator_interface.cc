@@ -175,13 +175,20 @@ QCOMPILER_EXPORT int qcompiler_operator_run(const void* handle, const qcompiler_
     const std::vector<Tensor> operands = made.operands(inputs, input_count);
     const Inputs given{operands.data(), operands.size()};
     check_inputs(*made.maker, given);
-    if (made.made->result(given).shape.elements() == 0) return;
+    const Shape shape = made.made->result(given).shape;
+    if (shape.elements() == 0) return;
     if (threads <= 1) {
-      made.made->run(given, output, OneThread());
+      made.made->run(given, shape, output, OneThread());
     } else {
-      made.made->run(given, output, NewThreads(threads));
+      made.made->run(given, shape, output, NewThreads(threads));
     }
   });
+}
+
+QCOMPILER_EXPORT uint64_t qcompiler_operator_packed_bytes(const void* handle) {
+  uint64_t bytes = 0;
+  for (const PackedMemory& memory : static_cast<const Handle*>(handle)->packed) bytes += memory.bytes();
+  return bytes;
 }
 
 QCOMPILER_EXPORT void qcompiler_operator_release(void* handle) { delete static_cast<Handle*>(handle); }

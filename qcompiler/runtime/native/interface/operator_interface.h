@@ -49,6 +49,9 @@ QCOMPILER_EXPORT int qcompiler_operator_result(const void* handle, const qcompil
 QCOMPILER_EXPORT int qcompiler_operator_run(const void* handle, const qcompiler_tensor* inputs, uint64_t input_count,
                                             void* output, uint64_t threads, char* message, uint64_t room);
 
+/// Bytes of packed constants that the operator holds. What it has packed, it does not read again.
+QCOMPILER_EXPORT uint64_t qcompiler_operator_packed_bytes(const void* handle);
+
 QCOMPILER_EXPORT void qcompiler_operator_release(void* handle);
 
 #endif

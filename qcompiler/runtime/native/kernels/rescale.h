@@ -1,11 +1,14 @@
 // From accumulators to codes: q = clip(((a * b + 2^(c-1)) >> c) + zero, low, high), everything in 64 bits.
-// Specification: qcompiler/quant/integer/dyadic.py. A rescale without multiplier is one by b = 2^16.
+// Specification: qcompiler/quant/integer/dyadic.py.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 namespace qcompiler {
+
+/// The multiplier of a rescale without one: a shift to the left by 16.
+constexpr int32_t shift_multiplier = 1 << 16;
 
 /// Factors and bounds. `multiplier` and `shift` have one entry per column, or one where `per_column` is false.
 struct Rescale {

@@ -39,10 +39,10 @@ class Add final : public Operator {
     return {ending_.clamp().type, broadcast_shape(inputs[0].shape, inputs[1].shape)};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape& shape, void* output, const Threads& threads) const override {
     const Term a = term(inputs, 0), b = term(inputs, 1);
     const uint8_t shift = *inputs[4].as<uint8_t>();
-    const Broadcast walk(result(inputs).shape, {inputs[0].shape, inputs[1].shape});
+    const Broadcast walk(shape, {inputs[0].shape, inputs[1].shape});
     const std::optional<FastSum> fast = FastSum::prepare(a, b, shift, ending_.clamp());
     threads.ranges(walk.elements(), grain, [&](size_t begin, size_t end) {
       walk.pieces(begin, end, [&](size_t index, const auto& places, size_t count) {

@@ -99,7 +99,7 @@ class AveragePool final : public Operator {
     return {ending_.clamp().type, Shape(shape.begin(), shape.rank())};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const std::vector<WindowAxis> axes = sized(inputs[0].shape);
     const SumFactors factors(ending_, inputs, multiplies_, positions(axes));
     last_ ? pixels(inputs[0], axes, factors, output, threads) : rows(inputs[0], axes, factors, output, threads);

@@ -8,7 +8,6 @@
 namespace qcompiler {
 namespace {
 
-constexpr int32_t shift_multiplier = 1 << 16;  // a shift to the left by 16 is a product with 2^16
 
 /// One value per channel.
 template <typename Element>

@@ -11,7 +11,6 @@
 namespace qcompiler {
 namespace {
 
-constexpr int32_t shift_multiplier = 1 << 16;
 constexpr size_t grain = 16384;
 
 class Concat final : public Operator {
@@ -37,8 +36,7 @@ class Concat final : public Operator {
     return {ending_.clamp().type, joined(inputs[0].shape, inputs[1].shape)};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
-    const Shape shape = result(inputs).shape;
+  void run(const Inputs& inputs, const Shape& shape, void* output, const Threads& threads) const override {
     const size_t axis = shape.axis(axis_), row = static_cast<size_t>(shape.elements(axis, shape.rank()));
     const size_t first_row = static_cast<size_t>(inputs[0].shape.elements(axis, shape.rank()));
     const Scale first = scale(inputs, 0), second = scale(inputs, 1);

@@ -58,7 +58,7 @@ class Convolution final : public Operator {
     return {clamp_.type, result_shape(attributes_, geometry)};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const Shape weight = weight_shape(inputs[1]);
     ConvolutionGeometry geometry = geometry_of(attributes_, inputs[0].shape, weight);
     if (geometry.batch == 0) return;

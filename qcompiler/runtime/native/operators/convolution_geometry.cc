@@ -3,12 +3,12 @@
 #include <string>
 
 #include "core/error.h"
+#include "operators/byte_sums.h"
 
 namespace qcompiler {
 namespace {
 
 constexpr int64_t longest = int64_t{1} << 24;  // no stride, dilation, pad or kernel is longer; products fit 64 bits
-constexpr int64_t wide_depth = 65793;          // linear.py, ACTIVATION LIMBS
 
 bool contains(const std::string& text, const char* word) { return text.find(word) != std::string::npos; }
 
@@ -92,10 +92,7 @@ void check_weight(const ConvolutionAttributes& attributes, const Shape& weight) 
   if (weight[0] % attributes.group != 0) {
     throw Error(std::to_string(attributes.group) + " groups do not divide " + std::to_string(weight[0]) + " outputs");
   }
-  if (attributes.wide && weight.elements(1, weight.rank()) > wide_depth) {
-    throw Error("a sum of " + std::to_string(weight.elements(1, weight.rank())) +
-                " products of 16-bit codes: at most " + std::to_string(wide_depth));
-  }
+  if (attributes.wide) check_wide_sum(weight.elements(1, weight.rank()));
 }
 
 ConvolutionGeometry geometry_of(const ConvolutionAttributes& attributes, const Shape& x, const Shape& weight) {

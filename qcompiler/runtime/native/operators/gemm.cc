@@ -1,13 +1,12 @@
 // QGemm in all its variants: requantize(bias + x @ w). Specification: qcompiler/quant/integer/linear.py.
 #include "core/error.h"
+#include "operators/byte_sums.h"
 #include "operators/families.h"
 #include "operators/matrix_product.h"
 #include "operators/packed_rows.h"
 
 namespace qcompiler {
 namespace {
-
-constexpr int64_t wide_depth = 65793;  // products of a 16-bit code's bytes whose sum fits 32 bits
 
 class Gemm final : public Operator {
  public:
@@ -55,7 +54,7 @@ class Gemm final : public Operator {
     return {clamp_.type, Shape(shape.begin(), shape.rank())};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const GemmWeight weight = weight_of(inputs[1]);
     const Tensor& x = inputs[0];
     const size_t count = static_cast<size_t>(x.shape.elements(0, x.shape.rank() - 1));
@@ -101,9 +100,7 @@ class Gemm final : public Operator {
       if (weight.shape.rank() != 2) throw Error("the weight " + weight.shape.text() + " is no matrix");
       codes = Shape{weight.shape[1], weight.shape[0]};
     }
-    if (wide_ && codes[1] > wide_depth) {
-      throw Error("a sum of " + std::to_string(codes[1]) + " products of 16-bit codes; at most 65793 fit");
-    }
+    if (wide_) check_wide_sum(codes[1]);
     return {static_cast<size_t>(codes[1]), static_cast<size_t>(codes[0]), bits_};
   }
 

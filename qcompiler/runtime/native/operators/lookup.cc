@@ -28,7 +28,7 @@ class Lookup final : public Operator {
     return {table.type, x.shape};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const Tensor& table = inputs[1];
     const int8_t* x = inputs[0].as<int8_t>();
     threads.ranges(static_cast<size_t>(inputs[0].shape.elements()), grain, [&](size_t begin, size_t end) {
@@ -67,7 +67,7 @@ class LookupInterpolated final : public Operator {
     return {clamp_.type, x.shape};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const std::unique_ptr<Pieces> made = prepared_ ? nullptr : pieces(inputs[1].as<int32_t>());
     const Pieces& used = prepared_ ? *prepared_ : *made;
     const int16_t* x = inputs[0].as<int16_t>();

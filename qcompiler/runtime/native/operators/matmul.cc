@@ -5,13 +5,12 @@
 
 #include "core/error.h"
 #include "operators/broadcast.h"
+#include "operators/byte_sums.h"
 #include "operators/families.h"
 #include "operators/matrix_product.h"
 
 namespace qcompiler {
 namespace {
-
-constexpr int64_t wide_depth = 65793;  // products of bytes of 16-bit codes whose sum fits 32 bits
 
 /// Sizes of the product and of its batch; a vector is a matrix of one row (a) or column (b).
 struct Sizes {
@@ -112,9 +111,7 @@ class MatMul final : public Operator {
     check_codes(inputs[0], a_zero_, "a");
     check_codes(inputs[1], b_zero_, "b");
     const Sizes sizes = sizes_of(inputs[0].shape, inputs[1].shape);
-    if (wide_ && sizes.depth > wide_depth) {
-      throw Error("a sum of " + std::to_string(sizes.depth) + " products of 16-bit codes; at most 65793 fit");
-    }
+    if (wide_) check_wide_sum(static_cast<int64_t>(sizes.depth));
     const Channels channels = channels_of(sizes);
     if (multiplies_) {
       per_channel(inputs[2], channels, "multiplier");
@@ -125,7 +122,7 @@ class MatMul final : public Operator {
     return {clamp_.type, Shape(sizes.result.begin(), sizes.result.rank())};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     Sizes sizes = sizes_of(inputs[0].shape, inputs[1].shape);
     if (sizes.result.elements() == 0) return;
     if (sizes.b_batch.elements() == 1 && sizes.a_batch.elements() == sizes.batch.elements()) {

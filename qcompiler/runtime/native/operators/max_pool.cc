@@ -13,18 +13,17 @@ namespace qcompiler {
 namespace {
 
 constexpr size_t grain = 16384;
-constexpr int64_t limit = int64_t{1} << 31;
-constexpr int64_t pad_limit = int64_t{1} << 20;  // padded lines are laid out in memory
 
 class MaxPool final : public Operator {
  public:
   explicit MaxPool(const Definition& definition)
       : kernels_(definition.kernels),
         axis_(static_cast<size_t>(definition.attributes.integer("axis", 0, int64_t{Shape::limit} - 1))),
-        window_{definition.attributes.integer("kernel", 1, limit), definition.attributes.integer("stride", 1, limit),
-                definition.attributes.integer("dilation", 1, limit),
-                definition.attributes.integer("begin", 0, pad_limit),
-                definition.attributes.integer("end", 0, pad_limit)},
+        window_{definition.attributes.integer("kernel", 1, WindowAxis::longest),
+                definition.attributes.integer("stride", 1, WindowAxis::longest),
+                definition.attributes.integer("dilation", 1, WindowAxis::longest),
+                definition.attributes.integer("begin", 0, WindowAxis::most_padding),
+                definition.attributes.integer("end", 0, WindowAxis::most_padding)},
         type_(static_cast<ElementType>(definition.attributes.integer("to", 0, 64))) {}
 
   Result result(const Inputs& inputs) const override {
@@ -37,7 +36,7 @@ class MaxPool final : public Operator {
     return {type_, Shape(shape.begin(), shape.rank())};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const Tensor& x = inputs[0];
     const WindowAxis axis = window_.sized(x.shape[axis_]);
     const size_t inner = static_cast<size_t>(x.shape.elements(axis_ + 1, x.shape.rank()));

@@ -49,10 +49,10 @@ class Mean final : public Operator {
     return {ending_.clamp().type, shape};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape& shape, void* output, const Threads& threads) const override {
     const Tensor& x = inputs[0];
     const Reduction walk(x.shape, reduced_axes(x.shape));
-    const SumFactors factors(ending_, inputs, multiplies_, result(inputs).shape);
+    const SumFactors factors(ending_, inputs, multiplies_, shape);
     const size_t elements = Reduction::elements(walk.kept) * walk.columns;
     const size_t least = std::max<size_t>(1, grain / std::max<size_t>(walk.count, 1));
     threads.ranges(elements, least, [&](size_t begin, size_t end) {

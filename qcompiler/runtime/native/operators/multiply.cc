@@ -13,7 +13,6 @@
 namespace qcompiler {
 namespace {
 
-constexpr int32_t shift_multiplier = 1 << 16;
 constexpr size_t chunk = 512;
 constexpr size_t grain = 16384;
 
@@ -68,8 +67,8 @@ class Multiply final : public Operator {
     return {ending_.clamp().type, broadcast_shape(inputs[0].shape, inputs[1].shape)};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
-    const Broadcast walk(result(inputs).shape, {inputs[0].shape, inputs[1].shape});
+  void run(const Inputs& inputs, const Shape& shape, void* output, const Threads& threads) const override {
+    const Broadcast walk(shape, {inputs[0].shape, inputs[1].shape});
     const int32_t multiplier = multiplies_ ? *inputs[2].as<int32_t>() : shift_multiplier;
     const uint8_t shift = *inputs[multiplies_ ? 3 : 2].as<uint8_t>();
     const Rescale rescale = ending_.with(&multiplier, &shift, false);

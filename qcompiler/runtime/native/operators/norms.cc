@@ -65,7 +65,7 @@ class Normalization final : public Operator {
     return {clamp_.type, x.shape};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const Tensor& x = inputs[0];
     if (x.shape.elements() == 0) return;
     const size_t row = static_cast<size_t>(x.shape.elements(x.shape.rank() - axes_, x.shape.rank()));

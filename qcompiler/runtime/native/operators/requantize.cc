@@ -12,7 +12,6 @@
 namespace qcompiler {
 namespace {
 
-constexpr int32_t shift_multiplier = 1 << 16;  // a shift to the left by 16 is a product with 2^16
 constexpr size_t chunk = 512;                  // elements that are widened at a time
 constexpr size_t grain = 16384;
 
@@ -33,10 +32,10 @@ class Requantize final : public Operator {
     return {ending_.clamp().type, broadcast_shape(inputs[0].shape, factors)};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape& shape, void* output, const Threads& threads) const override {
     const Tensor& x = inputs[0];
     const Tensor& shift = inputs[multiplies_ ? 2 : 1];
-    const Broadcast walk(result(inputs).shape, {x.shape, multiplies_ ? inputs[1].shape : Shape{}, shift.shape});
+    const Broadcast walk(shape, {x.shape, multiplies_ ? inputs[1].shape : Shape{}, shift.shape});
     const int32_t* multiplier = multiplies_ ? inputs[1].as<int32_t>() : &shift_multiplier;
     threads.ranges(walk.elements(), grain, [&](size_t begin, size_t end) {
       walk.pieces(begin, end, [&](size_t index, const auto& places, size_t count) {

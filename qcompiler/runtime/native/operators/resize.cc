@@ -12,7 +12,6 @@
 namespace qcompiler {
 namespace {
 
-constexpr int32_t shift_multiplier = 1 << 16;
 constexpr size_t chunk = 512;
 constexpr size_t grain = 16384;
 
@@ -43,7 +42,7 @@ class Resize final : public Operator {
     return {ending_.clamp().type, Shape(shape.begin(), shape.rank())};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     switch (inputs[0].type) {
       case ElementType::int8: return resized<int8_t, int32_t>(inputs, output, threads, kernels_.resize.add8);
       case ElementType::int16: return resized<int16_t, int64_t>(inputs, output, threads, kernels_.resize.add16);
@@ -82,7 +81,6 @@ class Resize final : public Operator {
   template <typename Code, typename Sum>
   void resized(const Inputs& inputs, void* output, const Threads& threads,
                void (*add)(const Code*, int32_t, size_t, Sum*)) const {
-    result(inputs);  // checks the operands
     const Tensor& x = inputs[0];
     const int32_t multiplier = multiplies_ ? *inputs[3].as<int32_t>() : shift_multiplier;
     const Shape& taps = inputs[1].shape;

@@ -16,7 +16,6 @@ namespace qcompiler {
 namespace {
 
 constexpr uint32_t base = 387270501;        // log2(e) * 2^28
-constexpr int32_t shift_multiplier = 1 << 16;  // a shift to the left by 16 is a product with 2^16
 constexpr int64_t longest_row = 1 << 16;
 constexpr size_t grain = 4096;   // terms that are worth a thread
 constexpr size_t block = 32;     // rows that are gathered at a time where they are not contiguous
@@ -111,7 +110,7 @@ class Softmax final : public Operator {
     return {clamp_.type, x.shape};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const Tensor& x = inputs[0];
     if (x.shape.elements() == 0) return;
     std::optional<Factors> own;

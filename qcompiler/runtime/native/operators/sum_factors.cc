@@ -11,7 +11,6 @@ namespace qcompiler {
 namespace {
 
 constexpr size_t chunk = 512;
-constexpr int32_t shift_multiplier = 1 << 16;
 constexpr uint8_t greatest_digit = 45;
 constexpr int64_t greatest_number = int64_t{1} << greatest_digit;
 

@@ -5,13 +5,13 @@
 
 #include "core/error.h"
 #include "operators/block_rows.h"
+#include "operators/byte_sums.h"
 #include "operators/families.h"
 #include "operators/packed_rows.h"
 
 namespace qcompiler {
 namespace {
 
-constexpr int64_t deepest = 65793;  // sums of a block fit 32 bits
 constexpr int64_t least_block = 16;
 constexpr uint16_t greatest_multiplier = 2047;
 constexpr size_t thread_work = size_t{1} << 18;  // products that are worth a thread
@@ -21,7 +21,10 @@ BlockWeight read(const Attributes& attributes) {
   const int bits = static_cast<int>(attributes.integer("bits", 2, 8));
   if (bits > 4 && bits != 8) throw Error("attribute 'bits' is " + std::to_string(bits) + "; it is 2, 3, 4 or 8");
   const auto shape = attributes.integers("weight_shape", 2, 1, int64_t{1} << 40);
-  if (shape[1] > deepest) throw Error("rows hold " + std::to_string(shape[1]) + " codes; at most 65793 can be summed");
+  if (shape[1] > most_byte_products) {  // sums of a block fit 32 bits
+    throw Error("rows hold " + std::to_string(shape[1]) + " codes; at most " + std::to_string(most_byte_products) +
+                " can be summed");
+  }
   const int64_t block = attributes.integer("block", 1, INT32_MAX);
   if (block < shape[1] && (block < least_block || block % 8 != 0)) {
     throw Error("attribute 'block' is " + std::to_string(block) +
@@ -74,7 +77,7 @@ class WeightOnly final : public Operator {
     return {ElementType::float32, Shape(shape.begin(), shape.rank())};
   }
 
-  void run(const Inputs& inputs, void* output, const Threads& threads) const override {
+  void run(const Inputs& inputs, const Shape&, void* output, const Threads& threads) const override {
     const Shape& shape = inputs[0].shape;
     const size_t count = static_cast<size_t>(shape.elements(0, shape.rank() - 1));
     if (count == 0) return;

@@ -6,13 +6,6 @@
 #include "core/error.h"
 
 namespace qcompiler {
-namespace {
-
-constexpr int64_t limit = int64_t{1} << 31;
-constexpr int64_t pad_limit = int64_t{1} << 20;  // padded lines are laid out in memory
-
-}  // namespace
-
 WindowAxis WindowAxis::sized(int64_t elements) const {
   WindowAxis made = *this;
   const int64_t room = elements + begin + end, reach = (kernel - 1) * dilation + 1;
@@ -34,12 +27,12 @@ WindowAxis::Elements WindowAxis::elements(int64_t position) const {
 }
 
 std::vector<WindowAxis> read_window(const Attributes& attributes) {
-  const std::vector<int64_t> kernel = attributes.integers("kernel_shape", 1, limit);
+  const std::vector<int64_t> kernel = attributes.integers("kernel_shape", 1, WindowAxis::longest);
   const size_t rank = kernel.size();
   require(rank > 0 && rank + 2 <= Shape::limit, "a pool has one to six spatial axes");
-  const std::vector<int64_t> strides = attributes.integers("strides", rank, 1, limit);
-  const std::vector<int64_t> dilations = attributes.integers("dilations", rank, 1, limit);
-  const std::vector<int64_t> pads = attributes.integers("pads", 2 * rank, 0, pad_limit);
+  const std::vector<int64_t> strides = attributes.integers("strides", rank, 1, WindowAxis::longest);
+  const std::vector<int64_t> dilations = attributes.integers("dilations", rank, 1, WindowAxis::longest);
+  const std::vector<int64_t> pads = attributes.integers("pads", 2 * rank, 0, WindowAxis::most_padding);
   std::vector<WindowAxis> axes;
   for (size_t axis = 0; axis < rank; ++axis) {
     axes.push_back({kernel[axis], strides[axis], dilations[axis], pads[axis], pads[rank + axis]});

@@ -11,6 +11,9 @@ namespace qcompiler {
 
 /// One spatial axis. The numbers are bounded so that positions fit 64 bits.
 struct WindowAxis {
+  static constexpr int64_t longest = int64_t{1} << 31;       ///< Of kernel, stride and dilation.
+  static constexpr int64_t most_padding = int64_t{1} << 20;  ///< Padded lines are laid out in memory.
+
   int64_t kernel, stride, dilation, begin, end;
   int64_t size = 0, output = 0;
 

@@ -75,7 +75,7 @@ void execute(const abi::Calls& calls, abi::KernelContext* context, const Maker& 
   check_inputs(maker, inputs);
   const Result result = made.result(inputs);
   void* data = make_output(calls, context, result);
-  if (result.shape.elements() != 0) made.run(inputs, data, SessionThreads(calls, context, threads));
+  if (result.shape.elements() != 0) made.run(inputs, result.shape, data, SessionThreads(calls, context, threads));
 }
 
 }  // namespace qcompiler

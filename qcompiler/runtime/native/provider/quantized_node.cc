@@ -43,7 +43,7 @@ class QuantizedNode final : public ForeignNode {
     if (linear_.unsigned_y) result.type = ElementType::uint8;
     auto* data = static_cast<uint8_t*>(make_output(calls, context, result));
     if (count == 0) return;
-    prepared_.made().run(inputs, data, pool);
+    prepared_.made().run(inputs, result.shape, data, pool);
     if (linear_.unsigned_y) flip(data, count, data, pool);
   }
 
