@@ -109,6 +109,67 @@ def test_types_and_shapes_of_results_are_inferred(batch: int | str) -> None:
         assert made.run(None, {"x": np.ones((4, 3, 8, 8), np.int8)})[0].shape == (4, 5, 4, 4)
 
 
+def with_sizes(model: onnx.ModelProto, *sizes: int | str | None) -> onnx.ModelProto:
+    """The model with another shape of its first input."""
+    dtype = model.graph.input[0].type.tensor_type.elem_type
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info(model.graph.input[0].name, dtype, sizes))
+    return model
+
+
+@pytest.mark.parametrize("height", ["height", None])
+@pytest.mark.parametrize("functions", [False, True])
+def test_sizes_that_are_computed_keep_type_and_rank(height: str | None, functions: bool) -> None:
+    """The height of a result with stride 2 is none of the file's symbols; equal symbols would share memory."""
+    model = with_sizes(convolution("batch"), "batch", 3, height, 8)
+    again = onnx.NodeProto.FromString(model.graph.node[0].SerializeToString())
+    again.output[0] = "again"
+    next(item for item in again.attribute if item.name == "strides").ints[:] = [1, 2]
+    model.graph.node.append(again)
+    model.graph.output.append(helper.make_tensor_value_info("again", onnx.TensorProto.INT16, None))
+    if functions:
+        model.functions.append(catalogue.operators()["QConv"].function(21))
+    for made in (with_custom_operators(model), with_provider(model)):
+        first, second = made.get_outputs()
+        assert first.type == second.type == "tensor(int16)"
+        assert [first.shape[index] for index in (0, 1, 3)] == ["batch", 5, 4]
+        assert first.shape[2] != second.shape[2]
+        for rows in (8, 15):
+            found = made.run(None, {"x": np.ones((2, 3, rows, 8), np.int8)})
+            assert [item.shape for item in found] == [(2, 5, (rows + 1) // 2, 4), (2, 5, rows, 4)]
+
+
+def test_sizes_that_broadcast_keep_type_and_rank() -> None:
+    inputs, attributes = CASES["QAdd"]("QAdd", np.random.default_rng(5))
+    model = one_node_model("QAdd", inputs, attributes, constants=range(2, 5))
+    for item, name in zip(model.graph.input, ("one", "other"), strict=True):
+        dtype = item.type.tensor_type.elem_type
+        item.CopyFrom(helper.make_tensor_value_info(item.name, dtype, [name, 3]))
+    model.graph.node.append(helper.make_node("Identity", ["y"], ["z"]))
+    model.graph.output[0].name = "z"
+    made = with_custom_operators(model)
+    assert len(made.get_outputs()[0].shape) == 2
+    feed = {item.name: np.ones((1 + 3 * index, 3), inputs[index].dtype) for index, item in enumerate(model.graph.input)}
+    assert made.run(None, feed)[0].shape == (4, 3)
+
+
+def test_positions_of_a_resize_follow_from_its_taps() -> None:
+    inputs = [
+        np.ones((2, 3, 4), np.int8), np.zeros((9, 2), np.int64), np.ones((9, 2, 1), np.int32), np.int32(1 << 20),
+        np.uint8(21),
+    ]  # fmt: skip
+    attributes = {"axis": 1, "x_zero_point": 0, "y_zero_point": 0, "to": 3, "low": -128, "high": 127}
+    for constants in (range(1, 5), (3, 4)):
+        model = with_sizes(one_node_model("QResize", inputs, attributes, constants=constants), "batch", 3, "width")
+        for item in model.graph.input[1:]:
+            shape = [9, 2, 1][: 2 if item.name == "index" else 3]
+            item.CopyFrom(helper.make_tensor_value_info(item.name, item.type.tensor_type.elem_type, shape))
+        model.graph.node.append(helper.make_node("Identity", ["y"], ["z"]))
+        model.graph.output[0].name = "z"
+        for made in (with_custom_operators(model), with_provider(model)):
+            (output,) = made.get_outputs()
+            assert (output.type, output.shape) == ("tensor(int8)", ["batch", 9, "width"])
+
+
 def test_a_file_that_says_nothing_of_rank_and_type_is_refused_with_the_node() -> None:
     with pytest.raises(Exception, match=r"QConv.*type inference failed"):
         with_custom_operators(convolution(4, rank_known=False))

@@ -1,6 +1,7 @@
 #include "provider/shape_inference.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -10,6 +11,7 @@
 
 #include "core/operator.h"
 #include "kernels/table.h"
+#include "provider/provider.h"
 #include "provider/status.h"
 
 namespace qcompiler {
@@ -20,9 +22,16 @@ using abi::Status;
 
 struct KnownInput {
   ElementType type = ElementType::undefined;
-  std::vector<int64_t> sizes;       ///< -1 where the size is not known.
-  std::vector<const char*> names;   ///< The symbol of such a size; empty where it has none.
+  std::vector<int64_t> sizes;      ///< -1 where the size is not known.
+  std::vector<std::string> names;  ///< The symbol of such a size.
 };
+
+/// A symbol that nothing else has: the runtime takes two sizes of one name for equal when it plans memory. Counted over
+/// the whole process, because graphs are inferred in parts and again.
+std::string new_symbol() {
+  static std::atomic<uint64_t> count{0};
+  return std::string(domain_name) + " size " + std::to_string(count++);
+}
 
 /// Attributes of the node whose shape is asked for.
 class ShapeAttributes final : public Attributes {
@@ -74,11 +83,15 @@ KnownInput known_input(const abi::Calls& calls, const abi::ShapeContext* context
   check(calls, calls.call<Status*(const abi::TypeShapeInfo*, size_t*)>(Slot::dimension_count, info, &rank));
   input.type = static_cast<ElementType>(type);
   input.sizes.resize(rank);
-  input.names.resize(rank);
+  std::vector<const char*> names(rank);
   using Sizes = Status*(const abi::TypeShapeInfo*, int64_t*, size_t);
   check(calls, calls.call<Sizes>(Slot::dimensions, info, input.sizes.data(), rank));
   using Names = Status*(const abi::TypeShapeInfo*, const char**, size_t);
-  check(calls, calls.call<Names>(Slot::symbolic_dimensions, info, input.names.data(), rank));
+  check(calls, calls.call<Names>(Slot::symbolic_dimensions, info, names.data(), rank));
+  for (size_t axis = 0; axis < rank; ++axis) {
+    const bool named = input.sizes[axis] >= 0 || names[axis][0] != '\0';
+    input.names.push_back(named ? names[axis] : new_symbol());
+  }
   return input;
 }
 
@@ -104,8 +117,9 @@ std::vector<KnownInput> known_inputs(const abi::Calls& calls, const abi::ShapeCo
 /// shifts and scales, zeros for codes, biases and positions, which are only reserved, not touched.
 class Stand {
  public:
-  Stand(ElementType type, size_t bytes) : data_(std::calloc(bytes + 1, 1)) {
+  Stand(ElementType type, size_t bytes, bool codes) : data_(std::calloc(bytes + 1, 1)) {
     require(data_ != nullptr, "there is no memory to find a shape");
+    if (codes) return;
     if (type == ElementType::float32) {
       std::fill_n(static_cast<float*>(data_), bytes / sizeof(float), 1.0f);
     } else if (type != ElementType::int8 && type != ElementType::int16 && type != ElementType::int64) {
@@ -125,6 +139,7 @@ using Sizes = std::map<std::string, int64_t>;
 
 /// The operator's result where every symbol has the given size.
 Result result_with(const Definition& definition, const std::vector<KnownInput>& inputs, const Sizes& symbols) {
+  const bool packed = definition.attributes.find("bits").has_value();  // input 1 then holds codes as uint8
   std::vector<std::unique_ptr<Stand>> stands;
   std::vector<Tensor> tensors;
   for (const KnownInput& input : inputs) {
@@ -133,7 +148,7 @@ Result result_with(const Definition& definition, const std::vector<KnownInput>& 
       if (sizes[axis] < 0) sizes[axis] = symbols.at(input.names[axis]);
     }
     Tensor tensor{input.type, Shape(sizes.data(), sizes.size()), nullptr};
-    stands.push_back(std::make_unique<Stand>(input.type, tensor.bytes()));
+    stands.push_back(std::make_unique<Stand>(input.type, tensor.bytes(), packed && stands.size() == 1));
     tensor.data = stands.back()->data();
     tensors.push_back(tensor);
   }
@@ -148,7 +163,6 @@ Sizes symbol_sizes(const std::vector<KnownInput>& inputs, int64_t first, int64_t
   for (const KnownInput& input : inputs) {
     for (size_t axis = 0; axis < input.sizes.size(); ++axis) {
       if (input.sizes[axis] >= 0) continue;
-      require(input.names[axis][0] != '\0', "a size has no name");
       if (symbols.count(input.names[axis]) == 0) {
         symbols[input.names[axis]] = first + step * static_cast<int64_t>(symbols.size());
       }
@@ -158,7 +172,9 @@ Sizes symbol_sizes(const std::vector<KnownInput>& inputs, int64_t first, int64_t
 }
 
 void set_result(const abi::Calls& calls, abi::ShapeContext* context, ElementType type,
-                const std::vector<int64_t>& sizes, std::vector<const char*> names) {
+                const std::vector<int64_t>& sizes, const std::vector<std::string>& symbols) {
+  std::vector<const char*> names;
+  for (const std::string& symbol : symbols) names.push_back(symbol.c_str());
   abi::TypeShapeInfo* info = nullptr;
   check(calls, calls.call<Status*(abi::TypeShapeInfo**)>(Slot::create_type_shape, &info));
   const auto release = [&calls](abi::TypeShapeInfo* made) {
@@ -176,27 +192,58 @@ void set_result(const abi::Calls& calls, abi::ShapeContext* context, ElementType
   check(calls, calls.call<Set>(Slot::shape_output, where, size_t{0}, found));
 }
 
+struct Inferred {
+  ElementType type;
+  std::vector<int64_t> sizes;
+  std::vector<std::string> names;  ///< Of sizes that are -1.
+};
+
 /// Asks the operator twice, with other sizes for the symbols. A size of the result that is the same both times is
-/// that size; one that is a symbol's both times is that symbol; with any other the shape stays unknown.
-void infer(const abi::Calls& calls, const std::string& type, abi::ShapeContext* context) {
-  const std::vector<KnownInput> inputs = known_inputs(calls, context);
-  const ShapeAttributes attributes(calls, context);
-  const Definition definition{type, type, attributes, kernels_of(InstructionSet::reference), {}};
+/// that size; one that is a symbol's both times is that symbol; any other is a symbol of its own.
+Inferred sizes_of(const Definition& definition, const std::vector<KnownInput>& inputs) {
   const Sizes low = symbol_sizes(inputs, 61, 13), high = symbol_sizes(inputs, 1009, 37);
   const Result found = result_with(definition, inputs, low);
   const Shape first = found.shape, second = result_with(definition, inputs, high).shape;
   require(first.rank() == second.rank(), "the rank is not known");
-  std::vector<int64_t> sizes(first.begin(), first.end());
-  std::vector<const char*> names(first.rank(), "");
+  Inferred made{found.type, {first.begin(), first.end()}, std::vector<std::string>(first.rank())};
   for (size_t axis = 0; axis < first.rank(); ++axis) {
     if (first[axis] == second[axis]) continue;
     for (const auto& symbol : low) {
-      if (symbol.second == first[axis] && high.at(symbol.first) == second[axis]) names[axis] = symbol.first.c_str();
+      if (symbol.second == first[axis] && high.at(symbol.first) == second[axis]) made.names[axis] = symbol.first;
     }
-    require(names[axis][0] != '\0', "a size is not known");
-    sizes[axis] = -1;
+    if (made.names[axis].empty()) made.names[axis] = new_symbol();
+    made.sizes[axis] = -1;
   }
-  set_result(calls, context, found.type, sizes, names);
+  return made;
+}
+
+/// Type and rank, where sizes of different names must be the same, or 1 (broadcasting).
+Inferred rank_of(const Definition& definition, const std::vector<KnownInput>& inputs, int64_t size) {
+  const Result found = result_with(definition, inputs, symbol_sizes(inputs, size, 0));
+  Inferred made{found.type, std::vector<int64_t>(found.shape.rank(), -1), {}};
+  for (size_t axis = 0; axis < found.shape.rank(); ++axis) made.names.push_back(new_symbol());
+  return made;
+}
+
+Inferred inferred(const Definition& definition, const std::vector<KnownInput>& inputs) {
+  try {
+    return sizes_of(definition, inputs);
+  } catch (const Error&) {
+  }
+  try {
+    return rank_of(definition, inputs, 61);
+  } catch (const Error&) {
+  }
+  return rank_of(definition, inputs, 1);
+}
+
+/// The runtime takes an element type with a shape only: where the rank is not known the type is not either.
+void infer(const abi::Calls& calls, const std::string& type, abi::ShapeContext* context) {
+  const std::vector<KnownInput> inputs = known_inputs(calls, context);
+  const ShapeAttributes attributes(calls, context);
+  const Definition definition{type, type, attributes, kernels_of(InstructionSet::reference), {}};
+  const Inferred found = inferred(definition, inputs);
+  set_result(calls, context, found.type, found.sizes, found.names);
 }
 
 }  // namespace
