@@ -14,15 +14,20 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["PROVIDER", "attach", "checked_threads", "session"]
+__all__ = ["CLAIMS", "PROVIDER", "attach", "checked_threads", "session"]
 
 PROVIDER: Final = "QCompilerExecutionProvider"
 """The name under which ONNX Runtime knows the execution provider."""
+
+CLAIMS: Final = ("qdq", "matmulnbits")
+"""What the execution provider can take of models that other compilers made."""
 
 _LOWEST: Final = (1, 24)
 _MOST_THREADS: Final = 1024
 """ONNX Runtime makes the threads at once, and they wait busily: a wrong number can stop a machine."""
 _CPU: Final = "CPUExecutionProvider"
+_ATTACHED: Final = "qcompiler.attached"
+"""Entry of a session's configuration that says with which settings the provider was added."""
 
 
 def session(
@@ -47,11 +52,12 @@ def session(
             DequantizeLinear around Conv, Gemm and MatMul; ``matmulnbits``, the operator of that name. Results may then
             differ from ONNX Runtime's own in the last place.
         options: Further options of the session. They are changed: the provider is added, and ``threads`` where given.
+            They may serve several sessions of equal settings.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model; the text names the node and the reason.
         UsageError: The instruction set is not available here, ``claim`` names something else, the number of threads
-            makes no sense, or ONNX Runtime is older than 1.24.
+            makes no sense, ``options`` carry the provider with other settings, or ONNX Runtime is older than 1.24.
     """
     import onnxruntime
 
@@ -71,10 +77,7 @@ def session(
         return onnxruntime.InferenceSession(source, chosen, enable_fallback=0, **providers)
     except Exception as error:  # ONNX Runtime raises many unrelated types
         where = str(model) if isinstance(model, str | Path) else None
-        reason = _reason(error)
-        if reason.startswith(("instruction set '", "provider option '")):
-            raise UsageError(reason) from error
-        raise ModelError(f"ONNX Runtime cannot load the model: {reason}", where=where) from error
+        raise ModelError(f"ONNX Runtime cannot load the model: {_reason(error)}", where=where) from error
 
 
 def attach(
@@ -84,16 +87,53 @@ def attach(
     isa: str | None = None,
     claim: Collection[str] = (),
 ) -> None:
-    """Add the execution provider to the options of a session.
+    """Add the execution provider to the options of a session; once, however often it is asked for.
 
     Raises:
         ModelError: The installation has no native library.
-        UsageError: ONNX Runtime is too old to take an execution provider from outside.
+        UsageError: ONNX Runtime is too old to take an execution provider from outside, a setting makes no sense, or the
+            options carry the provider with other settings.
     """
-    settings = {} if threads is None else {"threads": str(threads)}
-    settings |= {} if isa is None else {"isa": isa}
-    settings |= {"claim": ",".join(claim)} if claim else {}
-    options.add_provider_for_devices(_devices()[:1], settings)
+    settings = {} if threads is None else {"threads": str(checked_threads(threads))}
+    settings |= {} if isa is None else {"isa": _checked_isa(isa)}
+    settings |= {"claim": ",".join(_checked_claim(claim))} if claim else {}
+    devices = _devices()
+    text = ", ".join(f"{name}={value}" for name, value in settings.items()) or "defaults"
+    attached = _attached(options)
+    if attached not in (None, text):
+        hint = "make new session options for other settings"
+        raise UsageError(f"the session options carry the provider already, with {attached}, not {text}", hint=hint)
+    if attached is None:
+        options.add_provider_for_devices(devices[:1], settings)
+        options.add_session_config_entry(_ATTACHED, text)
+
+
+def _attached(options: onnxruntime.SessionOptions) -> str | None:
+    """The settings with which the provider was added to these options; ``None`` where it was not."""
+    try:
+        return str(options.get_session_config_entry(_ATTACHED))
+    except RuntimeError:  # there is no such entry
+        return None
+
+
+def _checked_isa(isa: str) -> str:
+    """An instruction set whose kernels run here."""
+    from qcompiler.runtime.native_operator import instruction_sets
+
+    if library_path() is None:
+        return isa  # the missing library is refused in words of its own
+    known = ("auto", *instruction_sets())
+    if isa not in known:
+        raise UsageError(f"instruction set '{isa}' is not available here", hint=f"choose {', '.join(known)}")
+    return isa
+
+
+def _checked_claim(claim: Collection[str]) -> list[str]:
+    """Kinds of foreign nodes that can be taken."""
+    for kind in [claim] if isinstance(claim, str) else claim:
+        if kind not in CLAIMS:
+            raise UsageError(f"'{kind}' is nothing that can be claimed", hint=f"choose {' or '.join(CLAIMS)}")
+    return [claim] if isinstance(claim, str) else list(claim)
 
 
 def checked_threads(threads: int) -> int:

@@ -96,8 +96,43 @@ def test_nothing_is_claimed_unasked() -> None:
 
 def test_an_unknown_kind_is_refused_with_those_that_exist() -> None:
     model = random_group(np.random.default_rng(1)).model()
-    with pytest.raises(UsageError, match="provider option 'claim' names 'qqd'; there are qdq and matmulnbits"):
+    with pytest.raises(UsageError, match="'qqd' is nothing that can be claimed") as caught:
         qcompiler.runtime.session(model, claim=["qdq", "qqd"])
+    assert caught.value.hint == "choose qdq or matmulnbits"
+
+
+REASONS = {
+    "inner_output": "no QuantizeLinear is its only reader",
+    "second_reader": "no QuantizeLinear is its only reader",
+    "same_padding": "the padding follows from the shape",
+    "asymmetric": "without its zero point the weight leaves 8 bits",
+    "blocks": "there are scales per block",
+    "computed_scale": "a scale is no constant of float",
+    "wide_result": "activations have no 8-bit zero point",
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_the_log_says_what_was_left_and_why(reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+    written = logged(LEFT_ALONE[reason]().model(), capfd)
+    kind = "MatMul" if reason == "blocks" else "Conv"
+    assert f"'product' ({kind}) is left to ONNX Runtime: {REASONS[reason]}" in written
+    assert "taken of other compilers' products: 0 of 1" in written
+
+
+def test_the_log_says_how_many_were_taken(capfd: pytest.CaptureFixture[str]) -> None:
+    written = logged(random_group(np.random.default_rng(1)).model(), capfd)
+    assert "taken of other compilers' products: 1 of 1" in written
+    assert "is left to ONNX Runtime" not in written
+
+
+def logged(model: onnx.ModelProto, capfd: pytest.CaptureFixture[str]) -> str:
+    """What ONNX Runtime writes, where information is asked for."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 1
+    qcompiler.runtime.session(model, threads=1, claim=["qdq"], options=options)
+    return capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("activations", "per_channel"), [("QUInt8", True), ("QInt8", False)])

@@ -45,8 +45,10 @@ def test_the_provider_runs_the_node_itself(constants: tuple[int, ...]) -> None:
 @needs_library
 def test_an_unknown_instruction_set_is_refused_with_those_that_exist() -> None:
     model, _, _ = requantize_model()
-    with pytest.raises(UsageError, match="instruction set 'sse9' is not available here; choose auto, reference"):
+    with pytest.raises(UsageError, match="instruction set 'sse9' is not available here") as caught:
         qcompiler.runtime.session(model, isa="sse9")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("choose auto, reference")
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025])
@@ -87,3 +89,23 @@ def test_a_runtime_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
     with pytest.raises(UsageError, match=r"needs ONNX Runtime 1\.24; this is 1\.23\.2"):
         qcompiler.runtime.attach(onnxruntime.SessionOptions())
+
+
+@needs_library
+def test_options_serve_several_sessions_of_equal_settings() -> None:
+    model, feed, expected = requantize_model()
+    options = recording()
+    for _ in range(2):
+        session = qcompiler.runtime.session(model, threads=1, isa="reference", options=options)
+        np.testing.assert_array_equal(session.run(None, feed)[0], expected, strict=True)
+        assert [group.ep_name for group in session.get_provider_graph_assignment_info()] == [sessions.PROVIDER]
+
+
+@needs_library
+def test_options_with_other_settings_are_refused_with_a_way_out() -> None:
+    model, _, _ = requantize_model()
+    options = recording()
+    qcompiler.runtime.session(model, isa="reference", options=options)
+    with pytest.raises(UsageError, match="carry the provider already, with isa=reference, not defaults") as caught:
+        qcompiler.runtime.session(model, options=options)
+    assert caught.value.hint == "make new session options for other settings"

@@ -41,6 +41,9 @@ struct ComputeContext;
 /// Codes of a status.
 enum Code : int32_t { fail = 1, invalid_argument = 2, not_implemented = 9, provider_fail = 11 };
 
+/// Severity of messages that a session's log holds where information is asked for; 0 is verbose, 2 a warning.
+constexpr int32_t log_information = 1;
+
 /// The entry: GetApi(level) gives the main table or null.
 struct Base {
   const void* (*get_table)(uint32_t level);
@@ -73,6 +76,8 @@ enum class Slot : size_t {
   attribute_integers = 163,
   session_config = 238,
   node_name = 244,
+  log_message = 247,
+  log_severity = 248,
   constant_input = 249,
   shape_input_count = 267,
   shape_input = 268,

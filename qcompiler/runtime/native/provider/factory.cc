@@ -65,11 +65,12 @@ Factory::Factory(const abi::Calls& given) : abi::Factory{}, calls(given) {
     return guarded(ours(self).calls, provider_name, [&] { ours(self).find_devices(devices, count, made, most, found); });
   };
   create_provider = [](abi::Factory* self, const abi::HardwareDevice* const*, const abi::KeyValuePairs* const*, size_t,
-                       const abi::SessionOptions* session, const abi::Logger*, abi::Provider** made) {
+                       const abi::SessionOptions* session, const abi::Logger* logger, abi::Provider** made) {
     return guarded(ours(self).calls, provider_name, [&] {
       Factory& factory = ours(self);
       std::call_once(factory.registry_made, [&] { factory.make_registry(); });
-      *made = new Provider(factory.calls, factory.registry, ProviderOptions::read(factory.calls, session));
+      const ProviderOptions options = ProviderOptions::read(factory.calls, session);
+      *made = new Provider(factory.calls, factory.registry, options, logger);
     });
   };
   release_provider = [](abi::Factory*, abi::Provider* provider) { delete static_cast<Provider*>(provider); };

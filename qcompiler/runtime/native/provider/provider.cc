@@ -46,7 +46,7 @@ void claim(const Provider& provider, const abi::Graph* graph, abi::SupportInfo* 
     if (definition == nullptr) continue;
     check(calls, calls.call<Status*(abi::SupportInfo*, const abi::Node*)>(ProviderSlot::add_single, support, node));
   }
-  claim_foreign(calls, provider.options.claims, *provider.options.kernels, graph, support);
+  claim_foreign(calls, provider.options.claims, *provider.options.kernels, graph, support, provider.log);
 }
 
 /// A node of the compile road, as the runtime sees it.
@@ -102,8 +102,12 @@ ProviderOptions ProviderOptions::read(const abi::Calls& calls, const abi::Sessio
 }
 
 Provider::Provider(const abi::Calls& given_calls, const abi::KernelRegistry* given_registry,
-                   const ProviderOptions& given_options)
-    : abi::Provider{}, calls(given_calls), registry(given_registry), options(given_options) {
+                   const ProviderOptions& given_options, const abi::Logger* logger)
+    : abi::Provider{},
+      calls(given_calls),
+      registry(given_registry),
+      options(given_options),
+      log(given_calls, logger) {
   version = abi::level;
   name = [](const abi::Provider*) { return provider_name; };
   capability = [](abi::Provider* self, const abi::Graph* graph, abi::SupportInfo* support) {

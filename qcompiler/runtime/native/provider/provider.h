@@ -26,11 +26,13 @@ struct ProviderOptions {
 
 /// The runtime sees the first part only, and gives it back to us.
 struct Provider : abi::Provider {
-  Provider(const abi::Calls& calls, const abi::KernelRegistry* registry, const ProviderOptions& options);
+  Provider(const abi::Calls& calls, const abi::KernelRegistry* registry, const ProviderOptions& options,
+           const abi::Logger* logger);
 
   const abi::Calls& calls;
   const abi::KernelRegistry* registry;
   ProviderOptions options;
+  Log log;
 };
 
 }  // namespace qcompiler

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/error.h"
+
 namespace qcompiler {
 namespace {
 
@@ -14,26 +16,26 @@ struct Dequantized {
   Quantization quantization;
 };
 
-std::optional<Quantization> quantization_of(const abi::Calls& calls, const GraphNode& node) {
+Quantization quantization_of(const abi::Calls& calls, const GraphNode& node) {
   const std::optional<Tensor> scale = constant_of(calls, node.input(1));
-  if (!scale || scale->type != ElementType::float32) return std::nullopt;
-  if (integer_attribute(calls, node.node, "block_size").value_or(0) != 0) return std::nullopt;
+  require(scale && scale->type == ElementType::float32, "a scale is no constant of float");
+  require(integer_attribute(calls, node.node, "block_size").value_or(0) == 0, "there are scales per block");
   Quantization found{*scale, {}};
   if (node.input(2) == nullptr) return found;
   const std::optional<Tensor> zero = constant_of(calls, node.input(2));
-  if (!zero || zero->shape.elements() != scale->shape.elements()) return std::nullopt;
+  require(zero && zero->shape.elements() == scale->shape.elements(), "a zero point is no constant like its scale");
   found.zero = *zero;
   return found;
 }
 
-std::optional<Dequantized> dequantized(const abi::Calls& calls, const abi::ValueInfo* value) {
+Dequantized dequantized(const abi::Calls& calls, const abi::ValueInfo* value) {
   const abi::Node* made = value == nullptr ? nullptr : producer_of(calls, value);
-  if (made == nullptr || !has_one_reader(calls, value)) return std::nullopt;
+  require(made != nullptr, "an operand comes from no DequantizeLinear");
   GraphNode node(calls, made);
-  if (!node.is("DequantizeLinear")) return std::nullopt;
-  const std::optional<Quantization> quantization = quantization_of(calls, node);
-  if (!quantization) return std::nullopt;
-  return Dequantized{std::move(node), *quantization};
+  require(node.is("DequantizeLinear"), "an operand comes from no DequantizeLinear");
+  require(has_one_reader(calls, value), "an operand has other readers");
+  const Quantization quantization = quantization_of(calls, node);
+  return {std::move(node), quantization};
 }
 
 /// The bound that an input of Clip is: a constant float; `missing` where there is none.
@@ -88,57 +90,59 @@ bool match_product(const abi::Calls& calls, const abi::ValueInfo* value, Quantiz
   return true;
 }
 
-bool match_weight(const abi::Calls& calls, QuantizedGroup& group) {
-  const std::optional<Dequantized> w = dequantized(calls, group.product.input(1));
-  if (!w) return false;
-  const std::optional<Tensor> weight = constant_of(calls, w->node.input(0));
-  if (!weight) return false;
-  group.nodes.push_back(w->node.node);
-  group.w = w->quantization;
+void read_weight(const abi::Calls& calls, QuantizedGroup& group) {
+  const Dequantized w = dequantized(calls, group.product.input(1));
+  const std::optional<Tensor> weight = constant_of(calls, w.node.input(0));
+  require(weight.has_value(), "the weight is not constant");
+  group.nodes.push_back(w.node.node);
+  group.w = w.quantization;
   group.weight = *weight;
-  group.weight_axis = integer_attribute(calls, w->node.node, "axis").value_or(1);
-  return true;
+  group.weight_axis = integer_attribute(calls, w.node.node, "axis").value_or(1);
 }
 
-bool match_bias(const abi::Calls& calls, QuantizedGroup& group) {
+void read_bias(const abi::Calls& calls, QuantizedGroup& group) {
   const abi::ValueInfo* value = group.product.input(2);  // a MatMul has none
-  if (value == nullptr) return true;
+  if (value == nullptr) return;
   if (const std::optional<Tensor> constant = constant_of(calls, value)) {
+    require(constant->type == ElementType::float32, "the bias is neither float nor int32");
     group.bias = *constant;
-    return constant->type == ElementType::float32;
+    return;
   }
-  const std::optional<Dequantized> found = dequantized(calls, value);
-  if (!found) return false;
-  const std::optional<Tensor> codes = constant_of(calls, found->node.input(0));
-  if (!codes || codes->type != ElementType::int32) return false;
-  const Tensor& zero = found->quantization.zero;
-  if (zero.type == ElementType::int32) {
-    const int64_t count = zero.shape.elements();
-    if (std::any_of(zero.as<int32_t>(), zero.as<int32_t>() + count, [](int32_t code) { return code != 0; })) return false;
-  } else if (zero.type != ElementType::undefined) {
-    return false;
+  const Dequantized found = dequantized(calls, value);
+  const std::optional<Tensor> codes = constant_of(calls, found.node.input(0));
+  require(codes && codes->type == ElementType::int32, "the bias is no constant of float or int32");
+  const Tensor& zero = found.quantization.zero;
+  if (zero.type != ElementType::undefined) {
+    const auto is_zero = [](int32_t code) { return code == 0; };
+    require(zero.type == ElementType::int32 &&
+                std::all_of(zero.as<int32_t>(), zero.as<int32_t>() + zero.shape.elements(), is_zero),
+            "the bias has a zero point");
   }
-  group.nodes.push_back(found->node.node);
+  group.nodes.push_back(found.node.node);
   group.bias = *codes;
-  group.bias_scale = found->quantization.scale;
-  return true;
+  group.bias_scale = found.quantization.scale;
 }
 
 }  // namespace
 
-std::optional<QuantizedGroup> match_group(const abi::Calls& calls, const GraphNode& quantize) {
-  if (!quantize.is("QuantizeLinear") || quantize.input(2) == nullptr) return std::nullopt;
-  const std::optional<Quantization> y = quantization_of(calls, quantize);
-  if (!y) return std::nullopt;
-  QuantizedGroup group{{quantize.node}, quantize, {}, {}, *y, {}, 0, {}, {}, -endless, endless};
+std::optional<QuantizedGroup> find_group(const abi::Calls& calls, const GraphNode& quantize) {
+  if (!quantize.is("QuantizeLinear")) return std::nullopt;
+  QuantizedGroup group{{quantize.node}, quantize, {}, {}, {}, {}, 0, {}, {}, -endless, endless};
   if (!match_product(calls, quantize.input(0), group)) return std::nullopt;
-  const std::optional<Dequantized> x = dequantized(calls, group.product.input(0));
-  if (!x || x->node.input(0) == nullptr || constant_of(calls, x->node.input(0))) return std::nullopt;
-  group.x = x->quantization;
-  if (!match_bias(calls, group) || !match_weight(calls, group)) return std::nullopt;
-  group.nodes.push_back(x->node.node);
-  std::reverse(group.nodes.begin(), group.nodes.end());
   return group;
+}
+
+void read_group(const abi::Calls& calls, QuantizedGroup& group) {
+  const GraphNode quantize(calls, group.nodes.front());
+  require(quantize.input(2) != nullptr, "the QuantizeLinear behind it has no zero point");
+  group.y = quantization_of(calls, quantize);
+  const Dequantized x = dequantized(calls, group.product.input(0));
+  require(x.node.input(0) != nullptr && !constant_of(calls, x.node.input(0)), "the activation is constant");
+  group.x = x.quantization;
+  read_bias(calls, group);
+  read_weight(calls, group);
+  group.nodes.push_back(x.node.node);
+  std::reverse(group.nodes.begin(), group.nodes.end());
 }
 
 }  // namespace qcompiler

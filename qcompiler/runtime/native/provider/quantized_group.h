@@ -17,7 +17,7 @@ struct Quantization {
 /// DequantizeLinear(x), DequantizeLinear(w)[, DequantizeLinear(bias)] -> Conv, Gemm or MatMul
 /// [-> Add of a constant, behind a MatMul] [-> Relu or Clip] -> QuantizeLinear. Tensors view constants of the graph.
 struct QuantizedGroup {
-  std::vector<const abi::Node*> nodes;  ///< Operands first.
+  std::vector<const abi::Node*> nodes;  ///< Operands first, once `read_group` has added them; before, the last one first.
   GraphNode product;
   Quantization x, w, y;
   Tensor weight;
@@ -27,7 +27,10 @@ struct QuantizedGroup {
   float least, greatest;    ///< Bounds of the result; infinite where there are none.
 };
 
-/// The group that ends in a QuantizeLinear; nothing where it is none that can be taken whole.
-std::optional<QuantizedGroup> match_group(const abi::Calls& calls, const GraphNode& quantize);
+/// The product before a QuantizeLinear and what lies between them; nothing where there is none.
+std::optional<QuantizedGroup> find_group(const abi::Calls& calls, const GraphNode& quantize);
+
+/// Adds the product's operands and all quantizations. An Error says why the group cannot be taken whole.
+void read_group(const abi::Calls& calls, QuantizedGroup& group);
 
 }  // namespace qcompiler
