@@ -70,6 +70,7 @@ MOVES: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("Slice", [X, (ints(3),), (ints(0),), (ints(3),), (ints(-1),)], {}),
     ("Gather", [X, (ints(-1, 0, 2),)], {"axis": 1}),
     ("Gather", [X, (np.array(1),)], {"axis": 2}),
+    ("Gather", [np.arange(140000).astype(np.int8).reshape(70000, 2), (ints(0, 65536, -1, 69999),)], {"axis": 0}),
     ("GatherElements", [X[0, 0], (np.array([[0, -1, 2, 1, 0]]),)], {"axis": 0}),
     ("GatherND", [X, (np.array([[0, 1], [1, 3]]),)], {}),
     ("Expand", [X[:, :1], (ints(2, 3, 1, 1),)], {}),

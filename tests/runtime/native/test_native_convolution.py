@@ -138,3 +138,20 @@ def test_a_row_that_is_too_long_to_repeat_its_weights_is_exact() -> None:
     for isa in instruction_sets():
         found = NativeOperator("QConv", attributes, {1: w}, isa=isa).run(*inputs, threads=2)
         np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [((0, 1, 1 << 40), "the stretched input is too large"), ((0, 1, 1 << 20, 1 << 20), "more than 2\\^40 elements")],
+)
+def test_a_transposed_one_refuses_axes_that_no_memory_holds(sizes: tuple[int, ...], words: str) -> None:
+    """Without a batch the operand has no elements, however long its axes are."""
+    rank = len(sizes) - 2
+    operands = [
+        np.zeros(sizes, np.int8), np.ones((3, 1, *[3] * rank), np.int8), np.zeros((3, *[1] * rank), np.int32),
+        np.int32(1), np.uint8(1),
+    ]  # fmt: skip
+    axes = {"strides": [7] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, "output_padding": [0] * rank}
+    made = NativeOperator("QConvTranspose", PLAIN | axes, {1: operands[1]})
+    with pytest.raises(ModelError, match=words):
+        made.elements(*operands)

@@ -80,3 +80,18 @@ def test_moments_outside_every_range_do_no_harm() -> None:
         for isa in instruction_sets():
             made = NativeOperator("QLayerNormalization", _attributes(size=19, **changed), isa=isa)
             assert made.run(x, *factors).shape == x.shape
+
+
+@pytest.mark.parametrize("name", ["QLayerNormalization", "QRMSNormalization"])
+@pytest.mark.parametrize("rows", [(1 << 24) + 1, 1 << 13])
+def test_constants_too_large_to_lay_out_are_refused_only_where_they_do_not_fit(name: str, rows: int) -> None:
+    """More than 2^24 factors, and few numbers that broadcast to more: 2^13 multipliers times 2^13 shifts."""
+    columns = 1 if rows > 1 << 24 else rows
+    factors = [np.ones((rows, 1), np.int32), np.zeros((1, 1), np.int64), np.full((1, columns), 20, np.uint8)]
+    attributes = _attributes(axes=[-2, -1], size=3)
+    if name == "QRMSNormalization":
+        del factors[1]
+        attributes |= {"x_zero_point": 0}
+    made = NativeOperator(name, attributes, dict(enumerate(factors, 1)))
+    with pytest.raises(ModelError, match="do not broadcast"):
+        made.run(np.zeros((2, 3, 1), np.int8), *factors)

@@ -95,3 +95,19 @@ def test_refuses(attributes: dict[str, Any], position: int, operand: Any, words:
     constants = dict(enumerate(operands[1:], 1)) if constant else {}
     with pytest.raises(ModelError, match=words):
         NativeOperator(NAME, PLAIN | attributes, constants).run(*operands)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_the_products_with_a_large_vocabulary(bits: int) -> None:
+    """More outputs than 16 bits count, and no whole panel at the end: the last layer of a language model."""
+    random = np.random.default_rng(bits)
+    outputs, depth, half = 66_001, 32, 1 << (bits - 1)
+    inputs = [
+        random.normal(0, 1, (1, depth)).astype(np.float32),
+        weight_only_cases.pack(random.integers(-half, half, (outputs, depth)), bits),
+        random.integers(1, 2048, (outputs, 1)).astype(np.uint16),
+        random.uniform(1e-6, 1e-3, outputs).astype(np.float32),
+        np.int8([[0]]),
+    ]
+    attributes = {"bits": bits, "block": depth, "weight_shape": [outputs, depth]}
+    _check(inputs, attributes, (1, 2, 3, 4), threads=2)
