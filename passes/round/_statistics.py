@@ -1,0 +1,132 @@
+"""What a layer's problem is made of, taken from samples: moments of its inputs, and rows to judge by.
+
+The mean is over rows, and a sample only gives so many: a convolution of 56 × 56 places has thousands of patches per
+image that say almost the same. All sums are products of float32 matrices of one sample, added up in float64 or, for
+sums of many products, whose moments are large, in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.passes.round._layers import RoundLayer
+from qcompiler.passes.round._patches import chosen_rows, input_rows, row_count
+from qcompiler.passes.round._problem import Problem, damped
+from qcompiler.passes.round._walk import Visit
+
+__all__ = ["Held", "Rows", "Statistics", "take"]
+
+_DOUBLE: Final = 1200
+"""Sums of more products are solved in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How many rows are looked at.
+
+    Attributes:
+        fit: Per sample, for the moments.
+        held: Of all samples left out together, for the judgement.
+    """
+
+    fit: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Rows that nothing is fitted on.
+
+    Attributes:
+        inputs: ``X'``, ``(groups, rows, columns)``.
+        difference: ``X - X'``, of the same shape; ``None`` where it is 0.
+    """
+
+    inputs: NDArray[np.float32]
+    difference: NDArray[np.float32] | None
+
+    def error(self, weights: NDArray[Any], real: NDArray[Any]) -> float:
+        """Mean squared error of the outputs with weights ``real`` (``(groups, columns, rows)``) for ``weights``."""
+        missing = np.matmul(self.inputs, np.asarray(weights - real, np.float32))
+        if self.difference is not None:
+            missing += np.matmul(self.difference, np.asarray(weights, np.float32))
+        return float(np.square(missing, dtype=np.float64).mean())
+
+    def power(self, weights: NDArray[Any]) -> float:
+        """Mean square of the float outputs (without bias)."""
+        inputs = self.inputs if self.difference is None else self.inputs + self.difference
+        return float(np.square(np.matmul(inputs, np.asarray(weights, np.float32)), dtype=np.float64).mean())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """A layer's moments, and rows left out of them.
+
+    Attributes:
+        weights: The real weights, ``(groups, columns, rows)``.
+        hessian: ``H`` without damping.
+        linear: ``C``; ``None`` in the symmetric case.
+        held: ``None`` where no sample was left out.
+    """
+
+    weights: NDArray[Any]
+    hessian: NDArray[Any]
+    linear: NDArray[Any] | None
+    held: Held | None
+
+    def problem(self, damping: float) -> Problem:
+        """The layer's problem."""
+        return Problem(self.weights, damped(self.hessian, damping), self.linear)
+
+
+def take(visit: Visit, layer: RoundLayer, fitted: int, rows: Rows) -> Statistics:
+    """Moments over the first ``fitted`` samples, and rows of the others.
+
+    Args:
+        visit: The layer's inputs.
+        layer: The layer.
+        fitted: Samples to fit on.
+        rows: How many rows of each are looked at.
+    """
+    dtype = np.float64 if layer.columns <= _DOUBLE else np.float32
+    weights = np.ascontiguousarray(layer.weights().transpose(0, 2, 1))
+    hessian = np.zeros((layer.groups, layer.columns, layer.columns), dtype)
+    linear: NDArray[Any] | None = None
+    total = 0
+    for sample in range(fitted):
+        inputs, difference = _rows(visit, layer, sample, rows.fit)
+        turned = inputs.transpose(0, 2, 1)
+        hessian += np.matmul(turned, inputs)
+        if difference is not None:
+            missing = np.matmul(turned, np.matmul(difference, weights)).astype(dtype)
+            linear = missing if linear is None else linear + missing
+        total += inputs.shape[1]
+    hessian /= max(total, 1)
+    if linear is not None:
+        linear /= max(total, 1)
+    return Statistics(weights.astype(dtype), hessian, linear, _held(visit, layer, fitted, rows.held))
+
+
+def _rows(
+    visit: Visit, layer: RoundLayer, sample: int, limit: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Rows of one sample: of the simulation, and how the float model's differ."""
+    real, simulated = visit.samples[sample]
+    count = row_count(layer, real.shape)
+    chosen = chosen_rows(count, limit, sample, visit.weights_of(sample, layer))
+    inputs = input_rows(layer, simulated, chosen)
+    return inputs, None if real is simulated else input_rows(layer, real - simulated, chosen)
+
+
+def _held(visit: Visit, layer: RoundLayer, fitted: int, limit: int) -> Held | None:
+    left = range(fitted, len(visit.samples))
+    if not left:
+        return None
+    parts = [_rows(visit, layer, sample, max(1, limit // len(left))) for sample in left]
+    inputs = np.concatenate([inputs for inputs, _ in parts], axis=1)
+    differences = [difference for _, difference in parts if difference is not None]
+    return Held(inputs, np.concatenate(differences, axis=1) if differences else None)
