@@ -52,8 +52,6 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.qcompiler_operator_release.argtypes = [ctypes.c_void_p]
     library.qcompiler_operator_release.restype = None
-    library.qcompiler_operator_packed_bytes.argtypes = [ctypes.c_void_p]
-    library.qcompiler_operator_packed_bytes.restype = ctypes.c_uint64
     return library
 
 
@@ -142,7 +140,9 @@ class NativeOperator:
     @property
     def packed_bytes(self) -> int:
         """Bytes of the packed constants that the operator holds; in a session the originals are freed."""
-        return int(self._library.qcompiler_operator_packed_bytes(self._handle))
+        found = self._library.qcompiler_operator_packed_bytes
+        found.restype = ctypes.c_uint64
+        return int(found(self._handle))
 
     def elements(self, *inputs: NDArray[Any] | None) -> int:
         """Number of elements of the result, without computing it; arguments and errors as :meth:`run`."""
