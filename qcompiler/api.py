@@ -62,6 +62,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     metric: str = "sqnr",
     calibration_method: str | None = None,
     bias_correction: bool = True,
+    effort: str = "normal",
     jobs: int = 0,
     verify: str = "facts",
     cost_table: str | Path | None = None,

@@ -265,4 +265,4 @@ def random(inputs: Mapping[str, tuple[Any, Sequence[Any] | None]], count: int = 
 
     declared = {name: InputSpec(_dtype(pair[0]), _shape(pair[1])) for name, pair in inputs.items()}
     dataset = load(made_up.feeds(declared, count, seed), declared)
-    return replace(dataset, source="random data", notes=made_up.notes(declared))
+    return replace(dataset, source=made_up.MADE_UP, notes=made_up.notes(declared))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.checks import InputSpec, spec_text
 
-__all__ = ["feeds", "notes"]
+__all__ = ["MADE_UP", "feeds", "notes"]
+
+MADE_UP: Final = "random data"
+"""What a data set of such feeds calls its source."""
 
 _IMAGE = 224
 _SEQUENCE = 16

@@ -9,7 +9,7 @@ import click
 
 from qcompiler.cli.config import read_config
 from qcompiler.cli.guard import GuardedCommand, NearChoice, traceback_option
-from qcompiler.driver.options import CALIBRATION_METHODS, LOWERINGS, VERIFY_LEVELS
+from qcompiler.driver.options import CALIBRATION_METHODS, EFFORTS, LOWERINGS, VERIFY_LEVELS
 
 __all__ = ["main"]
 
@@ -42,6 +42,8 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--calibration-method", "--observer", type=NearChoice(*CALIBRATION_METHODS),
               help="Observer of activations. [default: the pipeline's]")
 @click.option("--bias-correction/--no-bias-correction", default=True, help="Correct biases where it measures a gain.")
+@click.option("--effort", type=NearChoice(*EFFORTS), default="normal", show_default=True,
+              help="How much is tried to lower the loss; kept is what gains.")
 @click.option("--min-sqnr", type=float, metavar="DB", help="Gate: least SQNR of an output.")
 @click.option("--min-agreement", type=float, metavar="PERCENT", help="Gate: least agreement with the float model.")
 @click.option("--max-fallback", type=float, metavar="PERCENT", help="Gate: greatest share of the work in float.")

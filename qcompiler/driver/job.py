@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompiler.driver.options import CompileOptions, DataSpec
-from qcompiler.driver.pipeline_choice import check_lowering, choose_pipeline, lowering_of
+from qcompiler.driver.pipeline_choice import check_lowering, choose_pipeline, effort_of, lowering_of
 from qcompiler.driver.plugins import load_plugins
 from qcompiler.driver.source import Source
 from qcompiler.errors import DataError, UsageError
@@ -81,6 +81,7 @@ class Job:
             "evaluation": self._evaluation_text(),
             "pipeline": self._pipeline_text(),
             "calibration-method": self._method_text(),
+            "effort": effort_of(self.pipeline.passes),
             "bias-correction": "yes" if any(item.name == "correct-bias" for item in self.pipeline.passes) else "no",
             "metric": self.metric.name,
             "verify": options.verify,

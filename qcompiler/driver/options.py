@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATION_METHODS",
+    "EFFORTS",
     "LOWERINGS",
     "METRICS",
     "VERIFY_LEVELS",
@@ -35,6 +36,7 @@ __all__ = [
 
 VERIFY_LEVELS = ("off", "facts", "numerics")
 CALIBRATION_METHODS = ("minmax", "moving-average", "percentile", "mse", "entropy")
+EFFORTS = ("quick", "normal", "high")
 LOWERINGS = ("qdq", "integer")
 METRICS = ("sqnr", "cosine", "kl", "agreement", "top1")
 
@@ -67,6 +69,8 @@ class CompileOptions:
         metric: The figure that is reported first and that ``bisect`` follows.
         calibration_method: Observer of activations; ``None`` keeps the pipeline's choice.
         bias_correction: Whether ``correct-bias`` runs.
+        effort: How much the default pipeline tries: ``quick`` nothing, ``normal`` transforms and roundings that are
+            kept where they gain on samples left out, ``high`` more of them on more samples.
         jobs: Threads that a run of the model may use; 0 takes all processors.
         verify: What is checked after each pass: ``off``, ``facts`` or ``numerics``.
         cost_table: What operators cost on a machine, as ``qcompiler profile`` measured it: the report then predicts
@@ -104,6 +108,7 @@ class CompileOptions:
     metric: str = "sqnr"
     calibration_method: str | None = None
     bias_correction: bool = True
+    effort: str = "normal"
     jobs: int = 0
     verify: str = "facts"
     cost_table: str | Path | None = None
@@ -129,6 +134,7 @@ class CompileOptions:
             object.__setattr__(self, name, (value,) if isinstance(value, str | Path) else tuple(value))
         parse_all(self.select)
         _known("verify", self.verify, VERIFY_LEVELS)
+        _known("effort", self.effort, EFFORTS)
         if self.lowering is not None:
             _known("lowering", self.lowering, LOWERINGS)
         if self.calibration_method is not None:

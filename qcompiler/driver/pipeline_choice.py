@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from qcompiler.target.integer import Lowering
     from qcompiler.target.schema import Target
 
-__all__ = ["check_lowering", "choose_pipeline", "lowering_of"]
+__all__ = ["check_lowering", "choose_pipeline", "effort_of", "lowering_of"]
 
 _DEFAULT = "default"
 _WEIGHT_ONLY = "weight-only"
 _LOWER = "lower"
 _LOWERS = "lower-integer"
 _LOWERS_WEIGHTS = "lower-weight-only"
+_RECIPE = ("choose-transforms", "choose-rounding")
 
 
 def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatRequest) -> Pipeline:
@@ -46,6 +47,7 @@ def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatR
     from qcompiler.pipeline.manager import Pipeline
 
     chosen = _passes(options.pipeline, _WEIGHT_ONLY if request.weight_only else _DEFAULT)
+    chosen = _with_effort(chosen, options)
     passes = _lowered(chosen, options, profile, _LOWERS_WEIGHTS if request.weight_only else _LOWER)
     if options.plan is not None:
         passes = _with_plan(passes, Path(options.plan))
@@ -55,6 +57,30 @@ def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatR
     if not options.bias_correction:
         passes = tuple(item for item in passes if item.name != "correct-bias")
     return Pipeline(passes)
+
+
+def effort_of(passes: tuple[Pass, ...]) -> str:
+    """How much a pipeline tries."""
+    return next((str(getattr(item, "effort", "normal")) for item in passes if item.name in _RECIPE), "quick")
+
+
+def _with_effort(passes: tuple[Pass, ...], options: CompileOptions) -> tuple[Pass, ...]:
+    """The pipeline that tries as much as asked for; passes that the user wrote keep the effort written there."""
+    if options.effort == "normal":
+        return passes
+    if not any(_has(passes, name) for name in _RECIPE):
+        raise UsageError(
+            f"--effort {options.effort} needs one of the passes {', '.join(_RECIPE)}, which are not there",
+            hint="leave the option out",
+        )
+    if options.effort == "quick":
+        return tuple(item for item in passes if item.name not in _RECIPE)
+    return tuple(_tries(item, options.effort) if item.name in _RECIPE else item for item in passes)
+
+
+def _tries(item: Any, effort: str) -> Pass:
+    changed: Pass = replace(item, effort=effort)
+    return changed
 
 
 def lowering_of(passes: tuple[Pass, ...]) -> str:

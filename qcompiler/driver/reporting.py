@@ -48,6 +48,7 @@ def report_of(outcome: Outcome) -> Report:
             outcome.seconds,
             tuple(record.seconds for record in outcome.records),
             build.latency_part(outcome.latency) if outcome.latency is not None else None,
+            tuple(trial.seconds for record in outcome.records for trial in record.trials),
         ),
     )
 

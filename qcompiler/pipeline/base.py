@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
     from qcompiler.target.schema import Target
 
-__all__ = ["Context", "Fact", "Note", "Pass", "PassRecord", "Preserves", "Skip"]
+__all__ = ["Context", "Fact", "Note", "Pass", "PassRecord", "Preserves", "Skip", "Trial"]
 
 
 class Fact(enum.StrEnum):
@@ -62,6 +62,29 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Passes that were tried on a copy of the model, and whether they were kept.
+
+    Attributes:
+        text: The passes, as pipeline text.
+        before: Loss without them, on samples left out.
+        after: Loss with them; ``None`` where it was not measured.
+        seconds: Wall time of the trial.
+        kept: Whether they are in the result.
+        reason: Why not; empty where they were kept.
+        notes: What they had to say.
+    """
+
+    text: str
+    before: float
+    after: float | None
+    seconds: float
+    kept: bool
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class PassRecord:
     """What one pass did: filled by the context and the manager."""
@@ -71,6 +94,7 @@ class PassRecord:
     edits: int = 0
     skips: list[Skip] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -92,6 +116,7 @@ class Context:
         progress: Called as ``progress(stage, done, total)``.
         records: One record per pass that has run; the last is the running one.
         baseline_path: Path of the float model on disk, where known.
+        following: The passes behind the running one.
     """
 
     edit: Edit
@@ -104,6 +129,7 @@ class Context:
     progress: Callable[[str, int, int], None] = _silent
     records: list[PassRecord] = field(default_factory=list)
     baseline_path: Path | None = None
+    following: tuple[Pass, ...] = ()
 
     def skip(self, node: ir.Node | str, reason: str) -> None:
         """Record that the running pass left ``node`` alone, and why."""
@@ -117,6 +143,10 @@ class Context:
     def warn(self, text: str) -> None:
         """Record something the user must see."""
         self._record().notes.append(Note("warning", text))
+
+    def trial(self, trial: Trial) -> None:
+        """Record passes that the running one tried."""
+        self._record().trials.append(trial)
 
     def _record(self) -> PassRecord:
         if not self.records:

@@ -73,6 +73,7 @@ class Pipeline:
         with collector_paused():
             for position, pass_ in enumerate(self.passes):
                 ctx.progress("passes", position, len(self.passes))
+                ctx.following = self.passes[position + 1 :]
                 _run_one(pass_, model, ctx, instruments)
                 io.release(model)
             ctx.progress("passes", len(self.passes), len(self.passes))

@@ -23,7 +23,7 @@ from qcompiler.report.measured import (
     SizePart,
     TimesPart,
 )
-from qcompiler.report.parts import DataPart, FilePart, ModelPart, NotePart, PassPart, SkipPart
+from qcompiler.report.parts import DataPart, FilePart, ModelPart, NotePart, PassPart, SkipPart, TrialPart
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -104,6 +104,7 @@ def pass_parts(records: Sequence[PassRecord]) -> tuple[PassPart, ...]:
             record.edits,
             tuple(SkipPart(skip.node, skip.reason) for skip in record.skips),
             tuple(NotePart(note.level, note.text) for note in record.notes),
+            tuple(_same(TrialPart, trial) for trial in record.trials),
         )
         for record in records
     )

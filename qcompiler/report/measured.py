@@ -334,8 +334,10 @@ class TimingPart:
         seconds: Wall time of the compile.
         passes: Seconds of each pass, in the order of ``passes``.
         latency: Latency of both models; ``None`` where it was not measured.
+        trials: Seconds of each trial of all passes, in order.
     """
 
     seconds: float = 0.0
     passes: tuple[float, ...] = ()
     latency: LatencyPart | None = None
+    trials: tuple[float, ...] = ()

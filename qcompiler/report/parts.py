@@ -14,6 +14,7 @@ __all__ = [
     "PassPart",
     "SkipPart",
     "TargetPart",
+    "TrialPart",
 ]
 
 
@@ -106,6 +107,27 @@ class NotePart:
 
 
 @dataclass(frozen=True)
+class TrialPart:
+    """Passes that were tried on a copy of the model.
+
+    Attributes:
+        text: The passes.
+        before: Loss without them: relative squared error of the outputs, on samples that nothing was fitted on.
+        after: Loss with them; ``None`` where it was not measured.
+        kept: Whether they are in the result.
+        reason: Why not; empty where they were kept.
+        notes: What they had to say.
+    """
+
+    text: str
+    before: float
+    after: float | None
+    kept: bool
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PassPart:
     """What one pass did.
 
@@ -114,12 +136,14 @@ class PassPart:
         edits: Changes to the graph.
         skips: Nodes left alone, with reasons.
         notes: What it had to say.
+        trials: What it tried, in order.
     """
 
     text: str
     edits: int
     skips: tuple[SkipPart, ...] = ()
     notes: tuple[NotePart, ...] = ()
+    trials: tuple[TrialPart, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def terminal(report: Report, console: Console) -> None:
         _integer(report.integer, console)
     if report.accumulators is not None and (line := summary(report.accumulators)):
         console.print(_list([("  accumulators: ", "green", line)]))
+    _recipe(report, console)
     _cost(report, console)
     _notices(report, console)
 
@@ -184,6 +185,29 @@ def _reasons(coverage: CoveragePart, console: Console) -> None:
     console.print(_list(lines[:_REASONS]))
     if more := len(lines[_REASONS:]):
         console.print(_text((f"  … and {more} more reason{'s' if more > 1 else ''} (--report has all)", "dim")))
+
+
+# -- what was tried ----------------------------------------------------------------------------------------
+
+
+def _recipe(report: Report, console: Console) -> None:
+    """What was tried and measured, and what became of it; what had nothing to do is only counted."""
+    trials = [trial for item in report.passes for trial in item.trials]
+    measured = [(trial, seconds) for trial, seconds in zip(trials, report.timing.trials, strict=False)
+                if trial.after is not None]  # fmt: skip
+    if not measured:
+        return
+    idle = len(trials) - len(measured)
+    more = f"; {idle} more had nothing to do" if idle else ""
+    console.print()
+    console.print(_text(
+        ("Recipe", "bold"), (f"  relative squared error of the outputs on samples left out{more}", "dim"),
+    ))
+    table = _table("passes", "before", "after", "seconds", "")
+    for trial, seconds in measured:
+        verdict = _text(("kept", "green")) if trial.kept else _text(("rejected", "dim"))
+        table.add_row(_name(trial.text), f"{trial.before:.3g}", f"{trial.after:.3g}", f"{seconds:.1f}", verdict)
+    console.print(table)
 
 
 # -- size, speed, notices ----------------------------------------------------------------------------------

@@ -126,13 +126,18 @@ def compiled(subject: Callable[[str], Subject], tmp_path_factory: pytest.TempPat
         command = [str(Path(sys.executable).with_name("qcompile")), str(given.model), "--target", target]
         command += ["--calibration", str(given.calibration), "-o", str(files["onnx"])]
         command += ["--report", str(files["report.json"]), "--plan-out", str(files["plan.json"])]
-        command += ["--quiet", "--no-cache", "--no-latency", *options]
+        command += ["--quiet", "--no-cache", "--no-latency", *_effort(options), *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         report, plan = (json.loads(files[ending].read_text("utf-8")) for ending in ("report.json", "plan.json"))
         return Compiled(given, files["onnx"], report, plan)
 
     return run
+
+
+def _effort(options: Sequence[str]) -> list[str]:
+    """Nothing is tried unless a test asks for it: what operators compute does not depend on it."""
+    return [] if "--effort" in options else ["--effort", "quick"]
 
 
 def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:

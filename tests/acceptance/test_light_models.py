@@ -23,7 +23,7 @@ MODELS = sorted(FOLDER.glob("light_*.onnx"))
 def test_compiled_or_refused(path: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     command = [str(Path(sys.executable).with_name("qcompile")), str(path), "--target", "cpu-x86", "-o", str(output)]
-    command += ["--calibration", "random", "--limit", "2", "--quiet", "--no-cache", "--no-latency"]
+    command += ["--calibration", "random", "--limit", "2", "--effort", "quick", "--quiet", "--no-cache", "--no-latency"]
     command += ["--no-bias-correction"]  # nothing to correct on noise, and most of the time
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr

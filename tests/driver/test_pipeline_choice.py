@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qcompiler.driver.options import CompileOptions
-from qcompiler.driver.pipeline_choice import choose_pipeline, lowering_of
+from qcompiler.driver.pipeline_choice import choose_pipeline, effort_of, lowering_of
 from qcompiler.errors import UsageError
 from qcompiler.pipeline import spec
 from qcompiler.target.formats import resolve_format
@@ -15,7 +15,7 @@ from qcompiler.target.load import load
 OWN = "normalize,assign-formats,calibrate,calibrate-weights,place-qdq,finalize"
 
 
-def names(profile: str, *, kind: str = "w8a8", **options: object) -> list[str]:
+def names(profile: str, *, kind: str | None = "w8a8", **options: object) -> list[str]:
     request = CompileOptions(model="m.onnx", target="t", **options)  # type: ignore[arg-type]
     passes = choose_pipeline(request, Lowering(profile), resolve_format(load("lowbit-cpu"), kind)).passes
     lowers = {"lower-integer", "lower-weight-only"} & {item.name for item in passes}
@@ -61,11 +61,36 @@ def test_contradictions_are_refused() -> None:
 @pytest.mark.parametrize("pipeline", [None, "default"])
 def test_a_weight_only_format_has_a_pipeline_of_its_own(pipeline: str | None) -> None:
     found = names("integer", kind="w4", pipeline=pipeline)
-    assert found[-5:] == ["assign-formats", "calibrate-weights", "place-qdq", "lower-weight-only", "finalize"]
+    assert found[-6:-3] == ["assign-formats", "calibrate-weights", "choose-rounding"]
+    assert found[-3:] == ["place-qdq", "lower-weight-only", "finalize"]
     assert "lower-weight-only" not in names("integer", kind="w4", pipeline=pipeline, lowering="qdq")
     assert "apply-plan" in names("integer", kind="w4", pipeline=pipeline, plan="plan.json")
     with pytest.raises(UsageError, match="needs the pass 'calibrate'"):
         names("integer", kind="w4", calibration_method="mse")
+
+
+RECIPE = {"choose-transforms", "choose-rounding"}
+
+
+def test_the_effort_says_what_the_default_pipelines_try() -> None:
+    for kind in ("w8a8", "w4"):
+        assert set(names("integer", kind=kind)) >= RECIPE
+        assert not RECIPE & set(names("integer", kind=kind, effort="quick"))
+        request = CompileOptions("model.onnx", "lowbit-cpu", effort="high")
+        passes = choose_pipeline(request, Lowering("integer"), resolve_format(load("lowbit-cpu"), kind)).passes
+        assert effort_of(passes) == "high"
+        assert {item.effort for item in passes if item.name in RECIPE} == {"high"}  # type: ignore[attr-defined]
+
+
+def test_a_pipeline_of_ones_own_tries_what_it_says() -> None:
+    assert "choose-rounding" not in names("qdq", pipeline=OWN)
+    with pytest.raises(UsageError, match="--effort high needs one of the passes choose-transforms, choose-rounding"):
+        names("qdq", pipeline=OWN, effort="high")
+    own = OWN.replace("place-qdq", "choose-rounding{effort=high},place-qdq")
+    assert "choose-rounding" in names("qdq", pipeline=own)
+    assert "choose-rounding" not in names("qdq", pipeline=own, effort="quick")
+    with pytest.raises(UsageError, match="--effort 'hihg' is not known\n  hint: did you mean 'high'"):
+        names("qdq", effort="hihg")
 
 
 def test_other_options_keep_working() -> None:

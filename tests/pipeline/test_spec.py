@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcompiler.errors import PipelineError
@@ -69,6 +69,7 @@ everything = st.builds(
 pipelines = st.lists(everything | st.just(Plain()), min_size=1, max_size=3).map(tuple)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw reads tables of characters
 @given(pipelines)
 def test_text_round_trip(passes: tuple[Pass, ...]) -> None:
     assert spec.parse(spec.to_text(passes)) == passes

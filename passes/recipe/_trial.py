@@ -1,0 +1,212 @@
+"""A copy of the model, quantized by the rest of the pipeline on few samples, and its loss on samples left out.
+
+Every judgement of a recipe is one such figure: the relative squared error of the outputs (``Judge``). The samples it
+is measured on are taken from the end of the calibration data and nothing in the trial is fitted on them. How many
+samples a trial takes follows from the work of one run, never from a clock: the same inputs give the same decisions.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+import onnx_ir as ir
+
+from qcompiler.analysis.work import total_macs
+from qcompiler.calibration.made_up import MADE_UP
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.edit import Edit
+from qcompiler.ir.execute import Runner
+from qcompiler.passes.calibrate.judge import Judge
+from qcompiler.pipeline.base import Context, Pass, PassRecord, Trial
+from qcompiler.pipeline.spec import parse, to_text
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["Attempt", "Bench", "Effort", "copied", "rest_of", "why_not"]
+
+Effort = Literal["normal", "high"]
+
+_LEAST: Final = 8
+"""Calibration samples below which nothing is tried: a quarter of them could not judge."""
+
+_SAMPLES: Final = {"normal": 32, "high": 64}
+"""Most samples that a trial is fitted on, and judged on."""
+_WORK: Final = {"normal": 40e9, "high": 160e9}
+"""Multiply-accumulates of a run over these samples: large models are tried on fewer."""
+_FEWEST: Final = 4
+_MARGIN: Final = 0.02
+"""Share of the loss that a candidate must take away to count as a gain."""
+_ENDS: Final = "place-qdq"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A candidate on a copy.
+
+    Attributes:
+        model: The copy as the candidate left it, before the rest of the pipeline.
+        edits: Changes it made.
+        loss: What the rest of the pipeline then reaches; infinite where it failed.
+        reason: Why it was not measured; empty where it was.
+        notes: What the candidate had to say.
+        seconds: Wall time.
+    """
+
+    model: ir.Model
+    edits: int
+    loss: float
+    reason: str
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass
+class Bench:
+    """Tries candidates one after the other; what lowers the loss becomes the model.
+
+    Attributes:
+        reference: The float model.
+        rest: Passes that run behind a candidate before the loss is measured.
+        ctx: The context of the running pass.
+        effort: How much work a trial may take.
+        loss: The loss of what is kept so far.
+    """
+
+    reference: ir.Model
+    rest: tuple[Pass, ...]
+    ctx: Context
+    effort: Effort
+    loss: float = field(default=math.inf, init=False)
+
+    def __post_init__(self) -> None:
+        if self.ctx.calibration is None:
+            raise ValueError("a bench needs calibration samples")
+        self._all, self._few, judging = divided(self.ctx.calibration, self.reference, self.effort)
+        self._judge = Judge(Runner(self.reference, threads=self.ctx.jobs), judging, self.ctx, "judge")
+
+    def start(self, model: ir.Model) -> None:
+        """Measure what there is without any candidate."""
+        self.loss = self._loss(copied(model))
+
+    def offer(self, model: ir.Model, text: str) -> bool:
+        """Try the passes of ``text``; where they gain, ``model`` becomes what they made of it.
+
+        Returns:
+            Whether they were kept.
+        """
+        attempt = self.attempt(model, text)
+        before, kept = self.loss, attempt.loss <= (1 - _MARGIN) * self.loss
+        if kept:
+            self.ctx.edit.adopt(attempt.model.graph, attempt.edits)
+            self.loss = attempt.loss
+        reason = attempt.reason or ("" if kept else "no gain on samples left out")
+        after = None if attempt.reason else attempt.loss
+        self.ctx.trial(Trial(text, before, after, attempt.seconds, kept, reason, attempt.notes))
+        return kept
+
+    def attempt(self, model: ir.Model, text: str) -> Attempt:
+        """The passes of ``text`` on a copy, and what the rest of the pipeline reaches behind them."""
+        start = time.perf_counter()
+        copy = copied(model)
+        inner = self._context(copy, self._all)
+        loss, reason = math.inf, ""
+        try:
+            run_quietly(parse(text), copy, inner)
+            if inner.edit.count:
+                loss = self._loss(copied(copy))
+            else:
+                reason = _why_nothing(inner)
+        except QCompilerError as error:
+            reason = f"failed: {error}"
+        notes = tuple(note.text for record in inner.records for note in record.notes)
+        return Attempt(copy, inner.edit.count, loss, reason, notes, time.perf_counter() - start)
+
+    def _loss(self, copy: ir.Model) -> float:
+        run_quietly(self.rest, copy, self._context(copy, self._few))
+        error = self._judge.error(copy)
+        return error if math.isfinite(error) else math.inf
+
+    def _context(self, model: ir.Model, dataset: Dataset) -> Context:
+        """The context of the running pass for a copy: its own edits and records, nothing kept on disk."""
+        ctx = self.ctx
+        return Context(
+            edit=Edit(model), target=ctx.target, format=ctx.format, calibration=dataset, exclude=ctx.exclude,
+            jobs=ctx.jobs, progress=ctx.progress, baseline_path=ctx.baseline_path, following=self.rest,
+        )  # fmt: skip
+
+
+def why_not(ctx: Context) -> str:
+    """Why nothing can be judged; empty where it can."""
+    if ctx.calibration is None or len(ctx.calibration) < _LEAST:
+        return f"nothing was tried: that takes {_LEAST} calibration samples"
+    if ctx.calibration.source == MADE_UP:
+        return "nothing was tried: random samples say nothing of the loss on real ones"
+    return ""
+
+
+def rest_of(ctx: Context, leave_out: Sequence[str]) -> tuple[Pass, ...]:
+    """The passes behind the running one that decide and fit, up to where Q/DQ nodes are placed."""
+    found = []
+    for item in ctx.following:
+        if item.name == _ENDS:
+            break
+        if item.name not in leave_out:
+            found.append(item)
+    return tuple(found)
+
+
+def copied(model: ir.Model) -> ir.Model:
+    """A copy that shares its weights."""
+    copy = model.clone()
+    copy.meta.update(model.meta)  # which files its weights are mapped from
+    return copy
+
+
+def run_quietly(passes: Sequence[Pass], model: ir.Model, ctx: Context) -> None:
+    """Run passes that were checked as part of a pipeline already."""
+    for item in passes:
+        ctx.records.append(PassRecord(to_text((item,))))
+        item.run(model, ctx)
+
+
+def divided(dataset: Dataset, model: ir.Model, effort: Effort) -> tuple[Dataset, Dataset, Dataset]:
+    """Samples to fit candidates on, few of them (evenly drawn) for the passes behind, and others to judge both.
+
+    Those that judge are the last quarter of the samples, or less.
+    """
+    most = _samples(dataset, model, effort)
+    judging = min(len(dataset) // 4, most)
+    rest = len(dataset) - judging
+    count = min(rest, most)
+    few = dataset.subset(index * rest // count for index in range(count))
+    return dataset.subset(range(rest)), few, dataset.subset(range(rest, len(dataset)))
+
+
+def _samples(dataset: Dataset, model: ir.Model, effort: Effort) -> int:
+    """How many samples a trial takes, from the work of one."""
+    feed = next(iter(dataset))
+    sizes: dict[str, int] = {}
+    for value in model.graph.inputs:
+        if value.shape is None or value.name not in feed:
+            continue
+        for dimension, size in zip(value.shape, feed[value.name].shape, strict=False):
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
+                sizes[str(dimension.value)] = size
+    work = max(total_macs(model, sizes), 1)
+    return int(min(_SAMPLES[effort], max(_FEWEST, _WORK[effort] // work)))
+
+
+def _why_nothing(ctx: Context) -> str:
+    """Why a candidate changed nothing: its note, or the most frequent reason it gave for leaving a node alone."""
+    notes = [note.text for record in ctx.records for note in record.notes]
+    reasons = [skip.reason for record in ctx.records for skip in record.skips]
+    if notes:
+        return f"nothing to do: {notes[-1]}"
+    return f"nothing to do: {max(reasons, key=reasons.count)}" if reasons else "nothing to do"
+
+

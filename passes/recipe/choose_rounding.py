@@ -1,0 +1,51 @@
+"""choose-rounding: keep the rounding of weights that gives the least loss of this model on this target.
+
+Rounding to nearest is where it starts. Each candidate goes on from what was kept before it, on a copy, followed by the
+corrections that the pipeline has behind it, and is judged on samples that nothing was fitted on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from qcompiler.ir.originals import restored
+from qcompiler.passes.recipe._candidates import roundings, weight_bits
+from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_not
+from qcompiler.pipeline.base import Context, Fact, Pass
+
+__all__ = ["ChooseRounding"]
+
+
+@dataclass(frozen=True)
+class ChooseRounding(Pass):
+    """Try roundings one after the other; keep what gains.
+
+    Attributes:
+        effort: How many are tried, and on how many samples.
+        candidates: Pipeline texts to try instead of the default ones.
+    """
+
+    name: ClassVar[str] = "choose-rounding"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
+
+    effort: Effort = "normal"
+    candidates: tuple[str, ...] = ()
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Apply; see the class."""
+        bits = weight_bits(model.graph)
+        if bits is None:
+            ctx.note("nothing was tried: no weight is quantized")
+            return
+        if reason := why_not(ctx):
+            ctx.note(reason)
+            return
+        texts = self.candidates or roundings(self.effort, bits)
+        bench = Bench(copied(restored(model)), rest_of(ctx, ()), ctx, self.effort)
+        bench.start(model)
+        for index, text in enumerate(texts):
+            ctx.progress("try roundings", index, len(texts))
+            bench.offer(model, text)

@@ -1,0 +1,221 @@
+"""What is tried is judged on samples left out, kept where it gains, and leaves no trace where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from qcompiler.calibration import data
+from qcompiler.errors import PassError
+from qcompiler.ir.edit import Edit
+from qcompiler.ir.execute import Runner
+from qcompiler.ir.render import render
+from qcompiler.passes.recipe import _candidates
+from qcompiler.passes.recipe._trial import divided
+from qcompiler.passes.recipe.choose_rounding import ChooseRounding
+from qcompiler.passes.recipe.choose_transforms import ChooseTransforms
+from qcompiler.pipeline import registry
+from qcompiler.pipeline.base import Context, Pass, PassRecord
+from qcompiler.pipeline.spec import parse
+from qcompiler.target.load import load
+
+REST = "choose-widths,assign-formats,calibrate,calibrate-weights,place-qdq"
+
+
+def network(*, outlier: float = 1.0) -> ir.Model:
+    """Two convolutions; channel 0 of the first has weights ``outlier`` times as large, the second takes it back."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,3,8,8] x) => (float[N,5] y) {
+       a = Conv <pads=[1,1,1,1]> (x, w1, b1)
+       r = Relu(a)
+       d = Conv (r, w2, b2)
+       p = GlobalAveragePool(d)
+       y = Flatten(p) }"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(3)
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    for name in ("w1", "b1"):
+        weights[name][0] *= outlier
+    weights["w2"][:, 0] /= outlier
+    for name, weight in weights.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+SHAPES = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (5, 8, 1, 1), "b2": (5,)}
+
+
+def context(model: ir.Model, *, target: str = "edge-npu-per-tensor", samples: int = 16) -> Context:
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)} for _ in range(samples)]
+    ctx = Context(Edit(model), target=load(target), format="w8a8", following=parse(REST))
+    ctx.calibration = data.load(feeds, data.inputs_of(model))
+    ctx.records.append(PassRecord("test"))
+    return ctx
+
+
+@dataclass(frozen=True)
+class Spoil(Pass):
+    """Halve the first weight: never a gain."""
+
+    name: ClassVar[str] = "spoil"
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        value = model.graph.initializers["w1"]
+        assert value.const_value is not None
+        ctx.note("halved")
+        ctx.edit.set_constant(value, value.const_value.numpy() / 2)
+
+
+@dataclass(frozen=True)
+class Idle(Pass):
+    """Find nothing to do."""
+
+    name: ClassVar[str] = "idle"
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        ctx.skip("Conv_0", "its weight is shared")
+
+
+@dataclass(frozen=True)
+class Broken(Pass):
+    """Refuse."""
+
+    name: ClassVar[str] = "broken"
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        raise PassError("cannot do that", where="Conv_0")
+
+
+@pytest.fixture(autouse=True)
+def own_passes(monkeypatch):
+    plugins = {item.name: item for item in (Spoil, Idle, Broken)}
+    monkeypatch.setattr(registry, "_PLUGINS", plugins)
+
+
+def test_a_transform_that_gains_is_kept():
+    model = network(outlier=100.0)
+    before = Runner(model)
+    ctx = context(model)
+    ChooseTransforms(candidates=("equalize-channels",)).run(model, ctx)
+    (trial,) = ctx.records[0].trials
+    assert trial.kept
+    assert trial.reason == ""
+    assert trial.after is not None
+    assert trial.after < 0.1 * trial.before
+    assert ctx.edit.count > 0
+    assert "r_equalized" in render(model)
+    feed = next(iter(ctx.calibration))
+    np.testing.assert_allclose(Runner(model).run(feed)["y"], before.run(feed)["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_what_does_not_gain_leaves_no_trace():
+    model = network()
+    text = render(model)
+    ctx = context(model)
+    ChooseTransforms(candidates=("spoil", "idle", "broken")).run(model, ctx)
+    spoil, idle, broken = ctx.records[0].trials
+    assert not spoil.kept
+    assert spoil.reason == "no gain on samples left out"
+    assert spoil.after > spoil.before
+    assert spoil.notes == ("halved",)
+    assert (idle.kept, idle.after, idle.reason) == (False, None, "nothing to do: its weight is shared")
+    assert (broken.kept, broken.after) == (False, None)
+    assert broken.reason.startswith("failed: ")
+    assert "cannot do that" in broken.reason
+    assert render(model) == text
+    assert ctx.edit.count == 0
+    assert ctx.records == [ctx.records[0]]
+
+
+def test_a_second_candidate_is_measured_on_top_of_the_first():
+    model = network(outlier=100.0)
+    ctx = context(model)
+    ChooseTransforms(candidates=("equalize-channels", "spoil")).run(model, ctx)
+    first, second = ctx.records[0].trials
+    assert second.before == first.after
+
+
+def test_decisions_are_the_same_every_time():
+    losses = []
+    for _ in range(2):
+        model = network(outlier=10.0)
+        ctx = context(model)
+        ChooseTransforms(candidates=("equalize-channels", "spoil")).run(model, ctx)
+        losses.append([(trial.before, trial.after, trial.kept) for trial in ctx.records[0].trials])
+    assert losses[0] == losses[1]
+
+
+def test_rounding_is_chosen_behind_scales():
+    model = network()
+    ctx = context(model, target="edge-npu")
+    for item in parse("choose-widths,assign-formats,calibrate,calibrate-weights"):
+        item.run(model, ctx)
+    ctx.following = parse("correct-bias,place-qdq")
+    ChooseRounding(candidates=("spoil",)).run(model, ctx)
+    (trial,) = ctx.records[0].trials
+    assert not trial.kept
+    assert trial.after > trial.before
+
+
+@pytest.mark.parametrize("choose", [ChooseTransforms(), ChooseRounding()])
+@pytest.mark.parametrize(
+    ("samples", "source", "reason"),
+    [(7, "", "that takes 8 calibration samples"), (16, "random data", "random samples say nothing of the loss")],
+)
+def test_nothing_is_tried_where_nothing_can_be_judged(choose, samples, source, reason):
+    model = network()
+    ctx = context(model, samples=samples)
+    for item in parse("choose-widths,assign-formats,calibrate,calibrate-weights"):
+        item.run(model, ctx)
+    if source:
+        object.__setattr__(ctx.calibration, "source", source)
+    choose.run(model, ctx)
+    assert not ctx.records[0].trials
+    assert reason in ctx.records[0].notes[-1].text
+
+
+def test_nothing_is_tried_where_nothing_is_quantized():
+    model = network()
+    ctx = context(model)
+    ctx.following = ()
+    ChooseTransforms().run(model, ctx)
+    ChooseRounding().run(model, ctx)
+    assert [note.text for note in ctx.records[0].notes] == [
+        "nothing was tried: no pass behind this one quantizes the model",
+        "nothing was tried: no weight is quantized",
+    ]
+
+
+def test_samples_that_judge_are_not_fitted_on():
+    model = network()
+    ctx = context(model, samples=40)
+    every, few, judging = divided(ctx.calibration, model, "normal")
+    seen = [[feed["x"].tobytes() for feed in part] for part in (every, few, judging)]
+    assert len(seen[2]) == 10
+    assert set(seen[1]) <= set(seen[0])
+    assert not set(seen[0]) & set(seen[2])
+
+
+def test_large_models_are_tried_on_fewer_samples(monkeypatch):
+    from qcompiler.passes.recipe import _trial
+
+    model = network()
+    ctx = context(model, samples=40)
+    monkeypatch.setattr(_trial, "_WORK", {"normal": 0, "high": 0})
+    _, few, judging = divided(ctx.calibration, model, "normal")
+    assert (len(few), len(judging)) == (4, 4)
+
+
+@pytest.mark.parametrize("effort", ["normal", "high"])
+def test_candidates_are_passes_that_exist(effort):
+    for text in (*_candidates.transforms(effort), *_candidates.roundings(effort, 4)):
+        assert parse(text)
+    assert set(_candidates.transforms("normal")) <= set(_candidates.transforms("high"))
+    assert set(_candidates.roundings("normal", 8)) <= set(_candidates.roundings("high", 2))
