@@ -209,16 +209,24 @@ def _split(node: ir.Node, labels: Labels) -> list[Names] | str:
 
 
 def _padded(node: ir.Node, labels: Labels) -> list[Names] | str:
-    """Pad with zeros or with what is there, beside axes without channels."""
+    """Pad with zeros or with what is there; channels of zeros that are added get labels that nobody makes."""
     names, pads = labels.of(node.inputs[0]), constants.array(node.inputs[1] if len(node.inputs) > 1 else None)
     fill = node.inputs[2] if len(node.inputs) > 2 else None
-    mode = node.attributes.get_string("mode", "constant")
+    zeros = node.attributes.get_string("mode", "constant") == "constant"
     if pads is None or len(node.inputs) > 3 or pads.size != 2 * names.ndim:
         return "its padding is not constant"
-    if mode == "constant" and fill is not None and constants.scalar(fill) != 0:
+    if zeros and fill is not None and constants.scalar(fill) != 0:
         return "it pads with other numbers than 0"
-    widths = [bool(size) for size in np.abs(pads).reshape(2, -1).sum(0)]
-    return "it pads channels" if any(names.shape[i] > 1 and widths[i] for i in range(names.ndim)) else [names]
+    widths = [(int(pads[axis]), int(pads[axis + names.ndim])) for axis in range(names.ndim)]
+    for axis, width in enumerate(widths):
+        if names.shape[axis] == 1 or not any(width):
+            continue
+        if not zeros or min(width) < 0:
+            return "it pads channels with others"
+        shapes = [[n if i == axis else size for i, size in enumerate(names.shape)] for n in width]
+        before, after = (labels.fresh(math.prod(shape)).reshape(shape) for shape in shapes)
+        names = np.concatenate([before, names, after], axis)
+    return [names]
 
 
 def _spatial(node: ir.Node, labels: Labels) -> list[Names] | str:

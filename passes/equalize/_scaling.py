@@ -75,6 +75,8 @@ def analyse(graph: ir.Graph, *, residual: bool, why_not_bound: Callable[[ir.Node
     """
     found = Scaling()
     for node in graph:
+        if patterns.has_type(node, "Shape", "Size"):
+            continue
         reason = _visit(node, found, residual, why_not_bound)
         if reason:
             _leave(node, found.labels, reason)
@@ -217,7 +219,7 @@ def _multiply(node: ir.Node, found: Scaling) -> str:
     first, second = node.inputs
     labels = found.labels
     carrier, other = (first, second)
-    if node.op_type == "Mul" and not labels.of(first).any():
+    if node.op_type == "Mul" and not labels.free(labels.of(first)).any():
         carrier, other = second, first
     reason = f"{node.name} ({node.op_type}) behind it multiplies by it"
     if not constants.is_constant(other):

@@ -34,7 +34,7 @@ _NEARLY_ONE = 1.05
 
 @dataclass(frozen=True)
 class EqualizeChannels(Pass):
-    """Equalize weights across channels of Conv, ConvTranspose and Gemm chains.
+    """Equalize weights across channels of Conv, ConvTranspose, Gemm and MatMul chains.
 
     ``Clip(x, 0, b)`` between two layers becomes ``Min(Relu(x), bounds)`` with a bound per channel, where the target
     absorbs Min behind the first layer. A pair whose channels are alike already is left as it is.
@@ -49,11 +49,13 @@ class EqualizeChannels(Pass):
         when: ``per-tensor`` only where the target has one scale for a whole weight; ``always``.
         growth: How much larger a channel of an activation may become at most, ``inf`` for no limit.
         residual: Whether channels are followed through sums of branches, which ties all layers of a residual stream.
+            Off, because one factor for many layers suits none of them well: resnet20_cifar10 on edge-npu-per-tensor (64
+            samples, KL, ``growth`` 1 and 2) 0.0048 and 0.0044 without, 0.0051 and 0.0062 with it.
     """
 
     when: Literal["per-tensor", "always"] = "per-tensor"
     growth: float = 1.0
-    residual: bool = True
+    residual: bool = False
 
     name: ClassVar[str] = "equalize-channels"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})

@@ -20,7 +20,7 @@ from qcompiler.pipeline.base import Context, Fact, PassRecord
 from qcompiler.target.load import load
 
 Array = NDArray[Any]
-FULL = EqualizeChannels(when="always", growth=float("inf"))
+FULL = EqualizeChannels(when="always", growth=float("inf"), residual=True)
 SIX = {"zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
 
 

@@ -89,6 +89,24 @@ def test_both_branches_of_a_concat_and_a_sum(make: SimpleNamespace) -> None:
     assert context.records[0].notes[0].text == "equalized the channels of 1 of 1 streams between layers"
 
 
+def test_channels_of_zeros_take_any_factor(make: SimpleNamespace) -> None:
+    """The shortcut of a ResNet without a convolution: every second pixel, padded to twice the channels."""
+    nodes = [
+        make.node("Slice", "c s e a p", "h"),
+        make.node("Pad", "h pads", "w"),
+        make.node("Conv", "c w3", "d", strides=[2, 2]),
+        make.node("Add", "d w", "m"),
+    ]
+    bounds = {"s": np.array([0, 0]), "e": np.array([9, 9]), "a": np.array([2, 3]), "p": np.array([2, 2])}
+    pads = np.array([0, 2, 0, 0, 0, 3, 0, 0])
+    model = between(make, nodes, 13, w3=make.uneven(13, 8, 1, 1), pads=pads, **bounds)
+    before = {name: make.content(model, name).copy() for name in ("w1", "w2", "w3")}
+    make.run(model)
+    factors = make.columns(make.content(model, "w2")) / make.columns(before["w2"])
+    np.testing.assert_allclose(make.rows(before["w1"]) / make.rows(make.content(model, "w1")), factors[2:10], rtol=1e-5)
+    assert (np.abs(np.log(factors[[0, 1, 10, 11, 12]])) > 0.05).all()
+
+
 def test_a_gated_branch_keeps_its_gate(make: SimpleNamespace) -> None:
     """Squeeze and excitation: the factor passes the product, and the pooled copy before the gate's own layer."""
     nodes = [
