@@ -59,6 +59,15 @@ class BenchRow:
         return sum(count for op_type, count in self.census.items() if op_type in known)
 
     @property
+    def native_nodes(self) -> int:
+        """Nodes that our kernels run."""
+        from qcompiler.quant.functions.catalogue import operators
+
+        if self.provider == "stock":
+            return 0
+        return sum(count for op_type, count in self.census.items() if op_type in operators())
+
+    @property
     def float_nodes(self) -> int:
         """Convolutions and matrix products that run in float."""
         return sum(count for op_type, count in self.census.items() if op_type in FLOAT_COMPUTE)

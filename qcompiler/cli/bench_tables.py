@@ -30,9 +30,20 @@ def show(rows: Sequence[BenchRow]) -> None:
     for count in counts:
         title = f"{count} thread{'s' if count > 1 else ''}" if len(counts) > 1 else None
         table(_COLUMNS, (_cells(row, names) for row in rows if row.threads == count), title=title)
+    for text in dict.fromkeys(_stock_after_all(row, names) for row in rows if row.provider != "stock"):
+        if text:
+            click.echo(text)
     for row in rows:
         if row.nodes is not None:
             _show_nodes(row, row.nodes)
+
+
+def _stock_after_all(row: BenchRow, names: Mapping[Path, str]) -> str:
+    """What a reader must know of a model that our kernels were asked to run and did not."""
+    if row.native_nodes:
+        return ""
+    way_out = "compile it for a target of our kernels: qcompile --target lowbit-cpu"
+    return f"note: none of the nodes of {names[row.path]} ran in our kernels, all in ONNX Runtime's; {way_out}"
 
 
 def _names(paths: set[Path]) -> dict[Path, str]:

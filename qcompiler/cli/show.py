@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
-__all__ = ["as_json_option", "bytes_text", "pairs", "print_json", "table"]
+__all__ = ["ISAS", "as_json_option", "bytes_text", "pairs", "print_json", "table"]
+
+ISAS: Final = "auto, reference, avx2, avx512vnni, neon, dotprod"
+"""What ``--isa`` takes, as far as the processor has it."""
 
 
 def as_json_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from qcompiler.cli.guard import GuardedCommand, traceback_option
-from qcompiler.cli.show import as_json_option, print_json
+from qcompiler.cli.show import ISAS, as_json_option, print_json
 
 __all__ = ["command"]
 
@@ -29,7 +29,7 @@ instruction set that this machine lacks, numbers that do not fit), 130 interrupt
     help="Who runs the models: ONNX Runtime alone, or with our kernels. One for all models, or one per "
     "model in their order. [default: stock]",
 )
-@click.option("--isa", metavar="NAME", help="Instruction set of our kernels. [default: the best here]")
+@click.option("--isa", metavar="NAME", help=f"Instruction set of our kernels: {ISAS}. [default: the best here]")
 @click.option("--data", metavar="DATA", help="Time on the first sample of DATA. [default: made-up numbers]")
 @click.option(
     "--threads",

@@ -8,7 +8,7 @@ import click
 
 from qcompiler.cli.guard import GuardedCommand, traceback_option
 from qcompiler.cli.progress import progress_bars
-from qcompiler.cli.show import as_json_option, pairs, print_json, table
+from qcompiler.cli.show import ISAS, as_json_option, pairs, print_json, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ __all__ = ["command"]
 @click.option("--interpreter", is_flag=True, help="With --bitwise: run B (by default A again) in the interpreter.")
 @click.option("--provider", default="stock", show_default=True, metavar="NAME",
               help="With --bitwise: what runs A, stock or qcompiler (our native kernels).")
-@click.option("--isa", metavar="NAME", help="With --provider qcompiler: instruction set of the kernels.")
+@click.option("--isa", metavar="NAME", help=f"With --provider qcompiler: instruction set of the kernels: {ISAS}.")
 @click.option("--codes", is_flag=True, help="With --bitwise: also the integers that become outputs.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="With --bitwise: samples per run. [default: 1]")
 @click.option("--all", "every", is_flag=True, help="List every layer, in graph order.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from qcompiler.cli.guard import GuardedCommand, traceback_option
-from qcompiler.cli.show import as_json_option
+from qcompiler.cli.show import ISAS, as_json_option, print_json
 
 __all__ = ["command"]
 
@@ -32,7 +33,13 @@ instruction set that this machine lacks), 130 interrupted."""
     help="Compiled model whose shapes are measured first, and predicted (repeatable).",
 )
 @click.option("--grid/--no-grid", default=True, help="Measure the shapes that networks commonly have.")
-@click.option("--isa", "isas", multiple=True, metavar="NAME", help="Instruction set (repeatable). [default: the best]")
+@click.option(
+    "--isa",
+    "isas",
+    multiple=True,
+    metavar="NAME",
+    help=f"Instruction set (repeatable): {ISAS}. [default: the best here]",
+)
 @click.option(
     "--threads",
     type=click.IntRange(min=1, max=1024),
@@ -59,21 +66,24 @@ def command(
     from qcompiler.analysis.profile_target import check_here, measure, plan
     from qcompiler.cli.cost_tables import checked_models, show
     from qcompiler.cli.progress import progress_bars
-    from qcompiler.driver.files import write_text
+    from qcompiler.driver.files import check_writable, write_text
     from qcompiler.driver.source import find
     from qcompiler.target.load import load
 
     profile = load(target)
     check_here(profile)
+    if output is not None:
+        check_writable(output)
     paths = [find(model).path for model in models]
     with progress_bars(quiet=False) as progress:
         chosen = plan(profile, paths, with_grid=grid)
         table = measure(profile, chosen, isas=isas or (None,), threads=threads, budget=budget, progress=progress)
     if output is not None:
         write_text(output, table_text(table))
+    checked = checked_models(table, paths)
     if as_json:
-        click.echo(table_text(table), nl=False)
+        print_json({**json.loads(table_text(table)), "checked_models": checked})
         return
-    show(table, checked_models(table, paths))
+    show(table, checked)
     if output is not None:
         click.echo(f"\n{output}: {len(table.points)} points")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qcompiler.errors import QCompilerError
 
-__all__ = ["publish", "staging", "write_text"]
+__all__ = ["check_writable", "publish", "staging", "write_text"]
 
 
 @contextlib.contextmanager
@@ -55,6 +55,16 @@ def publish(staged: Path, output: Path) -> None:
             os.replace(path, output.parent / path.name)  # noqa: PTH105 -- tests simulate failure at this very call
     except OSError as error:
         raise _cannot_write(output, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether ``write_text`` will be able to write.
+
+    Raises:
+        QCompilerError: The file cannot be written.
+    """
+    with staging(path):
+        pass
 
 
 def write_text(path: Path, text: str) -> None:

@@ -66,3 +66,13 @@ def test_a_number_of_threads_that_no_machine_has_is_refused(toolbox: Run, small_
     result = toolbox("bench", small_cnn_path, "--threads", 1_000_000, *QUICK)
     assert result.exit_code == 2
     assert "1000000 is not in the range" in result.output
+
+
+@pytest.mark.skipif(runtime.library_path() is None, reason="needs the native library")
+def test_a_model_that_our_kernels_do_not_run_is_named(toolbox: Run, small_cnn_path: Path) -> None:
+    result = toolbox("bench", small_cnn_path, "--provider", "qcompiler", *QUICK)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    assert f"none of the nodes of {small_cnn_path.name} ran in our kernels" in text
+    assert "qcompile --target lowbit-cpu" in text
+    assert "ran in our kernels" not in toolbox("bench", small_cnn_path, *QUICK).stdout

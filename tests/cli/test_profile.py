@@ -41,6 +41,11 @@ def test_a_model_is_measured_and_predicted(
     assert {point.format for point in table.points if point.kind == "QGemm"} == {"w8a8", "w4a8", "w2a8"}
     assert {point.threads for point in table.points} == {1}
     assert all(point.microseconds >= 0 for point in table.points)
+    result = toolbox("profile", "-t", here, "--model", compiled, "--no-grid", "--budget", 1, "--json")
+    (checked,) = json.loads(result.stdout)["checked_models"]
+    assert checked["path"] == str(compiled)
+    assert checked["predicted"] > 0
+    assert checked["measured"] > 0
 
 
 @native
@@ -63,3 +68,23 @@ def test_without_the_library_there_is_nothing_to_measure(
     result = toolbox("profile", "-t", here, "--budget", 0.3)
     assert result.exit_code == 1
     assert "the native kernels are not installed" in result.stderr
+
+
+@native
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(
+    toolbox: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qcompiler.analysis.profile_target.plan", lambda *_, **__: pytest.fail("it was measured"))
+    result = toolbox("profile", "-t", here, "-o", "nowhere/costs.json")
+    assert result.exit_code == 1
+    assert "the output folder 'nowhere' does not exist" in result.stderr
+
+
+@native
+@pytest.mark.parametrize("verb", ["bench", "diff", "profile"])
+def test_help_names_the_instruction_sets(toolbox: Run, verb: str) -> None:
+    from qcompiler.runtime.native_operator import instruction_sets
+
+    text = toolbox(verb, "--help").stdout
+    for name in ("auto", *instruction_sets()):
+        assert name in text
