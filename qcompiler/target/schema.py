@@ -325,7 +325,6 @@ class Target:
         provider: Who runs the compiled model where its speed is measured.
         lowering: The form in which the quantized graph is written unless asked otherwise.
         integer: What its integer arithmetic can do.
-        cost: Figures for cost models.
         operators: Rules by operator.
     """
 
@@ -347,7 +346,6 @@ class Target:
     provider: Provider = Provider.STOCK
     lowering: Lowering = Lowering.QDQ
     integer: IntegerArithmetic = field(default_factory=IntegerArithmetic)
-    cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -372,9 +370,6 @@ class Target:
         for name, rule in self.operators.items():
             if name != rule.operator:
                 _refuse(f"operators.{name}", f"the rule is about {rule.operator}", None)
-        for name, cost in self.cost.items():
-            if not math.isfinite(cost) or cost < 0:
-                _refuse(f"cost.{name}", f"{cost} is not a cost", "costs are finite and not negative")
 
     def _check_formats(self) -> None:
         for name in self.formats:

@@ -178,7 +178,7 @@ def test_long_chain_is_refused(tmp_path: Path) -> None:
         (BASE.replace("schema = 1", "schema = 1\ninput_output = 'flot'"), "did you mean 'float'"),
         (BASE.replace("schema = 1", "schema = 1\nfallback = 'refused'"), "did you mean 'refuse'"),
         (BASE.replace("schema = 1", "schema = 1\nrequires = 'avx2'"), "is not a list"),
-        (BASE + "[cost]\nx = -1", "is not a cost"),
+        (BASE + "[cost]\ntable = 'costs.json'", "cost"),
         (BASE.replace("schema = 1", "schema = 1\nlowering = 'integers'"), "did you mean 'integer'"),
         (BASE.replace("schema = 1", "schema = 1\nintger = 3"), "did you mean 'integer'"),
         (BASE.replace("schema = 1", "schema = 1\ninteger = 3"), "integer: 3 is not a table"),
