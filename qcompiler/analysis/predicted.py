@@ -39,6 +39,7 @@ class Checked:
         predicted_minimum: What the table says of minima.
         measured_minimum: The minimum.
         measured_share: Part of the predicted time whose very shapes are in the table.
+        unknown: Operators and formats of which the table says nothing: predictions are lower bounds then.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Checked:
     predicted_minimum: float
     measured_minimum: float
     measured_share: float
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,16 @@ class Predicted:
     warnings: tuple[str, ...]
 
 
-def predict_latency(path: str | Path, table: CostTable, widths: tuple[int, ...], *, threads: int = 1) -> Predicted:
+def predict_latency(
+    path: str | Path, table: CostTable, widths: tuple[int, ...], *, target: str | None = None, threads: int = 1
+) -> Predicted:
     """Predict a compiled model at the shapes that ``qcompiler bench`` makes up.
 
     Args:
         path: The compiled model.
         table: Measured costs.
         widths: Widths of weights that the target accepts.
+        target: Name of the target, where there is one: a table of another one is used with a warning.
         threads: Threads of a run.
 
     Raises:
@@ -90,16 +95,19 @@ def predict_latency(path: str | Path, table: CostTable, widths: tuple[int, ...],
     packable = any(weight_index(node) is not None for node in model.graph)
     others = {bits: costs.predict(model, bits=bits) for bits in widths} if packable else {}
     known = {bits: item.milliseconds for bits, item in others.items() if set(item.unknown) <= set(found.unknown)}
-    return Predicted(found.milliseconds, known, found, table.date, table.machine.cpu, tuple(_warnings(table, found)))
+    warnings = tuple(_warnings(table, found, target))
+    return Predicted(found.milliseconds, known, found, table.date, table.machine.cpu, warnings)
 
 
-def _warnings(table: CostTable, found: Prediction) -> list[str]:
+def _warnings(table: CostTable, found: Prediction, target: str | None) -> list[str]:
     texts = []
+    if target not in (None, table.target):
+        texts.append(f"the cost table was measured for {table.target}, this model is for {target}")
     if differences := table.machine.differences(this_machine()):
         texts.append(f"the cost table was measured elsewhere ({'; '.join(differences)})")
     if found.unknown:
         shown = ", ".join(found.unknown[:5]) + (", …" if len(found.unknown) > 5 else "")
-        texts.append(f"the cost table says nothing on {shown}: counted as no time at all")
+        texts.append(f"the cost table says nothing on {shown}: the predicted latency is a lower bound")
     return texts
 
 
@@ -115,8 +123,9 @@ def check_model(path: Path, table: CostTable, isa: str, threads: int) -> Checked
     least = CostModel(table, isa=isa, threads=threads, statistic="minimum").predict(model)
     medians, minima = zip(*_moments(path, isa, threads), strict=True)
     return Checked(
-        path, isa, threads, found.milliseconds, min(medians), least.milliseconds, min(minima), found.measured_share
-    )
+        path, isa, threads, found.milliseconds, min(medians), least.milliseconds, min(minima), found.measured_share,
+        found.unknown,
+    )  # fmt: skip
 
 
 def _moments(path: Path, isa: str, threads: int) -> Iterator[tuple[float, float]]:

@@ -80,7 +80,7 @@ def _checked(item: Checked) -> tuple[str, ...]:
         item.path.name,
         item.isa,
         str(item.threads),
-        f"{item.predicted:.3g} ms",
+        f"{'at least ' if item.unknown else ''}{item.predicted:.3g} ms",
         f"{item.measured:.3g} ms",
         f"{100 * (item.predicted / item.measured - 1):+.0f} %",
         f"{item.predicted_minimum:.3g}, {item.measured_minimum:.3g} ms",

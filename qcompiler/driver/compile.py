@@ -250,7 +250,8 @@ def _predicted(job: Job, staged: Path) -> Predicted | None:
     from qcompiler.analysis.predicted import predict_latency
     from qcompiler.analysis.profile_target import weight_widths
 
-    return predict_latency(staged, job.costs, weight_widths(job.target), threads=job.costs.threads()[0])
+    widths, threads = weight_widths(job.target), job.costs.threads()[0]
+    return predict_latency(staged, job.costs, widths, target=job.target.name, threads=threads)
 
 
 def _misses(job: Job, quality: Quality, decisions: DecisionWatch) -> list[str]:

@@ -36,7 +36,7 @@ def report_of(outcome: Outcome) -> Report:
         calibration=build.data_part(samples.calibration) if samples.calibration is not None else None,
         evaluation=build.data_part(samples.evaluation, held_out=samples.held_out, notes=samples.notes),
         passes=build.pass_parts(outcome.records),
-        coverage=build.coverage_part(coverage) if coverage is not None else None,
+        coverage=build.coverage_part(coverage, weights_only=job.format.weight_only) if coverage is not None else None,
         integer=build.integer_part(outcome.integer) if outcome.integer is not None else None,
         accumulators=accumulators_part(outcome.accumulators) if outcome.accumulators is not None else None,
         quality=build.quality_part(outcome.quality),

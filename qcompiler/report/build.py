@@ -117,8 +117,8 @@ def pass_warnings(records: Sequence[PassRecord]) -> tuple[str, ...]:
     )
 
 
-def coverage_part(coverage: Coverage) -> CoveragePart:
-    """What runs on integers."""
+def coverage_part(coverage: Coverage, *, weights_only: bool = False) -> CoveragePart:
+    """What runs on integers; ``weights_only`` where only weights have few bits."""
     return CoveragePart(
         integer_nodes=coverage.integer_nodes,
         float_nodes=coverage.float_nodes,
@@ -127,6 +127,7 @@ def coverage_part(coverage: Coverage) -> CoveragePart:
         fallback_share=coverage.fallback_share,
         by_operator=tuple(_same(OperatorPart, item) for item in coverage.by_operator),
         fallbacks=tuple(_same(FallbackPart, item) for item in coverage.fallbacks),
+        weights_only=weights_only,
     )
 
 

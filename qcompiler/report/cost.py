@@ -30,13 +30,15 @@ def cost_part(found: Predicted) -> CostPart:
         widths=widths,
         fastest=min(widths, key=lambda bits: widths[bits]) if widths else None,
         operators=tuple(sorted(rows, key=lambda row: (-row.milliseconds, row.operator, row.format))),
+        unknown=found.prediction.unknown,
     )
 
 
 def cost_text(cost: CostPart) -> str:
     """Where the figure comes from: ``avx2, 1 thread, some processor, 2026-01-01; 80 % of it from measured shapes``."""
     where = f"{cost.isa}, {count_text(cost.threads, 'thread')}, {cost.cpu}, {cost.date[:10]}"
-    return f"{where}; {percent(cost.measured_share)} of it from measured shapes"
+    known = f"{percent(cost.measured_share)} of it from measured shapes"
+    return f"{where}; {known}" if not cost.unknown else f"{where}; nothing known of {', '.join(cost.unknown)}"
 
 
 def widths_text(cost: CostPart) -> str:

@@ -68,6 +68,7 @@ class CoveragePart:
             where there are no multiply-accumulates.
         by_operator: One entry per operator, most work first.
         fallbacks: Every node left in float, in graph order.
+        weights_only: Activations stay real numbers: what counts as integer has weights of few bits, no more.
     """
 
     integer_nodes: int
@@ -77,6 +78,7 @@ class CoveragePart:
     fallback_share: float
     by_operator: tuple[OperatorPart, ...]
     fallbacks: tuple[FallbackPart, ...]
+    weights_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,7 @@ class CostPart:
         widths: Milliseconds if all weights that can be packed had one width, by bits.
         fastest: The width of least time among them; ``None`` where there are none.
         operators: Where the time goes, most first.
+        unknown: Operators and formats of which the table says nothing: they are in no figure, which is a lower bound.
     """
 
     milliseconds: float
@@ -303,6 +306,7 @@ class CostPart:
     widths: Mapping[str, float] = field(default_factory=dict)
     fastest: str | None = None
     operators: tuple[OperatorCostPart, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,10 @@ def _coverage(coverage: CoveragePart, console: Console) -> None:
     total = coverage.integer_nodes + coverage.float_nodes
     work = f"{percent(coverage.share_macs)} of the multiply-accumulates, " if coverage.share_macs is not None else ""
     console.print()
-    console.print(_text(("Integer", "bold"), (f"  {work}{coverage.integer_nodes} of {total} nodes", "dim")))
-    table = _table("operator", "integer", "float", "work %")
+    what, column = ("Weights", "few bits") if coverage.weights_only else ("Integer", "integer")
+    real = "; activations stay real" if coverage.weights_only else ""
+    console.print(_text((what, "bold"), (f"  {work}{coverage.integer_nodes} of {total} nodes{real}", "dim")))
+    table = _table("operator", column, "float", "work %")
     everything = sum(item.integer_macs + item.float_macs for item in coverage.by_operator)
     # Where the list is cut, operators with work and operators that stayed float are what the reader looks for.
     rows = sorted(coverage.by_operator, key=lambda item: (item.integer_macs + item.float_macs == 0, item.float == 0))
@@ -229,8 +231,9 @@ def _cost(report: Report, console: Console) -> None:
             (f"  {latency.speedup.value:.2f} × the speed ({between}), here, {threads}", "dim"),
         ))
     if report.cost is not None:
+        least = "at least " if report.cost.unknown else ""
         console.print(_text(
-            ("Cost", "bold"), (f"     {milliseconds(report.cost.milliseconds)} predicted", ""),
+            ("Cost", "bold"), (f"     {least}{milliseconds(report.cost.milliseconds)} predicted", ""),
             (f"  {cost_text(report.cost)}", "dim"),
         ))
         if text := widths_text(report.cost):

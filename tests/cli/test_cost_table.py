@@ -81,3 +81,22 @@ def test_the_table_is_a_dependency(compile_integer: Run, work: Path) -> None:
     (work / "costs.json").write_text(_table(), encoding="utf-8")
     assert compile_integer("--cost-table", "costs.json", "--depfile", "d", "-q").exit_code == 0
     assert "costs.json" in (work / "d").read_text(encoding="utf-8")
+
+
+def test_what_the_table_does_not_know_makes_the_figure_a_lower_bound(compile_integer: Run, work: Path) -> None:
+    known = [line for line in _table().splitlines() if '"QConv/spatial"' not in line]
+    (work / "costs.json").write_text("\n".join(known), encoding="utf-8")
+    result = compile_integer("--cost-table", "costs.json", "--report", "report.json")
+    report = from_json((work / "report.json").read_text(encoding="utf-8"))
+    assert report.cost is not None
+    assert "QConv/spatial w8a8" in report.cost.unknown
+    text = " ".join(result.stdout.split())
+    assert "at least" in text
+    assert "nothing known of" in text
+    assert any("the predicted latency is a lower bound" in item for item in report.warnings)
+
+
+def test_a_table_of_another_target_is_a_warning(compile_integer: Run, work: Path) -> None:
+    (work / "costs.json").write_text(_table(), encoding="utf-8")
+    report = json.loads(compile_integer("--cost-table", "costs.json", "--json").stdout)
+    assert "the cost table was measured for here, this model is for edge-npu" in report["warnings"]

@@ -117,3 +117,12 @@ def test_words() -> None:
     assert [speed_text(x) for x in (3.2, 1.0, 0.5)] == ["3.20 × faster", "as fast", "2.00 × slower"]
     assert [milliseconds(x) for x in (0.05, 12.345)] == ["50 µs", "12.3 ms"]
     assert [count_text(n, "sample") for n in (1, 2)] == ["1 sample", "2 samples"]
+
+
+def test_weights_of_few_bits_are_not_called_integer_work(full_report: Report) -> None:
+    assert full_report.coverage is not None
+    coverage = replace(full_report.coverage, weights_only=True)
+    text = shown(replace(full_report, coverage=coverage, integer=None))
+    assert "Weights  99.5 % of the multiply-accumulates, 30 of 32 nodes; activations stay real" in text
+    assert "few bits" in text
+    assert "Integer" not in text
