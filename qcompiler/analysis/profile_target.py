@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -21,15 +19,14 @@ from numpy.typing import NDArray
 from qcompiler.analysis import medley as medleys
 from qcompiler.analysis.cost_table import CostPoint, CostTable
 from qcompiler.analysis.interleave import interleave, stopwatch_of
-from qcompiler.analysis.latency import random_feed
 from qcompiler.analysis.machine import this_machine
-from qcompiler.analysis.specimen_grid import grid
-from qcompiler.analysis.specimens import Specimen, feed_of, isolated, other_widths, specimen
-from qcompiler.analysis.workload import bind_dimensions, workloads
-from qcompiler.errors import ModelError, QCompilerError, UsageError, first_line
+from qcompiler.analysis.profile_plan import Plan
+from qcompiler.analysis.specimen_runs import best_isa, bound, fed, open_native
+from qcompiler.analysis.specimens import Specimen, feed_of, isolated
+from qcompiler.errors import ModelError, UsageError, first_line
 from qcompiler.target.schema import Target
 
-__all__ = ["Plan", "check_here", "measure", "plan", "weight_widths"]
+__all__ = ["measure"]
 
 Open = Callable[[bytes, int, str | None], Any]
 """Opens a session on a model, with threads and instruction set."""
@@ -48,93 +45,6 @@ _COPIED_BYTES: Final = 32 << 20
 
 _LEAST_SECONDS: Final = 0.04
 _MOST_SECONDS: Final = 0.6
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be measured.
-
-    Attributes:
-        specimens: Nodes, in the order in which they are measured.
-        skipped: Nodes that cannot be, and why.
-    """
-
-    specimens: tuple[Specimen, ...]
-    skipped: tuple[str, ...]
-
-
-def check_here(target: Target) -> None:
-    """Refuse a target whose speed cannot be measured on this machine.
-
-    Raises:
-        UsageError: Its models are run by something else than our kernels.
-        QCompilerError: Our kernels are not installed.
-    """
-    from qcompiler.target.runs_here import runs_here
-    from qcompiler.target.schema import Provider
-
-    hint = "profile the target that our kernels run: lowbit-cpu"
-    if target.provider is not Provider.QCOMPILER:
-        raise UsageError(f"{target.name} cannot be profiled: our kernels do not run its models", hint=hint)
-    here, reason = runs_here(target)
-    if not here:
-        raise QCompilerError(f"{target.name} cannot be profiled here: {reason}")
-
-
-def weight_widths(target: Target) -> tuple[int, ...]:
-    """Widths of weights that a target accepts, widest first."""
-    from qcompiler.target.schema import Role
-
-    rules = [rule for rule in target.operators.values() if Role.WEIGHT in rule.inputs]
-    return tuple(sorted({form.bits for rule in rules for form in rule.weights if form.bits <= 8}, reverse=True))
-
-
-def plan(target: Target, models: Sequence[str | Path] = (), *, with_grid: bool = True) -> Plan:
-    """Choose what to measure: the nodes of compiled models, then a grid; weights in every width of the target.
-
-    Args:
-        target: The profile.
-        models: Compiled models whose very shapes are measured, at the shapes that ``qcompiler bench`` makes up.
-        with_grid: Whether the grid of common shapes is measured too.
-    """
-    graphs = [_at_bench_shapes(path) for path in models] + ([grid()] if with_grid else [])
-    skipped: list[str] = []
-    own = [list(_specimens(model, skipped)) for model in graphs]
-    found: dict[tuple[str, str, str], Specimen] = {}
-    # What the models hold comes first, then its other widths, then the grid: a budget may end early.
-    count = len(models)
-    for part in (own[:count], _widths(own[:count], target), own[count:], _widths(own[count:], target)):
-        for group in part:
-            for _, one in group:
-                found.setdefault((one.work.kind, one.work.format, one.work.shape), one)
-    return Plan(tuple(found.values()), tuple(dict.fromkeys(skipped)))
-
-
-_Nodes: TypeAlias = list[tuple[ir.Node, Specimen]]
-
-
-def _at_bench_shapes(path: str | Path) -> ir.Model:
-    from qcompiler.ir import io
-
-    model = io.load(path)
-    bind_dimensions(model, {name: array.shape for name, array in random_feed(path).items()})
-    return model
-
-
-def _specimens(model: ir.Model, skipped: list[str]) -> Iterator[tuple[ir.Node, Specimen]]:
-    """Nodes of a model, as they are."""
-    opset = model.opset_imports.get("", 21)
-    for node, work in workloads(model):
-        try:
-            yield node, specimen(node, work, opset)
-        except QCompilerError as error:
-            skipped.append(f"{work.kind} {node.name}: {error.message}")
-
-
-def _widths(groups: Sequence[_Nodes], target: Target) -> list[_Nodes]:
-    """The same nodes with weights of the other widths."""
-    widths = weight_widths(target)
-    return [[(node, other) for node, one in group for other in other_widths(node, one, widths)] for group in groups]
 
 
 def measure(
@@ -213,26 +123,6 @@ def _sweep(
     return found, skipped
 
 
-def open_native(model: bytes, threads: int, isa: str | None) -> Any:
-    """A session with our kernels, which runs the nodes as they are.
-
-    Raises:
-        QCompilerError: The native library is not installed, or the instruction set is not available here.
-    """
-    import onnxruntime
-
-    from qcompiler import runtime
-    from qcompiler.ir.execute import session_options
-
-    if runtime.library_path() is None:
-        hint = "install qcompiler where a C++17 compiler is at hand (pip install --force-reinstall .)"
-        raise QCompilerError("the native library is not installed: there is nothing to measure", hint=hint)
-    options = session_options(threads=threads)
-    # An optimizer would keep one of equal copies, and none whose result nobody reads.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return runtime.session(model, threads=threads, isa=isa, options=options)
-
-
 def _copies(one: Specimen) -> int:
     return max(_LEAST_COPIES, min(_COPIES, _COPIED_BYTES // max(one.work.bytes, 1)))
 
@@ -241,7 +131,7 @@ def _times(task: _Task, seconds: float, opened: Open) -> _Times:
     """Milliseconds: medians and minima in rows, one copy and several in columns."""
     one, isa, threads = task
     calls = [
-        _bound(opened(isolated(one, copies), threads, isa), feed_of(one, copies), one, copies)
+        bound(opened(isolated(one, copies), threads, isa), feed_of(one, copies), one, copies)
         for copies in (1, _copies(one))
     ]
     try:
@@ -261,39 +151,6 @@ def _point(task: _Task, times: _Times) -> CostPoint:
     )  # fmt: skip
 
 
-def best_isa() -> str:
-    """The best instruction set that this machine has kernels for; ``none`` without a native library."""
-    from qcompiler import runtime
-
-    if runtime.library_path() is None:
-        return "none"
-    from qcompiler.runtime.native_operator import instruction_sets
-
-    return instruction_sets()[-1]
-
-
-def _bound(session: Any, feed: Mapping[str, NDArray[Any]], one: Specimen, copies: int) -> Callable[[], None]:
-    """A run of copies with everything bound: neither input nor result is copied."""
-    return _fed(session, feed, [f"{name}/{copies - 1}" for name, _, _ in one.outputs], one)
-
-
-def _fed(session: Any, feed: Mapping[str, NDArray[Any]], names: Sequence[str], one: Specimen) -> Callable[[], None]:
-    """The same where the results of ``one`` have these names."""
-    import onnxruntime
-
-    binding = session.io_binding()
-    wrap = onnxruntime.OrtValue.ortvalue_from_numpy
-    for name, array in feed.items():
-        binding.bind_ortvalue_input(name, wrap(array))
-    for name, (_, dtype, shape) in zip(names, one.outputs, strict=True):
-        binding.bind_ortvalue_output(name, wrap(np.zeros(shape, dtype.numpy())))
-
-    def call() -> None:
-        session.run_with_iobinding(binding)
-
-    return call
-
-
 def _between(
     many: Sequence[Specimen], points: Sequence[CostPoint], isa: str | None, threads: int, opened: Open
 ) -> tuple[float, float]:
@@ -307,8 +164,8 @@ def _between(
     names = [f"{len(mixed) - 1}/{name}/0" for name, _, _ in alone.outputs]
     try:
         calls = [
-            _fed(opened(content, threads, isa), feed, names, alone),
-            _bound(opened(isolated(alone, 1), threads, isa), feed_of(alone), alone, 1),
+            fed(opened(content, threads, isa), feed, names, alone),
+            bound(opened(isolated(alone, 1), threads, isa), feed_of(alone), alone, 1),
         ]
         moments = [interleave(calls, budget=_MOST_SECONDS, stopwatch=stopwatch_of(threads)) for _ in range(_SWEEPS)]
     except Exception as error:  # ONNX Runtime raises many unrelated types

@@ -63,7 +63,8 @@ def command(
     """Measure what the operators of a target cost on this machine, for the compiler to predict latencies."""
     del traceback
     from qcompiler.analysis.cost_table import table_text
-    from qcompiler.analysis.profile_target import check_here, measure, plan
+    from qcompiler.analysis.profile_plan import check_here, plan
+    from qcompiler.analysis.profile_target import measure
     from qcompiler.cli.cost_tables import checked_models, show
     from qcompiler.cli.progress import progress_bars
     from qcompiler.driver.files import check_writable, write_text

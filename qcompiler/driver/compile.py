@@ -248,7 +248,7 @@ def _predicted(job: Job, staged: Path) -> Predicted | None:
     if job.costs is None or job.lowering != "integer":
         return None
     from qcompiler.analysis.predicted import predict_latency
-    from qcompiler.analysis.profile_target import weight_widths
+    from qcompiler.analysis.profile_plan import weight_widths
 
     widths, threads = weight_widths(job.target), job.costs.threads()[0]
     return predict_latency(staged, job.costs, widths, target=job.target.name, threads=threads)

@@ -10,8 +10,10 @@ import pytest
 
 from qcompiler.analysis.cost_table import CostPoint
 from qcompiler.analysis.medley import chosen, medley
-from qcompiler.analysis.profile_target import measure, open_native, plan
+from qcompiler.analysis.profile_plan import plan
+from qcompiler.analysis.profile_target import measure
 from qcompiler.analysis.specimen_grid import grid
+from qcompiler.analysis.specimen_runs import open_native
 from qcompiler.analysis.specimens import Specimen, specimen
 from qcompiler.analysis.workload import workloads
 from qcompiler.runtime import library_path

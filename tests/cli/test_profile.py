@@ -74,7 +74,7 @@ def test_without_the_library_there_is_nothing_to_measure(
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(
     toolbox: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qcompiler.analysis.profile_target.plan", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr("qcompiler.analysis.profile_plan.plan", lambda *_, **__: pytest.fail("it was measured"))
     result = toolbox("profile", "-t", here, "-o", "nowhere/costs.json")
     assert result.exit_code == 1
     assert "the output folder 'nowhere' does not exist" in result.stderr
