@@ -56,7 +56,7 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
 
     inputs = data.inputs_of(model)
     options = job.options
-    if job.format.weight_only:
+    if not job.fits:
         if options.select:
             raise UsageError("--select chooses samples to fit on, and nothing is fitted in a weight-only format")
         return _to_judge_by(job, inputs)
@@ -102,7 +102,7 @@ def _to_judge_by(job: Job, inputs: Any) -> Samples:
         return Samples(None, made_up, False, (text,))
     evaluation = data.load(given, inputs, preprocessing=options.preprocessing, limit=options.limit)
     _check_labels(job, evaluation)
-    return Samples(None, evaluation, False, (), ("weights need no calibration: nothing was fitted on samples",))
+    return Samples(None, evaluation, False, (), ("nothing was fitted on samples",))
 
 
 def _check_labels(job: Job, evaluation: Dataset) -> None:

@@ -68,6 +68,16 @@ class Job:
         """The form in which the quantized graph is written: ``qdq`` or ``integer``."""
         return lowering_of(self.pipeline.passes)
 
+    @property
+    def fits(self) -> bool:
+        """Whether anything is fitted on samples: weights alone need none, and are rounded better with some."""
+        if not self.format.weight_only:
+            return True
+        own = self.options.pipeline not in (None, "default")
+        return self.calibration is not None and not is_random(self.calibration) and (
+            own or effort_of(self.pipeline.passes) != "quick"
+        )
+
     def effective(self) -> dict[str, str]:
         """The configuration in force, by option name, as text to echo and to report."""
         options = self.options
@@ -106,10 +116,10 @@ class Job:
         return ", ".join(methods) or "none"
 
     def _calibration_text(self) -> str:
-        return "not needed" if self.format.weight_only else _data_text(self.calibration, self.source)
+        return _data_text(self.calibration, self.source) if self.fits else "not needed"
 
     def _evaluation_text(self) -> str:
-        if not self.format.weight_only:
+        if self.fits:
             return "held out from calibration" if self.evaluation is None else _data_text(self.evaluation, self.source)
         given = self.evaluation if self.evaluation is not None else self.calibration
         return _RANDOM if given is None else _data_text(given, self.source)

@@ -45,10 +45,31 @@ def test_nothing_is_asked_for_and_the_report_says_what_that_is_worth(model: onnx
     assert operators == ["QMatMulWeightOnly", "Relu", "QMatMulWeightOnly", "Add"]
 
 
+FEEDS = [{"x": np.random.default_rng(seed).normal(0, 1, (1, 96)).astype(np.float32)} for seed in range(16)]
+
+
+def _alike(count: int) -> list[dict[str, np.ndarray]]:
+    """Feeds of 20 rows whose 96 values follow from 12, so that errors of some weights can make up for others'."""
+    random = np.random.default_rng(1)
+    mixed = random.normal(0, 1, (12, 96))
+    return [{"x": (random.normal(0, 1, (20, 12)) @ mixed).astype(np.float32)} for _ in range(count)]
+
+
+def test_samples_serve_to_round_where_there_are_some(model: onnx.ModelProto) -> None:
+    report = qcompiler.compile(model, "lowbit-cpu", format="w3", latency=False, calibration=_alike(16)).report
+    assert report.calibration is not None
+    assert report.calibration.samples == 14
+    assert report.evaluation.held_out
+    tried = [trial for item in report.passes for trial in item.trials if trial.text == "round-gptq"]
+    assert len(tried) == 1
+    assert tried[0].kept
+    assert tried[0].after < 0.8 * tried[0].before
+
+
 @pytest.mark.parametrize("option", ["calibration", "evaluation"])
 def test_all_samples_judge_where_nothing_is_fitted(model: onnx.ModelProto, option: str) -> None:
-    feeds = [{"x": np.random.default_rng(seed).normal(0, 1, (1, 96)).astype(np.float32)} for seed in range(16)]
-    report = qcompiler.compile(model, "lowbit-cpu", format="w8", latency=False, **{option: feeds}).report
+    options = {option: FEEDS, "effort": "quick"}
+    report = qcompiler.compile(model, "lowbit-cpu", format="w8", latency=False, **options).report
     assert report.evaluation.samples == 16
     assert not report.evaluation.held_out
     assert not any("random" in warning for warning in report.warnings)
