@@ -12,9 +12,10 @@ from qcompiler.ir import constants, patterns
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.equalize._labels import Names, vector
 from qcompiler.passes.equalize._layers import scale_layer
-from qcompiler.passes.equalize._scaling import Bound, Scaling
+from qcompiler.passes.equalize._scaling import Scaling
+from qcompiler.passes.equalize._upper_bounds import set_bounds
 from qcompiler.passes.normalize._affine import Affine, keep_statistics
-from qcompiler.passes.normalize._rewrite import own_constant, replace_node
+from qcompiler.passes.normalize._rewrite import own_constant
 
 __all__ = ["APPLIED", "SUFFIX", "divide"]
 
@@ -53,7 +54,7 @@ def divide(found: Scaling, factors: dict[int, float], edit: Edit) -> None:
     for bound in found.bounds:
         divisor = of(bound.names)
         if (divisor != 1).any():
-            _divide_bound(bound, divisor, edit)
+            set_bounds(bound.node, bound.values / divisor, edit)
 
 
 def _rename(value: ir.Value, found: Scaling, divisor: NDArray[np.float64], edit: Edit) -> None:
@@ -75,22 +76,3 @@ def _divide_constant(node: ir.Node, index: int, divisor: NDArray[np.float64], ed
         return
     changed: NDArray[Any] = content.astype(np.float64) / divisor
     edit.set_constant(own_constant(edit, node, index), changed.astype(content.dtype))
-
-
-def _divide_bound(bound: Bound, factors: NDArray[np.float64], edit: Edit) -> None:
-    """Give an activation its bounds divided by the factors; a Clip becomes Relu and Min."""
-    node = bound.node
-    values = bound.values / factors
-    if node.op_type == "Min":
-        constant = node.inputs[1 - bound.index]
-        if constant is not None and constant.shape is not None:
-            edit.set_constant(constant, values.astype(np.float32).reshape(constant.shape.numpy()))
-        return
-    data = node.inputs[0]
-    if data is None or data.shape is None:
-        raise ValueError(f"the input of {node.name} has no rank")
-    relu = edit.insert("Relu", [data], before=node, name=f"{node.name}_relu", output_name=f"{data.name}_relu")
-    relu.outputs[0].shape, relu.outputs[0].type = data.shape, data.type
-    shape = 1, values.size, *[1] * (len(data.shape) - 2)
-    bounds = edit.constant(f"{node.name}_bounds", values.astype(np.float32).reshape(shape))
-    replace_node(edit, node, "Min", [relu.outputs[0], bounds])

@@ -65,13 +65,13 @@ class Scaling:
     refused: dict[ir.Node, str] = field(default_factory=dict)
 
 
-def analyse(graph: ir.Graph, *, residual: bool, why_not_bound: Callable[[ir.Node, int], str]) -> Scaling:
+def analyse(graph: ir.Graph, *, residual: bool, why_not_bound: Callable[[ir.Node], str]) -> Scaling:
     """Follow channels through a graph.
 
     Args:
         graph: The graph, in order.
         residual: Whether sums of two branches tie them; else they end there.
-        why_not_bound: Why a bound per channel would not do at ``(node, index of its data)``; empty where it would.
+        why_not_bound: Why bounds per channel would not do at a node; empty where it would.
     """
     found = Scaling()
     for node in graph:
@@ -96,7 +96,7 @@ def _leave(node: ir.Node, labels: Labels, reason: str) -> None:
         labels.put(value, np.zeros((1,) * (patterns.rank(value) or 0), np.intp))
 
 
-def _visit(node: ir.Node, found: Scaling, residual: bool, why_not_bound: Callable[[ir.Node, int], str]) -> str:
+def _visit(node: ir.Node, found: Scaling, residual: bool, why_not_bound: Callable[[ir.Node], str]) -> str:
     """Give the results of a node their labels; returns why factors do not pass it, else nothing."""
     if patterns.has_type(node, *LAYERS, "MatMul"):
         return _layer(node, found)
@@ -138,7 +138,7 @@ def _layer(node: ir.Node, found: Scaling) -> str:
     return ""
 
 
-def _clip(node: ir.Node, found: Scaling, why_not_bound: Callable[[ir.Node, int], str]) -> str:
+def _clip(node: ir.Node, found: Scaling, why_not_bound: Callable[[ir.Node], str]) -> str:
     low, high = ([*node.inputs[1:], None, None][i] for i in range(2))
     lower = None if low is None else constants.scalar(low)
     upper = math.inf if high is None else constants.scalar(high)
@@ -157,21 +157,21 @@ def _bounded(
     bound: float | NDArray[np.float64],
     names: Names,
     found: Scaling,
-    why_not_bound: Callable[[ir.Node, int], str],
+    why_not_bound: Callable[[ir.Node], str],
 ) -> str:
     shape = patterns.static_shape(node.inputs[index])
     size = None if shape is None or len(shape) < 2 else shape[1]
     along = None if size is None else vector(names, 1, size)
     if size is None or along is None:
         return f"{node.name} behind it has no bound per channel of its own"
-    if reason := why_not_bound(node, index):
+    if reason := why_not_bound(node):
         return reason
     found.bounds.append(Bound(node, index, np.broadcast_to(np.asarray(bound, np.float64), (size,)), along))
     found.labels.put(node.outputs[0], names)
     return ""
 
 
-def _join(node: ir.Node, found: Scaling, residual: bool, why_not_bound: Callable[[ir.Node, int], str]) -> str:
+def _join(node: ir.Node, found: Scaling, residual: bool, why_not_bound: Callable[[ir.Node], str]) -> str:
     computed = [i for i, value in enumerate(node.inputs) if value is not None and not constants.is_constant(value)]
     fixed = [i for i, value in enumerate(node.inputs) if value is not None and constants.is_constant(value)]
     if not computed:
@@ -200,7 +200,7 @@ def _minimum(
     computed: list[int],
     fixed: list[int],
     found: Scaling,
-    why_not_bound: Callable[[ir.Node, int], str],
+    why_not_bound: Callable[[ir.Node], str],
 ) -> str:
     """Min with a bound per channel, of which the constant is this node's own."""
     value, other = node.inputs[computed[0]], node.inputs[fixed[0]]

@@ -22,6 +22,7 @@ from qcompiler.passes.equalize._balance import Side, Stream, balance
 from qcompiler.passes.equalize._labels import Labels, Names
 from qcompiler.passes.equalize._layers import LAYERS, peaks
 from qcompiler.passes.equalize._scaling import Scaling, analyse
+from qcompiler.passes.equalize._upper_bounds import why_no_bounds
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.target.legality import rule_for
 from qcompiler.target.schema import Granularity, Target
@@ -71,8 +72,8 @@ class EqualizeChannels(Pass):
             ctx.note("nothing to equalize: no weight has to share one scale among its channels")
             return
 
-        def why_not_bound(node: ir.Node, index: int) -> str:
-            return _why_not_bound(node, index, ctx.target)
+        def why_not_bound(node: ir.Node) -> str:
+            return why_no_bounds(node, ctx.target)
 
         found = analyse(model.graph, residual=self.residual, why_not_bound=why_not_bound)
         _say_where_chains_break(found, ctx)
@@ -175,16 +176,3 @@ def _one_scale(node: ir.Node, target: Target | None) -> bool:
 
 def _touches(group: _Group, shared: set[ir.Node]) -> bool:
     return not shared.isdisjoint((*group.makers, *group.readers))
-
-
-def _why_not_bound(node: ir.Node, index: int, target: Target | None) -> str:
-    """Why a bound per channel would leave the integer kernel of the layer before; empty where it does not."""
-    if target is None:
-        return ""
-    layer = patterns.producer(patterns.skip_back(node.inputs[index], ("Relu", "Min")))
-    if layer is None or not patterns.has_type(layer, *LAYERS):
-        return f"{node.name} behind it is not right behind a layer, so {target.name} does not absorb its bounds"
-    rule = rule_for(target, layer)
-    if rule is not None and not {"Relu", "Min"} <= set(rule.fuse):
-        return f"{target.name} absorbs no bound per channel (Relu, Min) behind {layer.op_type}"
-    return ""
