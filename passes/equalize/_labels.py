@@ -29,16 +29,28 @@ _FOREIGN: Final = "no layer with constants of its own made it"
 
 
 class Labels:
-    """Ties between labels, and the labels of every tensor seen so far."""
+    """Ties between labels, and the labels of every tensor seen so far.
+
+    Attributes:
+        met: Arrays of labels that were tied to each other.
+    """
 
     def __init__(self) -> None:
         self._parent: list[int] = [0]
         self._reasons: dict[int, str] = {0: _FOREIGN}
         self._of: dict[ir.Value, Names] = {}
+        self.met: list[tuple[Names, Names]] = []
+        self._members: dict[int, list[int]] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of labels, 0 included."""
+        return len(self._parent)
 
     def fresh(self, count: int) -> Names:
         """``count`` labels that nothing has yet."""
         start = len(self._parent)
+        self._members = {}
         self._parent.extend(range(start, start + count))
         return np.arange(start, start + count)
 
@@ -68,6 +80,13 @@ class Labels:
             label = self._parent[label]
         return label
 
+    def members(self) -> dict[int, list[int]]:
+        """The labels behind each root, in order; label 0 left out."""
+        if not self._members:
+            for label in range(1, self.count):
+                self._members.setdefault(self.root(label), []).append(label)
+        return self._members
+
     def roots(self, names: Names) -> Names:
         """``root`` of every element."""
         unique, inverse = np.unique(names, return_inverse=True)
@@ -82,6 +101,7 @@ class Labels:
             self.freeze(first, reason)
             self.freeze(second, reason)
             return
+        self.met.append((first, second))
         for a, b in np.unique(np.stack([one.ravel(), two.ravel()]), axis=1).T:
             self._union(int(a), int(b), reason)
 
@@ -92,6 +112,7 @@ class Labels:
         if 0 in (a, b):
             self._reasons.setdefault(max(a, b), reason)
             return
+        self._members = {}
         low, high = min(a, b), max(a, b)
         self._parent[high] = low
         if high in self._reasons:

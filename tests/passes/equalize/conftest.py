@@ -138,4 +138,4 @@ def kinds(model: ir.Model) -> list[str]:
 def make() -> SimpleNamespace:
     """The functions above."""
     functions = node, build, uneven, relu_chain, mobile_chain, run, skipped, content, rows, columns, kinds
-    return SimpleNamespace(SIX=SIX, **{function.__name__: function for function in functions})
+    return SimpleNamespace(feed=feed, SIX=SIX, **{function.__name__: function for function in functions})
