@@ -23,7 +23,7 @@ from qcompiler.quant.operators import WEIGHT_INPUT, output_channel_axis
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
 
-__all__ = ["mean_errors"]
+__all__ = ["error_of", "mean_errors"]
 
 
 def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Context) -> list[NDArray[np.float64]]:
@@ -34,10 +34,11 @@ def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Con
 
     observers = {str(_data(layer).name): MeanObserver(_mean_axis(layer)) for layer in layers}
     collect(restored(model), dataset, observers, ctx=ctx, row_weights=row_weights.find(dataset.inputs))
-    return [_error(layer, observers[str(_data(layer).name)].mean()) for layer in layers]
+    return [error_of(layer, observers[str(_data(layer).name)].mean()) for layer in layers]
 
 
-def _error(layer: Layer, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+def error_of(layer: Layer, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a layer's bias lacks, shape ``(output channels,)``, from its mean input: a map, or one per channel."""
     error = response(layer.node, _as_map(layer, mean), weight_error(layer))
     axis = output_channel_axis(layer.node, error.ndim)
     shift: NDArray[np.float64] = error.mean(axis=tuple(i for i in range(error.ndim) if i != axis), dtype=np.float64)

@@ -1,7 +1,8 @@
 """correct-bias: give every output channel back the mean that quantization took away.
 
-Two ways to measure it: ``sequential`` (quantized inputs, layer after layer, on a few samples) and ``analytic`` (mean
-float inputs, one float run per sample). What was fitted must prove itself on samples that were not used: the last
+Three ways to measure it: ``sequential`` (quantized inputs, layer after layer, on a few samples), ``analytic`` (mean
+float inputs, one float run per sample) and ``statistics`` (mean inputs from kept BatchNormalization statistics: no
+sample; those there are still judge). What was fitted must prove itself on samples that were not used: the last
 eighth of the calibration samples is left out and judges; where the outputs of the corrected model are not closer to
 the float model's there, the biases are put back.
 """
@@ -9,6 +10,7 @@ the float model's there, the biases are put back.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from qcompiler.errors import DataError
 from qcompiler.ir import constants, originals
 from qcompiler.ir.execute import Runner
-from qcompiler.passes.calibrate import bias_analytic, bias_sequential
+from qcompiler.passes.calibrate import bias_analytic, bias_sequential, bias_statistics
 from qcompiler.passes.calibrate.judge import Judge
 from qcompiler.passes.calibrate.linear import Layer, linear_layers
 from qcompiler.pipeline.base import Context, Fact, Pass
@@ -27,7 +29,7 @@ from qcompiler.pipeline.base import Context, Fact, Pass
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
 
-__all__ = ["CorrectBias"]
+__all__ = ["MEMORY", "CorrectBias", "divide", "live_bytes"]
 
 MEMORY: Final = 192 << 20
 """Bytes of live tensors that the sequential method may hold: fewer samples where they are large."""
@@ -46,7 +48,7 @@ class CorrectBias(Pass):
     name: ClassVar[str] = "correct-bias"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
-    method: Literal["sequential", "analytic"] = "sequential"
+    method: Literal["sequential", "analytic", "statistics"] = "sequential"
     samples: int = 96
     guard: bool = True
 
@@ -55,17 +57,19 @@ class CorrectBias(Pass):
         layers = _correctable(model, ctx)
         if not layers:
             return
-        if ctx.calibration is None:
-            raise DataError(
-                "bias correction needs calibration samples", hint="give --calibration or --no-bias-correction"
-            )
-        fitted, judging = _divide(ctx.calibration) if self.guard else (ctx.calibration, None)
+        fitted, judging = self._samples(ctx)
         # The reference is the float model: later edits replace tensors, they never write into them.
         reference = Runner(originals.restored(model), threads=ctx.jobs)
         judge = None if judging is None else Judge(reference, judging, ctx, "judge biases")
+        errors = self._errors(model, layers, fitted, ctx)
+        found = [(layer, error) for layer, error in zip(layers, errors, strict=True) if error is not None]
+        layers = [layer for layer, _ in found]
+        if not layers:
+            ctx.note("no bias corrected: no statistics of BatchNormalization were kept")
+            return
         before = judge.error(model) if judge is not None else 0.0
         saved = [(layer, layer.bias, None if layer.bias is None else layer.bias.const_value) for layer in layers]
-        for layer, error in zip(layers, self._errors(model, layers, fitted, ctx), strict=True):
+        for layer, error in found:
             _add_to_bias(layer, error, ctx)
         if judge is None or judging is None:
             ctx.note(f"corrected {len(layers)} biases (no sample left to judge)")
@@ -79,12 +83,24 @@ class CorrectBias(Pass):
             _restore(layer, bias, tensor, ctx)
         ctx.note(f"bias correction was rejected; {verdict}")
 
+    def _samples(self, ctx: Context) -> tuple[Dataset | None, Dataset | None]:
+        """Samples to fit on and samples to judge on."""
+        if ctx.calibration is None and self.method != "statistics":
+            raise DataError(
+                "bias correction needs calibration samples", hint="give --calibration or --no-bias-correction"
+            )
+        if ctx.calibration is None or not self.guard:
+            return ctx.calibration, None
+        return divide(ctx.calibration)
+
     def _errors(
-        self, model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Context
-    ) -> list[NDArray[np.float64]]:
+        self, model: ir.Model, layers: list[Layer], dataset: Dataset | None, ctx: Context
+    ) -> Sequence[NDArray[np.float64] | None]:
+        if self.method == "statistics" or dataset is None:
+            return bias_statistics.mean_errors(model, layers, ctx)
         if self.method == "analytic":
             return bias_analytic.mean_errors(model, layers, dataset, ctx)
-        count = max(1, min(self.samples, len(dataset), MEMORY // max(1, _live_bytes(layers))))
+        count = max(1, min(self.samples, len(dataset), MEMORY // max(1, live_bytes(layers))))
         few = dataset.subset(range(0, len(dataset), len(dataset) // count)[:count])
         return bias_sequential.mean_errors(model, layers, few, ctx)
 
@@ -99,7 +115,7 @@ def _correctable(model: ir.Model, ctx: Context) -> list[Layer]:
     return layers
 
 
-def _live_bytes(layers: list[Layer]) -> int:
+def live_bytes(layers: list[Layer]) -> int:
     """About what one sample holds at the widest cut, in both models; layers of unknown size count as nothing."""
     sizes = [0]
     for layer in layers:
@@ -109,7 +125,7 @@ def _live_bytes(layers: list[Layer]) -> int:
     return 4 * max(sizes)
 
 
-def _divide(dataset: Dataset) -> tuple[Dataset, Dataset | None]:
+def divide(dataset: Dataset) -> tuple[Dataset, Dataset | None]:
     """Samples to fit on, and the last eighth (1 to 16) to judge on; too few samples cannot judge."""
     count = len(dataset)
     if count < 2:

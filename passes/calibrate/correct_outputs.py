@@ -1,0 +1,172 @@
+"""correct-outputs: a scale and a shift per output channel, folded into the scales of weights and into biases.
+
+Rounding and cutting off change not only the mean of an output but also its size. Both are fitted in closed form
+(``output_fit``). The factor goes into the scale of the weight: its codes stay what they are, and the constant becomes
+the numbers that these codes now stand for. What was fitted must prove itself on samples that were not used, as in
+``correct-bias``; if it does not, everything is put back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.errors import DataError, PassError
+from qcompiler.ir import constants, originals
+from qcompiler.ir.execute import Runner
+from qcompiler.passes.calibrate.correct_bias import MEMORY, divide, live_bytes
+from qcompiler.passes.calibrate.judge import Judge
+from qcompiler.passes.calibrate.linear import Layer, linear_layers
+from qcompiler.passes.calibrate.output_fit import Fit, Scaled, fits
+from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant import arithmetic, state
+from qcompiler.quant.operators import WEIGHT_INPUT
+from qcompiler.quant.params import QParams
+from qcompiler.quant.state import TensorQuant
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["CorrectOutputs"]
+
+
+@dataclass(frozen=True)
+class CorrectOutputs(Pass):
+    """Fit scale and shift of every output channel, where that measures a gain.
+
+    A weight with one scale for all channels takes one factor for all; a target whose scales are powers of two, a weight
+    with a scale per block and one that several nodes read take none, and get their shift alone.
+
+    Attributes:
+        samples: Most samples that are held in memory.
+        guard: Whether the correction must lower the output error on samples it was not fitted on.
+    """
+
+    samples: int = 96
+    guard: bool = True
+
+    name: ClassVar[str] = "correct-outputs"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Correct the integer layers of the main graph."""
+        layers = []
+        for node, layer in linear_layers(model.graph):
+            if isinstance(layer, str):
+                ctx.skip(node, layer)
+            else:
+                layers.append(layer)
+        if not layers:
+            return
+        if ctx.calibration is None:
+            raise DataError("correcting outputs needs calibration samples", hint="give --calibration")
+        fitted, judging = divide(ctx.calibration) if self.guard else (ctx.calibration, None)
+        reference = Runner(originals.restored(model), threads=ctx.jobs)
+        judge = None if judging is None else Judge(reference, judging, ctx, "judge outputs")
+        before = judge.error(model) if judge is not None else 0.0
+        found = fits(model, layers, [_scaled(layer, ctx) for layer in layers], self._few(fitted, layers), ctx)
+        undo = [_apply(layer, fit, ctx) for layer, fit in zip(layers, found, strict=True)]
+        if judge is None or judging is None:
+            ctx.note(f"corrected the outputs of {len(layers)} layers (no sample left to judge)")
+            return
+        after = judge.error(model)
+        verdict = f"output error on {len(judging)} samples left out: {before:.4g} before, {after:.4g} after"
+        if after < before:
+            ctx.note(f"corrected the outputs of {len(layers)} layers; {verdict}")
+            return
+        for each in undo:
+            each.restore(ctx)
+        ctx.note(f"the correction of outputs was rejected; {verdict}")
+
+    def _few(self, dataset: Dataset, layers: list[Layer]) -> Dataset:
+        """As many samples as memory holds, evenly taken."""
+        count = max(1, min(self.samples, len(dataset), MEMORY // max(1, live_bytes(layers))))
+        return dataset.subset(range(0, len(dataset), len(dataset) // count)[:count])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Before:
+    """What a layer was before its correction."""
+
+    layer: Layer
+    weight: ir.TensorProtocol | None
+    quant: TensorQuant | None
+    own: bool
+    bias: ir.Value | None
+    content: ir.TensorProtocol | None
+
+    def restore(self, ctx: Context) -> None:
+        """Put it back."""
+        node = self.layer.node
+        weight = node.inputs[WEIGHT_INPUT]
+        if weight is not None and self.weight is not None and weight.const_value is not self.weight:
+            ctx.edit.set_constant(weight, self.weight)
+        _set_quant(node, self.quant, own=self.own)
+        added = self.layer.bias
+        if self.bias is not None and self.content is not None:
+            ctx.edit.set_constant(self.bias, self.content)
+        elif added is not None:
+            ctx.edit.set_input(self.layer.bias_node, self.layer.bias_index, None)
+            ctx.edit.remove_unused([added])
+
+
+def _scaled(layer: Layer, ctx: Context) -> Scaled:
+    """Which factors the scales of a layer's weight can take."""
+    weight, params = layer.node.inputs[WEIGHT_INPUT], layer.quant.params
+    if ctx.target is not None and (ctx.target.power_of_two_scales or layer.quant.format.power_of_two):
+        return "no"
+    if weight is None or params is None or len(list(weight.uses())) > 1 or layer.quant.format.block is not None:
+        return "no"
+    if params.scale.ndim == 0 or params.scale.size == 1:
+        return "tensor"
+    shape = weight.shape
+    groups = layer.node.op_type == "ConvTranspose"  # its groups share the scales of axis 1
+    axis = layer.quant.format.axis
+    whole = shape is not None and axis is not None and params.scale.size == shape[axis]
+    return "channel" if whole and not groups else "no"
+
+
+def _apply(layer: Layer, fit: Fit, ctx: Context) -> _Before:
+    node, bias = layer.node, layer.bias
+    weight, quant = node.inputs[WEIGHT_INPUT], layer.quant
+    if weight is None or quant.params is None:
+        raise PassError("the weight has no content or no scale", where=node.name)
+    own = isinstance(state.own_edge_quant(node, WEIGHT_INPUT), TensorQuant)
+    kept = _Before(layer, weight.const_value, quant, own, bias, None if bias is None else bias.const_value)
+    if (fit.scale != 1).any():
+        old = quant.params
+        factor = fit.scale[0] if old.scale.size == 1 else fit.scale
+        scaled = QParams((old.scale.astype(np.float64) * factor).astype(np.float32), old.zero_point)
+        codes = arithmetic.quantize(np.asarray(constants.array(weight), np.float32), old, quant.format)
+        originals.keep(weight)
+        ctx.edit.set_constant(weight, arithmetic.dequantize(codes, scaled, quant.format).astype(np.float32))
+        _set_quant(node, quant.with_params(scaled), own=own)
+    _set_bias(layer, fit, ctx)
+    return kept
+
+
+def _set_quant(node: ir.Node, quant: TensorQuant | None, *, own: bool) -> None:
+    weight = node.inputs[WEIGHT_INPUT]
+    if own:
+        state.set_edge_quant(node, WEIGHT_INPUT, quant)
+    elif weight is not None:
+        state.set_value_quant(weight, quant)
+
+
+def _set_bias(layer: Layer, fit: Fit, ctx: Context) -> None:
+    old: NDArray[np.float64] | float = 0.0
+    bias = layer.bias
+    if (content := constants.array(bias)) is not None:
+        old = content.astype(np.float64)
+    new = (old * fit.scale + fit.shift).astype(np.float32)
+    if bias is not None:
+        originals.keep(bias)
+        ctx.edit.set_constant(bias, new)
+        return
+    added = ctx.edit.constant(f"{layer.node.name}_bias", new)
+    originals.keep(added, ir.tensor(np.zeros_like(new)))
+    ctx.edit.set_input(layer.bias_node, layer.bias_index, added)

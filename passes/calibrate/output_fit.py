@@ -1,0 +1,115 @@
+"""Scale and shift per output channel that bring the outputs of quantized layers closest to the float model's.
+
+For outputs ``y`` and what the quantized layer gives, ``z``, the least of ``E (y - a z - d)²`` over ``a`` and ``d`` is
+at ``a = cov(y, z) / var(z)`` and ``d = E y - a E z`` (least squares): on the samples it was found on it is never above
+what ``a = 1, d = 0`` leaves. Layers are visited in graph order with everything before already corrected, as in
+``bias_sequential``; weights of samples that are padding are 0. A channel of which ``z`` hardly moves keeps ``a = 1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.ir.originals import restored
+from qcompiler.ir.parts import SegmentedRun
+from qcompiler.passes.calibrate.linear import Layer
+from qcompiler.passes.place.simulate import materialized
+from qcompiler.pipeline.base import Context
+from qcompiler.quant.operators import output_channel_axis
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["Fit", "Sums", "fits"]
+
+_LEAST: Final = 0.5
+_MOST: Final = 2.0
+"""Bounds of ``a``: beyond them the samples of a channel say nothing about it."""
+_STILL: Final = 1e-12
+"""Share of its mean square below which the variance of ``z`` counts as none."""
+
+Scaled = Literal["no", "tensor", "channel"]
+"""Whether ``a`` is 1, one number for a layer, or one per channel."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """``a`` and ``d`` of one layer, shape ``(output channels,)`` each."""
+
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+
+@dataclass(slots=True, eq=False)
+class Sums:
+    """Weighted sums over samples and positions, per channel.
+
+    Attributes:
+        axis: The channel axis.
+        weight: Sum of weights; so follow those of ``y``, ``z``, ``y z`` and ``z z`` with them.
+    """
+
+    axis: int
+    weight: NDArray[np.float64] | float = 0.0
+    sums: list[NDArray[np.float64] | float] = field(default_factory=lambda: [0.0] * 4)
+
+    def add(self, wanted: NDArray[Any], found: NDArray[Any], weights: NDArray[Any] | None) -> None:
+        """Count ``y`` and ``z`` of one sample; ``weights`` broadcasts to them."""
+        others = tuple(i for i in range(wanted.ndim) if i != self.axis)
+        share = np.ones((), np.float64) if weights is None else np.asarray(weights, np.float64)
+        y, z = wanted.astype(np.float64), found.astype(np.float64)
+        self.weight = self.weight + np.broadcast_to(share, y.shape).sum(axis=others)
+        for index, product in enumerate((y, z, y * z, z * z)):
+            self.sums[index] = self.sums[index] + (product * share).sum(axis=others)
+
+    def fit(self, scaled: Scaled) -> Fit:
+        """The best scale and shift."""
+        total = np.maximum(np.asarray(self.weight, np.float64), 1e-12)
+        y, z, yz, zz = (np.asarray(item, np.float64) / total for item in self.sums)
+        covariance, variance = yz - y * z, np.maximum(zz - z * z, 0)
+        scale = np.ones(y.size)
+        if scaled == "tensor" and variance.sum() > 0:
+            scale[:] = (covariance * total).sum() / (variance * total).sum()
+        elif scaled == "channel":
+            moving = variance > _STILL * np.maximum(zz, 1e-300)
+            scale[moving] = covariance[moving] / variance[moving]
+        scale = np.where((scale >= _LEAST) & (scale <= _MOST), scale, 1.0)
+        return Fit(scale, y - scale * z)
+
+
+def fits(
+    model: ir.Model, layers: Sequence[Layer], scaled: Sequence[Scaled], dataset: Dataset, ctx: Context
+) -> list[Fit]:
+    """The fit of every layer, in graph order."""
+    from qcompiler.calibration import row_weights
+
+    rows = row_weights.find(dataset.inputs)
+    samples = list(dataset)
+    weights_of = [rows.of_feed(sample) if rows is not None else None for sample in samples]
+    simulation = materialized(model)
+    by_name = {node.name: node for node in simulation.graph}
+    reference = SegmentedRun.of(restored(model), samples, threads=ctx.jobs)
+    candidate = SegmentedRun.of(simulation, samples, threads=ctx.jobs)
+    real = [str(layer.bias_node.outputs[0].name) for layer in layers]
+    quantized = [str(by_name[layer.bias_node.name].outputs[0].name) for layer in layers]
+    found = []
+    steps = zip(layers, scaled, reference.advance(real), candidate.advance(quantized), strict=True)
+    for number, (layer, kind, expected, got) in enumerate(steps):
+        ctx.progress("correct outputs", number + 1, len(layers))
+        axis = output_channel_axis(layer.node, candidate.samples[0][got].ndim)
+        sums = Sums(axis)
+        for weights, wanted, have in zip(weights_of, reference.samples, candidate.samples, strict=True):
+            share = None if weights is None else weights.of("", wanted[expected].shape)
+            sums.add(wanted[expected], have[got], share)
+        fit = sums.fit(kind)
+        for sample in candidate.samples:
+            shape = [-1 if i == axis else 1 for i in range(sample[got].ndim)]
+            sample[got] = (sample[got] * fit.scale.reshape(shape) + fit.shift.reshape(shape)).astype(np.float32)
+        found.append(fit)
+    return found
