@@ -15,7 +15,7 @@ from qcompiler.pipeline.base import Context
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "relative_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,23 @@ class Judge:
 
     def error(self, model: ir.Model) -> float:
         """Mean over outputs of ``sum (a - b)^2 / sum a^2``, ``b`` from the quantized simulation of ``model``."""
-        candidate = Runner(materialized(model), threads=self.ctx.jobs)
-        noise: dict[str, float] = {}
-        power: dict[str, float] = {}
-        runs = zip(self.reference.stream(self.dataset), candidate.stream(self.dataset), strict=True)
-        for index, ((_, wanted), (_, got)) in enumerate(runs):
-            self.ctx.progress(self.stage, index + 1, len(self.dataset))
-            for name, array in wanted.items():
-                if array.dtype.kind != "f":
-                    continue
-                expected = array.astype(np.float64)
-                noise[name] = noise.get(name, 0.0) + float(np.square(expected - got[name]).sum())
-                power[name] = power.get(name, 0.0) + float(np.square(expected).sum())
-        ratios = [noise[name] / power[name] for name in noise if power[name] > 0]
-        return float(np.mean(ratios)) if ratios else 0.0
+        return relative_error(
+            self.reference, Runner(materialized(model), threads=self.ctx.jobs), self.dataset, self.ctx, self.stage
+        )
+
+
+def relative_error(reference: Runner, candidate: Runner, dataset: Dataset, ctx: Context, stage: str) -> float:
+    """Mean over outputs of ``sum (a - b)^2 / sum a^2``, ``a`` from the reference, ``b`` from the candidate."""
+    noise: dict[str, float] = {}
+    power: dict[str, float] = {}
+    runs = zip(reference.stream(dataset), candidate.stream(dataset), strict=True)
+    for index, ((_, wanted), (_, got)) in enumerate(runs):
+        ctx.progress(stage, index + 1, len(dataset))
+        for name, array in wanted.items():
+            if array.dtype.kind != "f":
+                continue
+            expected = array.astype(np.float64)
+            noise[name] = noise.get(name, 0.0) + float(np.square(expected - got[name]).sum())
+            power[name] = power.get(name, 0.0) + float(np.square(expected).sum())
+    ratios = [noise[name] / power[name] for name in noise if power[name] > 0]
+    return float(np.mean(ratios)) if ratios else 0.0
