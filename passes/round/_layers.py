@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import PassError
-from qcompiler.ir import constants
+from qcompiler.ir import constants, originals
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.patterns import integer
@@ -129,6 +129,11 @@ class RoundLayer:
             raise PassError("its weight has no content", where=self.node.name)
         return self.matrices(np.asarray(content, np.float32))
 
+    def real_weights(self) -> NDArray[np.float32]:
+        """The weight in the float model, whatever was fitted since; ``(groups, rows, columns)``."""
+        tensor = originals.original(self.weight)
+        return self.weights() if tensor is None else self.matrices(np.asarray(tensor.numpy(), np.float32))
+
     def grid(self, params: QParams | None = None) -> Grid:
         """What codes stand for, with the layer's own or other parameters."""
         params = params or self.params
@@ -218,6 +223,8 @@ def own_weight(layer: RoundLayer, ctx: Context) -> None:
     if tensor is None:
         raise PassError("its weight has no content", where=layer.node.name)
     shared = ctx.edit.constant(f"{layer.node.name}_weight", np.asarray(tensor.numpy()))
+    if originals.is_kept(old):
+        originals.keep(shared, originals.original(old))
     ctx.edit.set_input(layer.node, WEIGHT_INPUT, shared)
     state.set_edge_quant(layer.node, WEIGHT_INPUT, layer.quant)
     ctx.edit.remove_unused([old])
@@ -235,6 +242,7 @@ def write_codes(layer: RoundLayer, codes: NDArray[Any], ctx: Context, params: QP
     real = layer.grid(params).real(codes)
     if params is not None:
         write_parameters(layer, params)
+    originals.keep(layer.weight)
     ctx.edit.set_constant(layer.weight, layer.tensor(real))
 
 

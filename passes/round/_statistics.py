@@ -93,7 +93,7 @@ def take(visit: Visit, layer: RoundLayer, fitted: int, rows: Rows) -> Statistics
         rows: How many rows of each are looked at.
     """
     dtype = np.float64 if layer.columns <= _DOUBLE else np.float32
-    weights = np.ascontiguousarray(layer.weights().transpose(0, 2, 1))
+    weights = np.ascontiguousarray(layer.real_weights().transpose(0, 2, 1))
     hessian = np.zeros((layer.groups, layer.columns, layer.columns), dtype)
     linear: NDArray[Any] | None = None
     total = 0

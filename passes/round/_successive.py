@@ -25,6 +25,7 @@ Columns go by descending ``H_ii``: the inputs that matter most are rounded first
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from qcompiler.passes.round._problem import Columns, Problem
 
-__all__ = ["by_diagonal", "round_successively"]
+__all__ = ["Successive", "by_diagonal", "round_successively"]
 
 _BLOCK: Final = 64
 """Columns between two matrix products."""
@@ -43,27 +44,46 @@ def by_diagonal(hessian: NDArray[Any]) -> NDArray[np.int64]:
     return np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
 
 
-def round_successively(problem: Problem, grid: Columns, order: NDArray[np.int64] | None = None) -> NDArray[np.int32]:
-    """Codes ``(groups, columns, rows)``.
+@dataclass(frozen=True, slots=True, eq=False)
+class Successive:
+    """A factorized problem: rounding it to one grid after another costs no further factorization.
 
-    Args:
-        problem: What to minimise.
-        grid: What codes stand for; it stays as it is.
-        order: Columns in the order in which they are rounded; by default by descending diagonal.
+    Attributes:
+        order: Columns in the order in which they are rounded, ``(groups, columns)``.
+        weights: Real weights in that order.
+        target: What each column is to be rounded at before any other was, ``w_i + z_i / V_ii``.
+        factor: ``V_ji / V_ii``.
     """
-    order = by_diagonal(problem.hessian) if order is None else order
-    pick = order[:, :, None]
-    hessian = np.take_along_axis(np.take_along_axis(problem.hessian, pick, 1), order[:, None, :], 2)
-    factor = np.linalg.cholesky(hessian[:, ::-1, ::-1])[:, ::-1, ::-1]
-    weights = np.take_along_axis(problem.weights, pick, 1)
-    diagonal = np.diagonal(factor, axis1=1, axis2=2)
-    target = weights
-    if problem.linear is not None:
-        target = weights + _solve(factor, np.take_along_axis(problem.linear, pick, 1)) / diagonal[:, :, None]
-    rounded = _in_turn(weights, target, factor / diagonal[:, None, :], grid.taken(order))
-    result = np.empty_like(rounded)
-    np.put_along_axis(result, pick, rounded, 1)
-    return grid.codes(result)
+
+    order: NDArray[np.int64]
+    weights: NDArray[Any]
+    target: NDArray[Any]
+    factor: NDArray[Any]
+
+    @classmethod
+    def of(cls, problem: Problem, order: NDArray[np.int64] | None = None) -> Successive:
+        """Factorize a problem; by default columns go by descending diagonal."""
+        order = by_diagonal(problem.hessian) if order is None else order
+        pick = order[:, :, None]
+        hessian = np.take_along_axis(np.take_along_axis(problem.hessian, pick, 1), order[:, None, :], 2)
+        factor = np.linalg.cholesky(hessian[:, ::-1, ::-1])[:, ::-1, ::-1]
+        weights = target = np.take_along_axis(problem.weights, pick, 1)
+        diagonal = np.diagonal(factor, axis1=1, axis2=2)
+        if problem.linear is not None:
+            target = weights + _solve(factor, np.take_along_axis(problem.linear, pick, 1)) / diagonal[:, :, None]
+        return cls(order, weights, target, factor / diagonal[:, None, :])
+
+    def round(self, grid: Columns) -> NDArray[np.int32]:
+        """Codes ``(groups, columns, rows)`` on a grid."""
+        rounded = _in_turn(self.weights, self.target, self.factor, grid.taken(self.order))
+        result = np.empty_like(rounded)
+        np.put_along_axis(result, self.order[:, :, None], rounded, 1)
+        return grid.codes(result)
+
+
+def round_successively(problem: Problem, grid: Columns, order: NDArray[np.int64] | None = None) -> NDArray[np.int32]:
+    """Codes ``(groups, columns, rows)`` of one problem on one grid."""
+    return Successive.of(problem, order).round(grid)
 
 
 def _in_turn(weights: NDArray[Any], target: NDArray[Any], factor: NDArray[Any], grid: Columns) -> NDArray[Any]:

@@ -21,6 +21,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.ir.originals import restored
 from qcompiler.ir.parts import SegmentedRun
 from qcompiler.passes.place.simulate import materialized
 from qcompiler.passes.round._layers import RoundLayer
@@ -87,7 +88,7 @@ class Walk:
         padding = [rows.of_feed(sample) if rows is not None else None for sample in samples]
         stops = self._stops()
         names = [name for name, _, _ in stops]
-        reference = SegmentedRun.of(self.model, samples, threads=self.ctx.jobs)
+        reference = SegmentedRun.of(restored(self.model), samples, threads=self.ctx.jobs)
         runs = [(reference, names)]
         if self.quantized:
             simulation = _simulation(self.model, self.layers)

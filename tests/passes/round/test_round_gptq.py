@@ -93,7 +93,7 @@ def test_a_layer_that_gains_nothing_keeps_its_weights(calibrated: Callable) -> N
     assert all(model.graph.initializers[name].const_value is tensor for name, tensor in before.items())
     skips = ctx.records[-1].skips[-2:]
     assert [skip.node for skip in skips] == ["MatMul_a (MatMul)", "MatMul_y (MatMul)"]
-    assert "samples left out: 0 nearest, 0 rounded" in skips[0].reason
+    assert "samples left out: 0 before, 0 rounded" in skips[0].reason
 
 
 def test_without_samples_it_says_what_it_needs(calibrated: Callable) -> None:
