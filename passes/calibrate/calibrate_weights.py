@@ -1,10 +1,11 @@
 """calibrate-weights: give every constant scale and zero point, from its own values.
 
 One tensor is looked at at a time and nothing of it is kept, so memory peaks at the largest tensor. ``minmax`` covers
-every value; ``mse`` shrinks the range of each scale (tensor, channel or block) to where the squared error of all its
-values is least. In weight-only formats scales of blocks become multiples of one per row (``quant/weight_scales.py``),
-before codes are rounded. The search evaluates the true error of every candidate and starts at the full range, so it is
-never worse. Behind ``calibrate`` scales are widened where a bias would not fit 32 bits (``bias_room``).
+every value; ``mse`` takes for each scale (tensor, channel or block) the range at which the squared error of all its
+values is least, ``hessian`` that at which their products with the calibration inputs err least (``importance.py``). In
+weight-only formats scales of blocks become multiples of one per row (``quant/weight_scales.py``), before codes are
+rounded. The search evaluates the true error of every candidate and starts at the full range, so it is never worse.
+Behind ``calibrate`` scales are widened where a bias would not fit 32 bits (``bias_room``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ from qcompiler.ir.constants import is_constant
 from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.calibrate import Wish, wishes
 from qcompiler.passes.calibrate.clip_search import least_squares, squared_error
+from qcompiler.passes.calibrate.importance import importance, observe
 from qcompiler.passes.calibrate.scales import revive_dead, scales_for
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
@@ -41,14 +44,18 @@ class CalibrateWeights(Pass):
     Attributes:
         method: ``minmax`` covers every value; ``mse`` clips where that lowers the squared error; ``auto`` does so below
             8 bits, where a clipped outlier costs less than coarse steps for all others, and where scales are powers of
-            two, the least of which that covers every value may be twice as coarse as needed.
+            two, the least of which that covers every value may be twice as coarse as needed. ``hessian`` clips where
+            that lowers the squared error of the layer's output to first order: errors count by the mean square of
+            what the weight is multiplied with. It needs calibration samples, and is ``mse`` without. ``auto`` does so
+            for weights of few bits beside real activations: measured to help language models, and to harm
+            convolutions, whose inputs behind a Relu are correlated.
     """
 
     name: ClassVar[str] = "calibrate-weights"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
     provides: ClassVar[frozenset[Fact]] = frozenset({Fact.CALIBRATED})
 
-    method: Literal["auto", "minmax", "mse"] = "auto"
+    method: Literal["auto", "minmax", "mse", "hessian"] = "auto"
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Complete the decisions on initializers."""
@@ -56,6 +63,7 @@ class CalibrateWeights(Pass):
         for wish in wishes(model.graph):
             if is_constant(wish.value) and wish.quant.params is None:
                 pending[wish.value].append(wish)
+        seen = observe(model, self._weighted(pending, ctx), ctx)
         ranges: dict[tuple[str, QFormat], list[Wish]] = defaultdict(list)
         for index, (value, group) in enumerate(pending.items()):
             ctx.progress("weights", index, len(pending))
@@ -63,7 +71,8 @@ class CalibrateWeights(Pass):
             for wish in group:
                 form = wish.quant.format
                 if form not in found:
-                    found[form] = self._params(value, form, ctx, whole_multiples=_beside_real_activations(wish))
+                    costs = importance(value, seen)
+                    found[form] = self._params(value, form, ctx, costs, whole_multiples=_beside_real_activations(wish))
                 wish.grant(wish.quant.with_params(found[form]))
                 ctx.edit.count += 1
                 if wish.quant.tie is not None:
@@ -72,8 +81,17 @@ class CalibrateWeights(Pass):
             _share_widest(tied)
         make_room(model.graph, ctx)
 
-    def _params(self, value: ir.Value, form: QFormat, ctx: Context, *, whole_multiples: bool = False) -> QParams:
+    def _params(
+        self,
+        value: ir.Value,
+        form: QFormat,
+        ctx: Context,
+        costs: NDArray[np.float32] | None = None,
+        *,
+        whole_multiples: bool = False,
+    ) -> QParams:
         groups, shape = in_groups(_floats(value), form, str(value.name))
+        weights = None if costs is None else in_groups(costs, form, str(value.name))[0]
         with np.errstate(invalid="ignore"):
             low = groups.min(axis=1, initial=0.0).astype(np.float64)
             high = groups.max(axis=1, initial=0.0).astype(np.float64)
@@ -81,12 +99,28 @@ class CalibrateWeights(Pass):
             raise ModelError("holds NaN or infinity", where=f"weight '{value.name}'", hint="the float model is broken")
         whole = form.along(None)
         params = scales_for(low, high, whole, ctx.target)
-        if self.method == "mse" or (self.method == "auto" and (form.bits < 8 or form.power_of_two)):
-            params = least_squares(groups, low, high, params, lambda a, b: scales_for(a, b, whole, ctx.target), whole)
+        if self._searches(form):
+            make = partial(scales_for, form=whole, target=ctx.target)
+            params = least_squares(groups, low, high, params, make, whole, weights)
         params = revive_dead(params, low, high)
         if whole_multiples and form.block is not None:
-            params = _multiples(groups, params, form, shape)
+            params = _multiples(groups, params, form, shape, weights)
         return QParams(params.scale.reshape(shape), params.zero_point.reshape(shape))
+
+    def _weighted(self, pending: dict[ir.Value, list[Wish]], ctx: Context) -> list[ir.Value]:
+        """Constants whose errors count by what they cost."""
+        if self.method == "hessian":
+            return list(pending)
+        if self.method != "auto" or ctx.calibration is None:
+            return []
+        return [
+            value
+            for value, group in pending.items()
+            if any(_beside_real_activations(wish) and self._searches(wish.quant.format) for wish in group)
+        ]
+
+    def _searches(self, form: QFormat) -> bool:
+        return self.method in ("mse", "hessian") or (self.method == "auto" and (form.bits < 8 or form.power_of_two))
 
 
 def _beside_real_activations(wish: Wish) -> bool:
@@ -94,7 +128,9 @@ def _beside_real_activations(wish: Wish) -> bool:
     return wish.edge is not None and wish.edge[1] == WEIGHT_INPUT and state.edge_quant(wish.edge[0], 0) is None
 
 
-def _multiples(groups: NDArray[Any], params: QParams, form: QFormat, shape: tuple[int, ...]) -> QParams:
+def _multiples(
+    groups: NDArray[Any], params: QParams, form: QFormat, shape: tuple[int, ...], weights: NDArray[Any] | None
+) -> QParams:
     """The parameters with scales that are multiples of their row's: of both neighbours the one with less error."""
     axis = (form.axis or 0) % len(shape)
 
@@ -103,7 +139,7 @@ def _multiples(groups: NDArray[Any], params: QParams, form: QFormat, shape: tupl
 
     rows = np.moveaxis(params.scale.reshape(shape), axis, -1)
     candidates = [QParams(flat(scale), params.zero_point) for scale in neighbours(rows)]
-    lower, upper = (squared_error(groups, candidate, form.along(None)) for candidate in candidates)
+    lower, upper = (squared_error(groups, candidate, form.along(None), weights) for candidate in candidates)
     scale = np.where(upper <= lower, candidates[1].scale, candidates[0].scale)
     return QParams(scale.astype(np.float32), params.zero_point)
 
