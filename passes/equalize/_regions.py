@@ -87,8 +87,6 @@ def _region(labels: Labels, found: Channels) -> Region:
     still = {label: found.still[label] for label in labels.tolist() if label in found.still}
     region.movable = frozenset(labels.tolist()) - set(still)
     region.shift = next(iter(still.values())) if len(still) == len(labels) else ""
-    if region.readers and still and not region.shift:
-        region.shift, region.movable = next(iter(still.values())), frozenset()
     return region
 
 

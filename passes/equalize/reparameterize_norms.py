@@ -1,12 +1,12 @@
 """reparameterize-norms: a scale and zero point for each channel of a norm's result become one for all, exactly.
 
 What a norm gives differs from channel to channel by far more than what other layers give. A quantizer with a scale
-``s_c`` and a zero point per channel would suit it, but no integer product has one: its scales would vary along the axis
+``s_c`` and a zero point per channel would suit it, but no integer product has one: scales would vary along the axis
 that is summed over. RepQ-ViT (arXiv 2212.08254, section 3.2) moves the difference into the constants around. With
-``[l_c, h_c]`` the range of channel ``c``, ``r_c = (h_c - l_c) / mean(h - l)`` and ``t_c`` the distance of its middle from
-zero, the norm gives ``(x - t) / r``: its factor becomes ``gamma / r``, its shift ``(beta - t) / r``; rows of every weight
-behind are multiplied by ``r``, and ``t W`` is added to their biases. Every channel then fills the same range, so one
-scale for the tensor rounds each channel as its own ``s_c`` would have.
+``[l_c, h_c]`` the range of channel ``c``, ``r_c = (h_c - l_c) / mean(h - l)`` and ``t_c`` the distance of its middle
+from zero, the norm gives ``(x - t) / r``: its factor becomes ``gamma / r``, its shift ``(beta - t) / r``; rows of every
+weight behind are multiplied by ``r``, and ``t W`` is added to their biases. Every channel then fills the same range, so
+one scale for the tensor rounds each channel as its own ``s_c`` would have.
 
 Where a norm has no shift, or a reader no bias, only scales are made alike: ``r_c`` is then the ratio of the largest
 absolute values. It is what smooth-activations does to norms with all strength, but without asking whether it pays.
