@@ -1,8 +1,9 @@
 """A part of a graph, ready to be computed forwards and backwards.
 
 The part is what lies between values that the caller supplies and values that it asks for, found by walking back from
-the latter. What depends on constants alone is computed once. Gradients are followed only where a wanted value has
-influence; everything else (shapes, masks, dequantized constants) is just computed.
+the latter. What depends on constants alone is computed once, and what no wanted value influences can be computed once
+per sample (``prepared``). Gradients are followed only where a wanted value has influence; everything else (shapes,
+masks, dequantized constants) is just computed.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Program:
     Attributes:
         free: Names of values that ``forward`` must be given.
         outputs: Names of values that it computes.
+        wanted: Names of values whose gradients it gives.
+        fixed: Names of values that no wanted value influences and that steps which are influenced read.
 
     Raises:
         ModelError: An operator on the way of a gradient is not known; names the node.
@@ -77,7 +80,7 @@ class Program:
         dtype: type[np.floating[Any]] = np.float32,
     ) -> None:
         self.outputs = [_name(value) for value in outputs]
-        self._wanted = [_name(value) for value in wanted]
+        self.wanted = [_name(value) for value in wanted]
         supplied = {*free, *wanted}
         nodes, ends = _between(outputs, supplied)
         self._constants = {
@@ -86,33 +89,61 @@ class Program:
             if value not in supplied and (array := constants.array(value)) is not None
         }
         self.free = [name for value in ends if (name := _name(value)) not in self._constants]
-        influenced = set(self._wanted)
+        influenced = set(self.wanted)
+        varying = set(self.wanted)
+        self._before: list[_Step] = []
         self._steps: list[_Step] = []
         for node in nodes:
-            self._add(_step(node, influenced, opset), influenced)
+            step = _step(node, influenced, opset)
+            if any(step.wanted):
+                influenced.add(step.result)
+            self._add(step, varying)
+        read = {*self.outputs, *(name for step in self._steps for name in step.operands if name is not None)}
+        fixed = {*self.free, *(step.result for step in self._before)}
+        self.fixed = sorted(read & fixed - set(self.wanted))
 
-    def _add(self, step: _Step, influenced: set[str]) -> None:
-        """Take a step in, or compute it now where it depends on constants alone."""
-        if any(step.wanted):
-            influenced.add(step.result)
+    def _add(self, step: _Step, varying: set[str]) -> None:
+        """Take a step in where it belongs, or compute it now where it depends on constants alone."""
+        if any(name in varying for name in step.operands):
+            varying.add(step.result)
+            self._steps.append(step)
         elif all(name is None or name in self._constants for name in step.operands):
             self._constants[step.result] = _run(step, self._constants)[0]
-            return
-        self._steps.append(step)
+        else:
+            self._before.append(step)
 
-    def forward(self, values: Mapping[str, Array]) -> Tape:
-        """Compute the outputs from the free values.
+    def prepared(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """The values named by ``fixed``, from the free values that are not wanted: the same however those change.
 
         Raises:
             ModelError: A node has a form that is not known.
         """
-        known: dict[str, Array] = {**self._constants, **{name: values[name] for name in self.free}}
+        known: dict[str, Array] = {**self._constants, **values}
+        for step in self._before:
+            known[step.result] = _run(step, known)[0]
+        return {name: known[name] for name in self.fixed}
+
+    def run(self, values: Mapping[str, Array]) -> Tape:
+        """Compute the outputs from fixed and wanted values.
+
+        Raises:
+            ModelError: A node has a form that is not known.
+        """
+        known: dict[str, Array] = {**self._constants, **values}
         pullbacks: list[tuple[_Step, Pullback]] = []
         for step in self._steps:
             known[step.result], pullback = _run(step, known)
             if pullback is not None:
                 pullbacks.append((step, pullback))
-        return Tape({name: known[name] for name in self.outputs}, pullbacks, self._wanted)
+        return Tape({name: known[name] for name in self.outputs}, pullbacks, self.wanted)
+
+    def forward(self, values: Mapping[str, Array]) -> Tape:
+        """Compute the outputs from all free values.
+
+        Raises:
+            ModelError: A node has a form that is not known.
+        """
+        return self.run({**{name: values[name] for name in self.free}, **self.prepared(values)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +152,12 @@ class Tape:
 
     Attributes:
         outputs: Computed values by name.
+        wanted: Names of values whose gradients can be asked for.
     """
 
     outputs: dict[str, Array]
     _pullbacks: list[tuple[_Step, Pullback]]
-    _wanted: list[str]
+    wanted: list[str]
 
     def gradients(self, of: Mapping[str, Array]) -> dict[str, Array]:
         """Gradients of the wanted values, from those of outputs; values without influence get none.
@@ -138,7 +170,7 @@ class Tape:
         """
         found: dict[str, Array] = dict(of)
         for step, pullback in reversed(self._pullbacks):
-            gradient = found.pop(step.result, None) if step.result not in self._wanted else found.get(step.result)
+            gradient = found.pop(step.result, None) if step.result not in self.wanted else found.get(step.result)
             if gradient is None:
                 continue
             try:
@@ -148,7 +180,7 @@ class Tape:
             for name, part, asked in zip(step.operands, parts, step.wanted, strict=True):
                 if asked and part is not None and name is not None:
                     found[name] = found[name] + part if name in found else part
-        return {name: found[name] for name in self._wanted if name in found}
+        return {name: found[name] for name in self.wanted if name in found}
 
 
 def _between(outputs: Sequence[ir.Value], free: Collection[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:

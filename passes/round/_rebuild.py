@@ -1,0 +1,273 @@
+"""Fit the codes of one unit so that its output stays.
+
+The loss of a batch is the squared error of the unit's output, from quantized inputs, against the float model's, divided
+by that error at the start; to it comes the mean of the regulariser over all weights (``_soft``). With both parts of
+order 1 no setting depends on the size of activations or of the unit. For the first part of the steps, ``WARM``, the
+regulariser is off and the variables follow the error alone; then its exponent falls from 20 to 2 along a cosine.
+So does the size of steps, from the first to the last, to a tenth.
+
+Biases are fitted along where asked for: they are real numbers, and without them codes would have to make up for means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.analysis.backward.program import Program
+from qcompiler.errors import ModelError
+from qcompiler.ir import constants, originals
+from qcompiler.passes.round._layers import RoundLayer
+from qcompiler.passes.round._soft import Adam, SoftCodes
+from qcompiler.passes.round._stages import Bias, Stage, Stages
+
+__all__ = ["Fit", "Rebuilt", "Settings"]
+
+WARM: Final = 0.2
+"""Share of the steps before variables are drawn to integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a unit is fitted.
+
+    Attributes:
+        iterations: Steps.
+        batch: Samples per step.
+        rate: Size of a step of the rounding variables.
+        bias_rate: Size of a step of a bias, in parts of its layer's mean bias.
+        strength: Weight of the regulariser.
+        keep: How far variables start towards the present codes, where those are not the nearest.
+        seed: Which batches are drawn.
+    """
+
+    iterations: int
+    batch: int
+    rate: float
+    bias_rate: float
+    strength: float
+    keep: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rebuilt:
+    """What a unit was given.
+
+    Attributes:
+        codes: Per layer its codes, ``(groups, rows, columns)``.
+        biases: The fitted biases.
+    """
+
+    codes: list[NDArray[np.int32]]
+    biases: list[NDArray[np.float32]]
+
+
+class Fit:
+    """One unit as a program with weights and biases as variables.
+
+    Args:
+        stage: The unit.
+        stages: Where its values are in the simulation.
+        biases: Biases of its layers that may move.
+        padding: Per sample a weight per element of the target, broadcastable; ``None`` where all weigh 1.
+
+    Raises:
+        ModelError: An operator inside has no gradient; names the node.
+    """
+
+    def __init__(
+        self, stage: Stage, stages: Stages, biases: Sequence[Bias], padding: Sequence[NDArray[Any] | None]
+    ) -> None:
+        self.layers: Sequence[RoundLayer] = stage.unit.layers
+        self.weights = [stages.weight(layer) for layer in self.layers]
+        self.biases = [stages.bias(bias) for bias in biases]
+        self._targets, self._padding = stage.targets, padding
+        self._program = Program([stage.output], stage.free, [*self.weights, *self.biases])
+        self._output = str(stage.output.name)
+        self._activation = _alone(stage.activation)
+        self._fixed = [self._program.prepared(sample) for sample in stage.samples]
+        self._present = {str(value.name): _content(value) for value in self.biases}
+        self._stacks = self._may_stack()
+
+    def error(self, samples: Sequence[int], constants: Mapping[str, NDArray[Any]], batch: int) -> float:
+        """Mean squared error of the output with such weights and biases."""
+        total = weight = 0.0
+        for start in range(0, len(samples), batch):
+            for part in self._parts(samples[start : start + batch]):
+                difference, counted, _ = self._forward(part, constants)
+                total += float(np.square(difference, dtype=np.float64).sum())
+                weight += counted
+        return total / max(weight, 1e-12)
+
+    def named(self, rebuilt: Rebuilt) -> list[tuple[ir.Value, NDArray[Any]]]:
+        """Every weight and bias of the simulation with its content."""
+        real = [layer.tensor(layer.grid().real(own)) for layer, own in zip(self.layers, rebuilt.codes, strict=True)]
+        return list(zip([*self.weights, *self.biases], [*real, *rebuilt.biases], strict=True))
+
+    def constants(self, codes: list[NDArray[np.int32]], biases: list[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+        """Weights and biases by name."""
+        return {str(value.name): array for value, array in self.named(Rebuilt(codes, biases))}
+
+    def start(self) -> Rebuilt:
+        """What the layers have now."""
+        codes = [layer.grid().nearest(layer.weights()) for layer in self.layers]
+        return Rebuilt(codes, [self._present[str(value.name)] for value in self.biases])
+
+    def fit(self, start: Rebuilt, samples: Sequence[int], settings: Settings) -> Rebuilt:
+        """Codes and biases with less error, as far as the samples tell."""
+        base, codes, keep = self._begin(start, samples, settings)
+        if base <= 0:
+            return start
+        soft = [
+            SoftCodes.of(layer.grid(), _real(layer), own, keep=keep, rate=settings.rate)
+            for layer, own in zip(self.layers, codes, strict=True)
+        ]
+        count = sum(item.variable.size for item in soft)
+        biases = [array.copy() for array in start.biases]
+        steppers = [Adam(settings.bias_rate * step) for step in self._bias_steps(start)]
+        for number, chosen in enumerate(_batches(samples, settings)):
+            strength, exponent, factor = _schedule(number, settings)
+            real = [layer.tensor(item.real()) for layer, item in zip(self.layers, soft, strict=True)]
+            named = [*self.weights, *self.biases]
+            values = {str(value.name): array for value, array in zip(named, [*real, *biases], strict=True)}
+            gradients = self._gradients(chosen, values, base)
+            for layer, item, value in zip(self.layers, soft, self.weights, strict=True):
+                item.step(layer.matrices(gradients[str(value.name)]), strength / count, exponent, factor)
+            for bias, stepper, value in zip(biases, steppers, self.biases, strict=True):
+                bias -= stepper.step(gradients[str(value.name)], factor)
+        return Rebuilt([item.codes() for item in soft], biases)
+
+    def _begin(
+        self, start: Rebuilt, samples: Sequence[int], settings: Settings
+    ) -> tuple[float, list[NDArray[np.int32]], float]:
+        """The error at the start, the codes there, and how far to draw towards them: the nearest draw nothing."""
+        nearest = [layer.grid().nearest(_real(layer)) for layer in self.layers]
+        base = self.error(samples, self.constants(start.codes, start.biases), settings.batch)
+        if all(np.array_equal(a, b) for a, b in zip(nearest, start.codes, strict=True)):
+            return base, nearest, 0.0
+        plain = self.error(samples, self.constants(nearest, start.biases), settings.batch)
+        return (plain, nearest, 0.0) if plain < base else (base, start.codes, settings.keep)
+
+    def _bias_steps(self, start: Rebuilt) -> list[float]:
+        """A scale for the steps of each bias: its mean size."""
+        return [float(np.abs(array).mean()) + 1e-12 for array in start.biases]
+
+    def _gradients(
+        self, samples: Sequence[int], values: Mapping[str, NDArray[Any]], base: float
+    ) -> dict[str, NDArray[Any]]:
+        total: dict[str, NDArray[Any]] = {}
+        weight = 0.0
+        for part in self._parts(samples):
+            difference, counted, back = self._forward(part, values)
+            weight += counted
+            for name, gradient in back(difference).items():
+                total[name] = total[name] + gradient if name in total else gradient
+        return {name: gradient * np.float32(2 / (base * weight)) for name, gradient in total.items()}
+
+    def _forward(self, samples: Sequence[int], values: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], float, Any]:
+        """Differences to the target, weighted by the roots of row weights; how much they count; their way back."""
+        names = self._program.fixed
+        fixed = {name: _stack([self._fixed[sample][name] for sample in samples]) for name in names}
+        tape = self._program.run({**fixed, **values})
+        result = tape.outputs[self._output]
+        behind = None
+        if self._activation is not None:
+            behind = self._activation.run({self._activation.wanted[0]: result})
+            result = behind.outputs[self._activation.outputs[0]]
+        difference = result - _stack([self._targets[sample] for sample in samples])
+        counted = float(difference.size)
+        rows = self._rows(samples)
+        if rows is not None:
+            spread = np.broadcast_to(rows, difference.shape)
+            counted, difference = float(spread.sum()), difference * np.sqrt(spread)
+
+        def back(gradient: NDArray[Any]) -> dict[str, NDArray[Any]]:
+            if rows is not None:
+                gradient = gradient * np.sqrt(rows)
+            if behind is not None and self._activation is not None:
+                gradient = behind.gradients({self._activation.outputs[0]: gradient})[self._activation.wanted[0]]
+            return tape.gradients({self._output: gradient})
+
+        return difference, counted, back
+
+    def _rows(self, samples: Sequence[int]) -> NDArray[Any] | None:
+        found = [self._padding[sample] for sample in samples]
+        if all(item is None for item in found):
+            return None
+        shapes = [self._targets[sample].shape for sample in samples]
+        ones = [np.ones((shape[0], *(1 for _ in shape[1:])), np.float32) for shape in shapes]
+        parts = [one if item is None else item for item, one in zip(found, ones, strict=True)]
+        longest = [max(part.shape[axis] for part in parts) for axis in range(parts[0].ndim)]
+        return _stack([np.broadcast_to(part, (part.shape[0], *longest[1:])) for part in parts])
+
+    def _parts(self, samples: Sequence[int]) -> list[Sequence[int]]:
+        """Samples that run together: all, or each alone."""
+        return [samples] if self._stacks else [[sample] for sample in samples]
+
+    def _may_stack(self) -> bool:
+        """Whether samples behind each other along the first axis give their results behind each other."""
+        first = self._fixed[0]
+        alike = all(
+            sample[name].shape == first[name].shape and sample[name].ndim for sample in self._fixed for name in first
+        )
+        if not alike or len({target.shape for target in self._targets}) > 1 or len(self._fixed) < 2:
+            return False
+        values = self.constants(self.start().codes, self.start().biases)
+        try:
+            together, _, _ = self._forward([0, 1], values)
+        except (ModelError, ValueError):
+            return False
+        alone = [self._forward([sample], values)[0] for sample in (0, 1)]
+        return together.shape[0] == sum(part.shape[0] for part in alone) and np.allclose(
+            together, np.concatenate(alone), rtol=1e-3, atol=1e-4 * float(np.abs(self._targets[0]).max())
+        )
+
+
+def _alone(node: ir.Node | None) -> Program | None:
+    """One activation as a program of its own."""
+    if node is None or node.inputs[0] is None:
+        return None
+    return Program([node.outputs[0]], [], [node.inputs[0]])
+
+
+def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _content(value: ir.Value) -> NDArray[np.float32]:
+    return np.asarray(constants.array(value), np.float32)
+
+
+def _real(layer: RoundLayer) -> NDArray[np.float32]:
+    """The weights of the float model."""
+    tensor = originals.original(layer.weight)
+    return layer.weights() if tensor is None else layer.matrices(np.asarray(tensor.numpy(), np.float32))
+
+
+def _batches(samples: Sequence[int], settings: Settings) -> Iterator[list[int]]:
+    """Samples of every step: each is drawn once before any is drawn again."""
+    random = np.random.default_rng(settings.seed)
+    waiting: list[int] = []
+    size = min(settings.batch, len(samples))
+    for _ in range(settings.iterations):
+        if len(waiting) < size:
+            waiting = [samples[index] for index in random.permutation(len(samples))]
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def _schedule(number: int, settings: Settings) -> tuple[float, float, float]:
+    """Strength and exponent of the regulariser, and the factor on the size of steps."""
+    done = number / max(settings.iterations - 1, 1)
+    factor = 0.5 * (1 + math.cos(math.pi * done)) * 0.9 + 0.1
+    if done < WARM:
+        return 0.0, 20.0, factor
+    late = (done - WARM) / (1 - WARM)
+    return settings.strength, 2 + 9 * (1 + math.cos(math.pi * late)), factor

@@ -1,0 +1,183 @@
+"""reconstruct: choose codes so that outputs of layers or blocks stay, by gradients (AdaRound, BRECQ).
+
+Units are visited in graph order (``_units``, ``_stages``). Of each the codes, and biases along with them, are fitted to
+the float model's output from inputs that carry all earlier errors (``_rebuild``). Where a pass before has chosen codes,
+the fit starts from those, as far as they are better than the nearest ones. What was fitted must prove itself: the last
+eighth of the samples only judges, and a unit whose error there is not lower than before keeps what it had.
+
+Sources: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020), arXiv 2004.10568; Li et
+al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction" (2021), arXiv 2102.05426.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.errors import DataError, ModelError
+from qcompiler.ir import constants, originals
+from qcompiler.passes.calibrate.linear import linear_layers
+from qcompiler.passes.round._layers import RoundLayer, own_weight, roundable_layers, write_codes
+from qcompiler.passes.round._rebuild import Fit, Rebuilt, Settings
+from qcompiler.passes.round._stages import Bias, Stage, Stages
+from qcompiler.passes.round._units import Unit, units
+from qcompiler.passes.round._walk import live_bytes
+from qcompiler.pipeline.base import Context, Fact, Pass
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+    from qcompiler.calibration.row_weights import FeedWeights
+
+__all__ = ["Reconstruct"]
+
+MEMORY: Final = 512 << 20
+"""Bytes of tensors that samples may hold: fewer samples where they are large."""
+
+
+@dataclass(frozen=True)
+class Reconstruct(Pass):
+    """Round weights for the least error of what units compute, by gradients.
+
+    Attributes:
+        unit: What is fitted together: a layer with its activation, a block between two tensors that carry everything,
+            or the whole model.
+        iterations: Steps per unit.
+        batch: Samples per step.
+        rate: Size of a step of a rounding variable.
+        bias_rate: Size of a step of a bias, in parts of its mean; 0 leaves biases alone.
+        strength: Weight of what draws variables to integers.
+        keep: How far variables start towards present codes, where those are not the nearest.
+        samples: Most samples to look at.
+        seconds: After so many seconds no further unit is begun; 0 sets no limit.
+        seed: Which batches are drawn.
+        guard: Whether a unit must lower its error on samples that it was not fitted on.
+    """
+
+    name: ClassVar[str] = "reconstruct"
+    requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
+
+    unit: Literal["block", "layer", "model"] = "block"
+    iterations: int = 200
+    batch: int = 16
+    rate: float = 0.03
+    bias_rate: float = 0.003
+    strength: float = 1.0
+    keep: float = 0.5
+    samples: int = 128
+    seconds: float = 0.0
+    seed: int = 0
+    guard: bool = True
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        """Round the weights of the main graph."""
+        begun = time.monotonic()
+        layers = _roundable(model, ctx)
+        if not layers:
+            return
+        if ctx.calibration is None:
+            raise DataError("reconstruction needs calibration samples", hint="give --calibration")
+        found = units(model.graph, layers, self.unit)
+        biases = _biases(model.graph, layers) if self.bias_rate > 0 else {}
+        count = max(1, min(self.samples, len(ctx.calibration), MEMORY // max(1, live_bytes(layers))))
+        dataset = ctx.calibration.subset(range(0, len(ctx.calibration), len(ctx.calibration) // count)[:count])
+        stages = Stages(model, found, list(biases.values()), dataset, ctx)
+        results: list[tuple[Unit, Rebuilt]] = []
+        shares: list[float] = []
+        for number, stage in enumerate(stages):
+            ctx.progress("reconstruct", number, len(found))
+            if self.seconds and time.monotonic() - begun > self.seconds:
+                left = ", ".join(unit.name for unit in found[number:])
+                ctx.warn(f"stopped after {self.seconds:g} s; these keep their codes: {left}")
+                break
+            rebuilt, share = self._rebuild(stage, stages, biases, dataset, ctx)
+            if rebuilt is not None:
+                results.append((stage.unit, rebuilt))
+                shares.append(share)
+        for unit, rebuilt in results:
+            _write(unit, rebuilt, biases, ctx)
+        median = f"; output error {np.median(shares):.3g} of what it was (median)" if shares else ""
+        ctx.note(f"reconstructed {len(results)} of {len(found)} units{median}")
+
+    def _rebuild(
+        self, stage: Stage, stages: Stages, biases: dict[ir.Node, Bias], dataset: Dataset, ctx: Context
+    ) -> tuple[Rebuilt | None, float]:
+        """What the unit gets, ``None`` where it keeps what it has, and the share of the error that is left."""
+        own = [biases[layer.node] for layer in stage.unit.layers if layer.node in biases]
+        try:
+            fit = Fit(stage, stages, own, _padding(dataset, stages.model.graph, stage))
+        except ModelError as error:
+            ctx.skip(stage.unit.layers[0].node, f"{stage.unit.name} cannot be differentiated: {error}")
+            return None, 1.0
+        count = len(stage.samples)
+        left = min(16, max(1, count // 8)) if self.guard and count > 1 else 0
+        fitted, judging = range(count - left), range(count - left if left else 0, count)
+        start = fit.start()
+        rebuilt: Rebuilt | None = fit.fit(start, fitted, self._settings())
+        before, after = (
+            fit.error(judging, fit.constants(item.codes, item.biases), self.batch)
+            for item in (start, rebuilt)
+            if item is not None
+        )
+        if left and after >= before:
+            verdict = f"output error on {left} samples left out: {before:.4g} before, {after:.4g} after"
+            ctx.note(f"{stage.unit.name} keeps its codes; {verdict}")
+            rebuilt = None
+        settled = rebuilt or start
+        for value, array in fit.named(settled):
+            stages.settle(value, array)
+        return rebuilt, after / before if before > 0 else 1.0
+
+    def _settings(self) -> Settings:
+        return Settings(self.iterations, self.batch, self.rate, self.bias_rate, self.strength, self.keep, self.seed)
+
+
+def _roundable(model: ir.Model, ctx: Context) -> list[RoundLayer]:
+    """Layers to round, each with a weight of its own."""
+    found = []
+    for node, layer in roundable_layers(model.graph):
+        if isinstance(layer, str):
+            ctx.skip(node, layer)
+            continue
+        own_weight(layer, ctx)
+        found.append(layer)
+    return found
+
+
+def _biases(graph: ir.Graph, layers: list[RoundLayer]) -> dict[ir.Node, Bias]:
+    """The constant biases of layers, where one is there."""
+    own = {layer.node for layer in layers}
+    found = {}
+    for node, layer in linear_layers(graph):
+        if not isinstance(layer, str) and node in own and layer.bias is not None and constants.is_constant(layer.bias):
+            found[node] = Bias(layer.bias_node, layer.bias_index)
+    return found
+
+
+def _padding(dataset: Dataset, graph: ir.Graph, stage: Stage) -> list[NDArray[Any] | None]:
+    """Per sample a weight per row of the unit's output."""
+    from qcompiler.calibration import row_weights
+
+    rows = row_weights.find(dataset.inputs, graph)
+    if rows is None:
+        return [None] * len(stage.targets)
+    name = str(stage.unit.output.name)
+    feeds: list[FeedWeights | None] = [rows.of_feed(feed) for feed in dataset]
+    pairs = zip(feeds, stage.targets, strict=True)
+    return [None if feed is None else feed.of(name, target.shape) for feed, target in pairs]
+
+
+def _write(unit: Unit, rebuilt: Rebuilt, biases: dict[ir.Node, Bias], ctx: Context) -> None:
+    for layer, codes in zip(unit.layers, rebuilt.codes, strict=True):
+        originals.keep(layer.weight)
+        write_codes(layer, codes, ctx)
+    own = [biases[layer.node] for layer in unit.layers if layer.node in biases]
+    for bias, array in zip(own, rebuilt.biases, strict=True):
+        value = bias.node.inputs[bias.index]
+        if value is not None:
+            originals.keep(value)
+            ctx.edit.set_constant(value, np.asarray(array, np.float32))
