@@ -63,11 +63,11 @@ class Reconstruct(Pass):
 
     unit: Literal["block", "layer", "model"] = "block"
     iterations: int = 200
-    batch: int = 16
-    rate: float = 0.03
+    batch: int = 8
+    rate: float = 0.1
     bias_rate: float = 0.003
-    strength: float = 1.0
-    keep: float = 0.5
+    strength: float = 0.2
+    keep: float = 0.8
     samples: int = 128
     seconds: float = 0.0
     seed: int = 0
