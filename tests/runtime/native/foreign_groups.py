@@ -199,6 +199,11 @@ def _scale_of_infinity(group: Group) -> None:
     group.constants["x_scale"] = np.float32(np.inf)
 
 
+def _numbers_that_no_float_holds(group: Group) -> None:
+    """Codes would be exact here, and real numbers are infinite."""
+    group.constants |= {"w_scale": np.float32(3e38), "y_scale": np.float32(3e38)}
+
+
 def _tiny_result_scale(group: Group) -> None:
     group.constants["y_scale"] = np.float32(1e-30)
 
@@ -251,6 +256,7 @@ LEFT_ALONE: Final[dict[str, Callable[[], Group]]] = {
         _same_padding,
         _asymmetric,
         _scale_of_infinity,
+        _numbers_that_no_float_holds,
         _tiny_result_scale,
         _long_sum,
         _other_axis,

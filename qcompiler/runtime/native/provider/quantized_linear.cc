@@ -14,6 +14,13 @@ namespace {
 constexpr int multiplier_bits = 31;
 constexpr int64_t greatest_sum = std::numeric_limits<int32_t>::max();
 
+/// Codes are exact where the real numbers that the group computes with are not: those must stay finite at least.
+void check_finite(double x_scale, double w_scale, int64_t bound) {
+  constexpr double greatest = std::numeric_limits<float>::max() / 4;  // a zero point at most doubles a sum, twice
+  const double real = static_cast<double>(bound) * x_scale * w_scale;
+  require(std::max({256 * x_scale, 256 * w_scale, real}) < greatest, "a scale makes real numbers that no float holds");
+}
+
 struct Scalar {
   double scale;
   int32_t zero;  ///< Of signed codes.
@@ -100,6 +107,7 @@ void add_factors(const QuantizedGroup& group, const SignedWeight& weight, const 
     const int64_t bias = bias_of(group, output, scale, y.scale) - x.zero * weight.sums[output];
     bound = std::max(bound, std::abs(bias) + 128 * weight.magnitudes[output]);
     require(bound <= greatest_sum, "a sum may leave 32 bits");
+    check_finite(x.scale, weight.scale(output), bound);
     made.bias.push_back(static_cast<int32_t>(bias));
     factors.push_back(scale / y.scale);
   }
