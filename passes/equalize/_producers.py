@@ -19,7 +19,7 @@ from qcompiler.ir.edit import Edit
 from qcompiler.ir.transformed import transformed
 from qcompiler.ir.uses import use_count
 
-__all__ = ["Linear", "Norm", "linear", "norm", "why_not_constant"]
+__all__ = ["Linear", "Norm", "change", "linear", "norm", "why_not_constant"]
 
 _NORMS: Final = ("LayerNormalization", "RMSNormalization")
 _Floats = NDArray[np.float64]
@@ -34,12 +34,12 @@ def why_not_constant(value: ir.Value | None, what: str) -> str:
     return ""
 
 
-def _change(value: ir.Value, change: Callable[[NDArray[Any]], NDArray[Any]], edit: Edit) -> None:
-    """Change a constant in float64."""
+def change(value: ir.Value, function: Callable[[NDArray[Any]], NDArray[Any]], edit: Edit) -> None:
+    """Let a constant be a function of what it was, computed in float64; its shape stays."""
     tensor = value.const_value
     if tensor is not None:
         shape = [int(size) for size in tensor.shape.numpy()]
-        edit.set_constant(value, transformed(edit, tensor, lambda data: change(data.astype(np.float64)), shape))
+        edit.set_constant(value, transformed(edit, tensor, lambda data: function(data.astype(np.float64)), shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,25 +83,25 @@ class Linear:
         self._weight(lambda weight: weight / row, edit)
         self._bias(lambda bias: (bias - shift) / factors, edit, needed=bool(shift.any()))
 
-    def turn(self, before: _Floats | None, after: _Floats | None, edit: Edit) -> None:
-        """Replace the matrix by ``before @ matrix @ after``, the bias by ``bias @ after``."""
+    def turn(self, before: _Floats | None, after: _Floats | None, edit: Edit, *, bias: bool = True) -> None:
+        """Replace the matrix by ``before @ matrix @ after``, and the bias (unless left out) by ``bias @ after``."""
         matrix = self.matrix()
         matrix = matrix if before is None else before @ matrix
-        matrix = matrix if after is None else matrix @ after
-        self._weight(lambda _: matrix.T if self.transposed else matrix, edit)
-        if after is not None:
-            self._bias(lambda bias: bias @ after, edit)
+        turned = matrix if after is None else matrix @ after
+        self._weight(lambda _: turned.T if self.transposed else turned, edit)
+        if after is not None and bias:
+            self._bias(lambda added: added @ after, edit)
 
     def add_to_bias(self, added: _Floats, edit: Edit) -> None:
         """Add to the bias."""
         self._bias(lambda bias: bias + added, edit, needed=True)
 
-    def _weight(self, change: Callable[[NDArray[Any]], NDArray[Any]], edit: Edit) -> None:
+    def _weight(self, function: Callable[[NDArray[Any]], NDArray[Any]], edit: Edit) -> None:
         weight = self.node.inputs[1]
         if weight is not None:
-            _change(weight, change, edit)
+            change(weight, function, edit)
 
-    def _bias(self, change: Callable[[NDArray[Any]], NDArray[Any]], edit: Edit, *, needed: bool = False) -> None:
+    def _bias(self, function: Callable[[NDArray[Any]], NDArray[Any]], edit: Edit, *, needed: bool = False) -> None:
         node, index = self.bias_node, self.bias_index
         if node is None:
             if needed:
@@ -109,9 +109,9 @@ class Linear:
             return
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is not None:
-            _change(value, change, edit)
+            change(value, function, edit)
         elif needed:
-            bias = change(np.zeros(self.size[1]))
+            bias = function(np.zeros(self.size[1]))
             edit.set_input(node, index, edit.constant(f"{node.name}_bias", bias.astype(np.float32)))
 
 
@@ -169,11 +169,11 @@ class Norm:
 
     def divide_outputs(self, factors: _Floats, shift: _Floats, edit: Edit) -> None:
         """Let the norm give ``(y - shift) / factors``."""
-        _change(self.gamma, lambda gamma: gamma / factors, edit)
+        change(self.gamma, lambda gamma: gamma / factors, edit)
         node, index = self.shift_node, self.shift_index
         value = None if node is None or index >= len(node.inputs) else node.inputs[index]
         if value is not None:
-            _change(value, lambda beta: (beta - shift) / factors, edit)
+            change(value, lambda beta: (beta - shift) / factors, edit)
         elif shift.any():
             if node is None:
                 raise ValueError(f"{self.node.name} has no place for a shift")
