@@ -53,6 +53,11 @@ class Formats:
     target: Target | None
     request: FormatRequest | None
 
+    @property
+    def weight_only(self) -> bool:
+        """Whether activations stay real numbers."""
+        return self.request is not None and self.request.weight_only
+
     def activation(self, node: ir.Node, index: int) -> QFormat | None:
         """The format in which an input is read; ``None`` for real numbers."""
         if self.target is None or self.request is None:

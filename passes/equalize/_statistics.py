@@ -25,6 +25,7 @@ class Statistics:
     Attributes:
         low: Least value of each label; 0 where none was seen.
         high: Greatest value of each label.
+        energy: Mean square of the values of each label.
         weights: Largest weight of what reads a label; of the root of every tie, with all that are tied to it.
         roots: The label that stands for each label.
         signs: Whether a label's factor is that of its root, or the inverse.
@@ -33,6 +34,7 @@ class Statistics:
 
     low: _Floats
     high: _Floats
+    energy: _Floats
     weights: _Floats
     roots: NDArray[np.int64]
     signs: NDArray[np.int64]
@@ -50,6 +52,13 @@ class Statistics:
         np.maximum.at(found, self.roots[own], size[own])
         return found
 
+    def loudness(self) -> _Floats:
+        """Root of the mean square, of the root of every tie."""
+        found = np.zeros(self.energy.size)
+        own = self.inside[self.signs[self.inside] > 0]
+        np.maximum.at(found, self.roots[own], np.sqrt(self.energy[own]))
+        return found
+
     def spread(self, factors: _Floats) -> _Floats:
         """The factor of every label from that of its root."""
         found: _Floats = factors[self.roots] ** self.signs
@@ -61,7 +70,7 @@ def observe(region: Region, rows: Mapping[ir.Value, Rows], found: Channels, coun
     ties = [found.union.find(label) for label in range(count)]
     roots, signs = (np.array(column, np.int64) for column in zip(*ties, strict=True))
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
-    weights = np.zeros(count)
+    weights, energy, seen = np.zeros(count), np.zeros(count), np.zeros(count)
     for labels, arrays in _tensors(region, rows):
         for array in arrays:
             axes = tuple(axis for axis in range(array.ndim - 1) if labels.ndim == 1 or labels.shape[axis] == 1)
@@ -69,6 +78,8 @@ def observe(region: Region, rows: Mapping[ir.Value, Rows], found: Channels, coun
             shaped = np.broadcast_to(labels.reshape((1,) * (array.ndim - labels.ndim) + labels.shape), least.shape)
             np.minimum.at(low, shaped.ravel(), least.ravel())
             np.maximum.at(high, shaped.ravel(), greatest.ravel())
+            np.add.at(energy, shaped.ravel(), np.square(array, dtype=np.float64).sum(axis=axes).ravel())
+            np.add.at(seen, shaped.ravel(), array.size / max(1, least.size))
     for reader in region.readers:
         largest = np.abs(reader.layer.matrix()).max(axis=1)
         np.maximum.at(weights, roots[reader.labels], largest)
@@ -79,7 +90,7 @@ def observe(region: Region, rows: Mapping[ir.Value, Rows], found: Channels, coun
     keys = region.labels[signs[region.labels] < 0]
     size = np.maximum(np.abs(low[keys]), np.abs(high[keys]))
     np.maximum.at(weights, roots[keys], size)
-    return Statistics(low, high, weights, roots, signs, region.labels)
+    return Statistics(low, high, energy / np.maximum(seen, 1), weights, roots, signs, region.labels)
 
 
 def _tensors(region: Region, rows: Mapping[ir.Value, Rows]) -> list[_Seen]:

@@ -140,10 +140,10 @@ class SmoothActivations(Pass):
     ) -> Iterator[tuple[Change, float]]:
         """Candidates with one shift, and their losses."""
 
-        def tried(strength: float | None) -> tuple[Change, float]:
+        def tried(strength: float | None, *, weigh: bool = True) -> tuple[Change, float]:
             factors = start.factors.copy()
             if strength is not None:
-                factors[region.labels] = _factors(seen, shifts, strength)[region.labels]
+                factors[region.labels] = _factors(seen, shifts, strength, weigh=weigh)[region.labels]
             return Change(factors, shifts), loss.of(factors, shifts)
 
         if region.scale or self.alpha is not None:
@@ -151,18 +151,26 @@ class SmoothActivations(Pass):
             return
         if shifts.any():
             yield tried(None)
-        found = {strength: tried(strength) for strength in _COARSE}
-        middle = min(found, key=lambda strength: found[strength][1])
-        yield from found.values()
-        yield from (tried(strength) for strength in (middle - _FINE, middle + _FINE) if 0 <= strength <= 1)
+        for weigh in (True, False) if loss.formats.weight_only else (True,):
+            found = {strength: tried(strength, weigh=weigh) for strength in _COARSE}
+            middle = min(found, key=lambda strength: found[strength][1])
+            yield from found.values()
+            around = [strength for strength in (middle - _FINE, middle + _FINE) if 0 <= strength <= 1]
+            yield from (tried(strength, weigh=weigh) for strength in around)
 
 
-def _factors(seen: Statistics, shifts: NDArray[np.float64], strength: float) -> NDArray[np.float64]:
-    """``max|x|^alpha / max|w|^(1 - alpha)`` of every label; 1 on average, and where either is nothing."""
-    sizes, weights = seen.sizes(shifts), seen.weights
+def _factors(
+    seen: Statistics, shifts: NDArray[np.float64], strength: float, *, weigh: bool = True
+) -> NDArray[np.float64]:
+    """``max|x|^alpha / max|w|^(1 - alpha)`` of every label; 1 on average, and where either is nothing.
+
+    Where only weights are rounded, the largest values of activations do not matter but how much they weigh: without
+    ``weigh`` it is ``rms(x)^alpha`` (AWQ, arXiv 2306.00978, section 3.2).
+    """
+    sizes, weights = seen.sizes(shifts) if weigh else seen.loudness(), seen.weights
     live = (sizes > 0) & (weights > 0)
     logarithm = np.zeros(sizes.size)
-    logarithm[live] = strength * np.log(sizes[live]) - (1 - strength) * np.log(weights[live])
+    logarithm[live] = strength * np.log(sizes[live]) - ((1 - strength) * np.log(weights[live]) if weigh else 0.0)
     if live.any():
         logarithm[live] -= logarithm[live].mean()
     limit = np.log(_WIDEST) / 2
