@@ -35,8 +35,10 @@ MEMORY: Final = 512 << 20
 """Bytes of live tensors that samples may hold: fewer samples where they are large."""
 HELD_ROWS: Final = 4096
 """Rows that judge a layer."""
-LEAST_ROWS: Final = 4096
-"""Rows of all samples together that a layer is fitted on; four per product where that is more."""
+MOST_ROWS: Final = 16384
+"""Rows of all samples together that a small layer is fitted on."""
+PRODUCTS: Final = 1 << 22
+"""Rows times columns that a larger one is fitted on, but not fewer than four rows per column."""
 
 Inputs = Literal["quantized", "float"]
 Choose = Callable[[Problem, Parts, Solution], Solution]
@@ -125,7 +127,7 @@ def _choose(
 
 
 def _rows(layer: RoundLayer, samples: int, options: Options) -> Rows:
-    wanted = max(LEAST_ROWS, 4 * layer.columns)
+    wanted = max(4 * layer.columns, min(MOST_ROWS, PRODUCTS // layer.columns))
     return Rows(options.rows or -(-wanted // max(1, samples)), HELD_ROWS)
 
 

@@ -66,7 +66,9 @@ class Successive:
         order = by_diagonal(problem.hessian) if order is None else order
         pick = order[:, :, None]
         hessian = np.take_along_axis(np.take_along_axis(problem.hessian, pick, 1), order[:, None, :], 2)
-        factor = np.linalg.cholesky(hessian[:, ::-1, ::-1])[:, ::-1, ::-1]
+        # In float64 whatever the rest is in: it is the faster one of LAPACK's two on large matrices.
+        turned = hessian[:, ::-1, ::-1].astype(np.float64)
+        factor = np.linalg.cholesky(turned)[:, ::-1, ::-1].astype(hessian.dtype)
         weights = target = np.take_along_axis(problem.weights, pick, 1)
         diagonal = np.diagonal(factor, axis1=1, axis2=2)
         if problem.linear is not None:
