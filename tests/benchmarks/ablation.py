@@ -85,6 +85,7 @@ def rows(bits: int) -> list[Row]:
         Row("correct-outputs", fitted="correct-outputs"),
         Row(f"reestimate-batch-norm{{bits={bits}}}", before=statistics),
         Row("round-gptq,correct-bias", fitted="round-gptq,correct-bias"),
+        Row("round-gptq,correct-outputs", fitted="round-gptq,correct-outputs"),
         Row("all, as the recipe keeps them (`--effort normal`)", effort="normal"),
         Row("all, as the recipe keeps them (`--effort high`)", effort="high"),
     ]

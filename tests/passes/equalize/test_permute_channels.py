@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from qcompiler.pipeline.base import Context, PassRecord
 from qcompiler.target.load import load
 
 FOUR = PermuteChannels(block=4)
+NIGHTLY = bool(os.environ.get("QCOMPILER_NIGHTLY"))
 
 
 def shuffle(model: ir.Model, seed: int = 0) -> list[int]:
@@ -169,7 +171,9 @@ def test_samples_take_any_order(sample_models: dict[str, Path], name: str) -> No
     _keeps(model, lambda: shuffle(model), {})
 
 
-@pytest.mark.parametrize("name", ["stories260k_lm", "minilm_l6_stsb", "mobilenetv1_025_imagenet", "resnet20_cifar10"])
+@pytest.mark.parametrize(
+    "name", ["stories260k_lm", *(["minilm_l6_stsb"] if NIGHTLY else []), "mobilenetv1_025_imagenet"]
+)
 def test_pretrained_models_keep_their_outputs(zoo: ModuleType, name: str) -> None:
     case = zoo.load(name)
     model = io.load(case.model)
@@ -178,7 +182,7 @@ def test_pretrained_models_keep_their_outputs(zoo: ModuleType, name: str) -> Non
     def change() -> None:
         PermuteChannels(block=32).run(model, context)
         count = context.edit.count
-        assert count or name == "resnet20_cifar10"
+        assert count
         PermuteChannels(block=32).run(model, context)
         assert context.edit.count == count
 

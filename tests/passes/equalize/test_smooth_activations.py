@@ -256,7 +256,7 @@ def transpose(random: np.random.Generator, array: Array, layout: Layout) -> tupl
 def take(random: np.random.Generator, array: Array, layout: Layout) -> tuple[Array, Layout | None]:
     axis = int(random.integers(array.ndim))
     start = int(random.integers(array.shape[axis]))
-    indices = np.arange(array.shape[axis])[start:: int(random.integers(1, 3))]
+    indices = np.arange(array.shape[axis])[start :: int(random.integers(1, 3))]
     return array.take(indices, axis), layout.taken(axis, indices)
 
 
