@@ -9,7 +9,7 @@ For a matrix product ``X W`` whose channels are shifted by ``z`` and divided by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -86,11 +86,13 @@ class Loss:
         region: The region.
         rows: Samples of its tensors.
         formats: What they are rounded to.
+        references: What does not change from candidate to candidate, once it was needed.
     """
 
     region: Region
     rows: Mapping[ir.Value, Rows]
     formats: Formats
+    references: dict[Reader, tuple[_Floats, _Floats, _Floats]] = field(default_factory=dict)
 
     def of(self, factors: _Floats, shifts: _Floats) -> float:
         """The loss on the samples that judge.
@@ -109,20 +111,26 @@ class Loss:
         if seen is None or not seen.fitted:
             return 0.0
         factor, shift = factors[reader.labels], shifts[reader.labels] if reader.shifted else 0.0
-        matrix = reader.layer.matrix()
+        matrix, data, product = self._reference(reader, seen)
         form, weight = self.formats.activation(node, 0), self.formats.weight(node)
         rounded = _rounded_weight(reader.layer, matrix * factor[:, None], weight, self.formats.target)
-        data = np.concatenate(seen.judging or seen.fitted).astype(np.float64) - shift
-        got = data / factor
+        got = (data - shift) / factor
         if form is not None:
             params = _range([(np.concatenate(seen.fitted) - shift) / factor], form)
             got = _rounded(got, params, form)
-        wanted = data @ matrix
-        power = np.square(wanted + (shift @ matrix if reader.shifted else 0.0)).sum()
-        noise = np.square(got @ rounded - wanted).sum()
+        offset = shift @ matrix if reader.shifted else 0.0
+        power = np.square(product, dtype=np.float64).sum()
+        noise = np.square(got.astype(np.float32) @ rounded.astype(np.float32) + (offset - product)).sum()
         if form is not None and power > 0:
             noise += len(data) * self._values(reader, matrix, factors, shifts)
         return float(noise / power) if power > 0 else 0.0
+
+    def _reference(self, reader: Reader, seen: Rows) -> tuple[_Floats, _Floats, _Floats]:
+        """The matrix of a layer, what it reads in the samples that judge, and their product."""
+        if reader not in self.references:
+            matrix, data = reader.layer.matrix(), np.concatenate(seen.judging or seen.fitted).astype(np.float64)
+            self.references[reader] = matrix, data, data @ matrix
+        return self.references[reader]
 
     def _values(self, reader: Reader, matrix: _Floats, factors: _Floats, shifts: _Floats) -> float:
         """Noise of one row that comes from rounding the values that attention averages into it."""
@@ -138,9 +146,9 @@ class Loss:
             for array in seen.judging or seen.fitted:
                 moved = (array - shift) / factor
                 error = np.square((_rounded(moved, params, form) - moved) * factor)
-                labels = np.broadcast_to(_labels(layout), error.shape)
-                np.add.at(noise, labels.ravel(), error.ravel())
-                np.add.at(count, labels.ravel(), 1.0)
+                labels = np.broadcast_to(_labels(layout), error.shape).ravel()
+                noise += np.bincount(labels, error.ravel(), factors.size)
+                count += np.bincount(labels, minlength=factors.size)
             mean = noise / np.maximum(count, 1)
             total += _AVERAGED * float(mean[reader.labels] @ np.square(matrix).sum(axis=1))
         return total

@@ -67,8 +67,9 @@ class Statistics:
 
 def observe(region: Region, rows: Mapping[ir.Value, Rows], found: Channels, count: int) -> Statistics | None:
     """Sizes in the samples that fit; ``None`` where there are none."""
-    ties = [found.union.find(label) for label in range(count)]
-    roots, signs = (np.array(column, np.int64) for column in zip(*ties, strict=True))
+    roots, signs = np.arange(count), np.ones(count, np.int64)
+    for label in region.labels.tolist():
+        roots[label], signs[label] = found.union.find(label)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
     weights, energy, seen = np.zeros(count), np.zeros(count), np.zeros(count)
     for labels, arrays in _tensors(region, rows):
