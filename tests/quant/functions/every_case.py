@@ -86,6 +86,18 @@ def _lookup(name: str, random: np.random.Generator) -> Instance:
     return [codes, table], {"curved": int(random.integers(2)), "to": 5, "low": -32768, "high": 32767}
 
 
+def _logarithmic(name: str, random: np.random.Generator) -> Instance:
+    if name == "QLogDequantize":
+        values = np.sort(random.integers(-32768, 32767, 16, endpoint=True)).astype(np.int16)
+        return [np.arange(-128, 128).astype(np.int8).reshape(2, 128), values], {}
+    dtype = [np.int8, np.int16][random.integers(2)]
+    limits = np.iinfo(dtype)
+    thresholds = np.sort(random.integers(limits.min, limits.max, 15, endpoint=True)).astype(dtype)
+    x = random.integers(limits.min, limits.max, (3, 5, 67), endpoint=True).astype(dtype)
+    x[0, 0, :17] = [limits.min, limits.max, *thresholds]
+    return [x, thresholds], {}
+
+
 def _elementwise(name: str, random: np.random.Generator) -> Instance:
     kinds = (int(random.choice([3, 5])), int(random.choice([3, 5])), int(random.choice([3, 5])))
     return test_elementwise.case(name, kinds, random)
@@ -125,6 +137,8 @@ CASES: Final[Mapping[str, Callable[[str, np.random.Generator], Instance]]] = {
     "QGemm": _linear,
     "QGlobalAveragePool": test_pooling.case,
     "QLayerNormalization": _norm,
+    "QLogDequantize": _logarithmic,
+    "QLogQuantize": _logarithmic,
     "QLookup": _lookup,
     "QLookupInterpolated": _lookup,
     "QMatMul": _linear,

@@ -12,6 +12,7 @@ from tests.quant.functions import every_case
 from tests.runtime.native import (
     cases_convolution,
     cases_elementwise,
+    cases_logarithmic,
     cases_lookup,
     cases_matmul,
     cases_norms,
@@ -31,6 +32,7 @@ _MAKERS: Final[dict[str, _Maker]] = {
     **dict.fromkeys(("QConv", "QConvChannelsLast"), cases_convolution.case),
     **dict.fromkeys(("QGemm", "QMatMul"), cases_matmul.case),
     **dict.fromkeys(("QLayerNormalization", "QRMSNormalization"), cases_norms.case),
+    **dict.fromkeys(("QLogDequantize", "QLogQuantize"), cases_logarithmic.case),
     **dict.fromkeys(("QLookup", "QLookupInterpolated"), cases_lookup.case),
     "QMatMulWeightOnly": cases_weight_only.case,
     "QResize": cases_resize.case,

@@ -9,6 +9,7 @@ Kernels reference() {
   set_reference(kernels.rescale);
   set_reference(kernels.resize);
   set_reference(kernels.lookup);
+  set_reference(kernels.logarithmic);
   set_reference(kernels.pooling);
   set_reference(kernels.softmax);
   set_reference(kernels.norms);
@@ -33,6 +34,7 @@ Kernels avx2() {
   set_avx2(kernels.rescale);
   set_avx2(kernels.resize);
   set_avx2(kernels.lookup);
+  set_avx2(kernels.logarithmic);
   set_avx2(kernels.pooling);
   set_avx2(kernels.softmax);
   set_avx2(kernels.norms);

@@ -6,6 +6,7 @@
 #include "kernels/bytes.h"
 #include "kernels/depthwise.h"
 #include "kernels/elementwise.h"
+#include "kernels/logarithmic.h"
 #include "kernels/lookup.h"
 #include "kernels/lowbit.h"
 #include "kernels/norms.h"
@@ -23,6 +24,7 @@ struct Kernels {
   RescaleKernels rescale;
   ResizeKernels resize;
   LookupKernels lookup;
+  LogarithmicKernels logarithmic;
   PoolingKernels pooling;
   ElementwiseKernels elementwise;
   PanelKernels panel;

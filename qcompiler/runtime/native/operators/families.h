@@ -15,6 +15,7 @@ void add_mean(Registry& registry);
 void add_average_pool(Registry& registry);
 void add_max_pool(Registry& registry);
 void add_lookup(Registry& registry);
+void add_logarithmic(Registry& registry);
 void add_weight_only(Registry& registry);
 void add_norms(Registry& registry);
 void add_resize(Registry& registry);

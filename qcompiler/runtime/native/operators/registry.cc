@@ -15,6 +15,7 @@ const Registry& registry() {
     add_average_pool(made);
     add_max_pool(made);
     add_lookup(made);
+    add_logarithmic(made);
     add_weight_only(made);
     add_norms(made);
     add_resize(made);
