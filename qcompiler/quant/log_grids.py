@@ -7,14 +7,12 @@ A grid is a list of ``2^bits`` ascending values; every number goes to the neares
     searched base        v = t * 2^(-i * step)                            step a multiple of 1/16
     shift-uniform-log2   v = (t + h) * r^i - h,   r = (h / (t + h))^(1/(2^bits - 1))
 
-The last one is uniform in ``log(x + h)`` between 0 and ``t``: it holds zero exactly, steps are about ``h`` wide near zero
-and grow with the value. Families with ``t`` alone never reach zero and waste no code on it.
+The last one is uniform in ``log(x + h)`` between 0 and ``t``: it holds zero exactly, and its steps grow with ``x + h``.
+Families with ``t`` alone never reach zero and waste no code on it.
 
-The error of a grid on ``N`` sorted numbers takes ``2^bits`` look-ups and no pass over them: with prefix sums of ``x`` and
+The error of a grid on sorted numbers takes ``2^bits`` look-ups and no pass over them: with prefix sums of ``x`` and
 ``x^2`` a cell that holds the numbers ``a ... b`` errs by ``S2 - 2 v S1 + v^2 (b - a)``. So families are searched by
 trying parameters, and the family is chosen by what was measured: at 3 bits uniform can win.
-
-Relative squared error at 4 bits, of the rows behind every Softmax together, 8 samples: see ``passes/calibrate/README.md``.
 
 Sources: I&S-ViT (arXiv:2311.10126, section 3.2) for the shift, AdaLog (arXiv:2407.12951, section 3.2) for the base.
 Rounding differs from both: to the nearest value and not to the nearest exponent, which never errs more.

@@ -1,17 +1,17 @@
 """Specification of QLogQuantize and QLogDequantize: codes on a grid whose steps grow, and what they stand for.
 
 A uniform grid of few bits spends nearly all of its codes where a Softmax or a Gelu has nearly no values: most lie near
-zero and a few near the greatest. Grids whose steps grow with the value (powers of a base, or powers of two less a shift)
-serve both. A grid of ``n + 1`` values is two constants of integers, made when the model is compiled
+zero and a few near the greatest. Grids whose steps grow with the value (powers of a base, also less a shift) serve
+both. A grid of ``n + 1`` values is two constants of integers, made when the model is compiled
 (:mod:`qcompiler.quant.log_grids`):
 
 * ``values``, ascending, int16, in the units of the code that is decoded to: ``decoded = values[code]``;
 * ``thresholds``, ascending, one less, in the units of the code that is encoded: the border between neighbours.
 
-Encoding counts: ``code = |{i : thresholds[i] <= x}|``, so nothing has a logarithm at run time and every grid is served by
-one operator. Where ``thresholds[i] = ceil((values[i] + values[i + 1]) / 2)`` in common units, ``code`` is that of the
+Encoding counts: ``code = |{i : thresholds[i] <= x}|``, so there is no logarithm at run time and every grid is served
+by one operator. Where ``thresholds[i] = ceil((values[i] + values[i + 1]) / 2)`` in common units, ``code`` is that of the
 nearest value, ties upwards, exactly. Decoding looks up. Neither rounds, neither can overflow: a code is below 128, and
-what is decoded are int16 codes of the same scale for all values, so that ``QMatMulWide`` multiplies them like any others.
+what is decoded are int16 codes of the same scale for all values: ``QMatMulWide`` multiplies them like any others.
 
 Sources of the grids: log2 and shift-uniform-log2, I&S-ViT (arXiv:2311.10126, section 3.2); searched bases with decoding
 by a table, AdaLog (arXiv:2407.12951, section 3.2).
