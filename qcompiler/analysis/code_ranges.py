@@ -47,7 +47,7 @@ class CodeRanges:
         if node is None:
             return None
         if node.domain == DOMAIN:
-            return _looked_up(node) if node.op_type == "QLookup" else _clamped(node)
+            return _looked_up(node) if node.op_type in ("QLookup", "QLogDequantize") else _clamped(node)
         rule = _RULES.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
         return rule(self, node) if rule is not None and value is node.outputs[0] else self._split(node)
 

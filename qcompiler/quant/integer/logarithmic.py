@@ -9,8 +9,8 @@ both. A grid of ``n + 1`` values is two constants of integers, made when the mod
 * ``thresholds``, ascending, one less, in the units of the code that is encoded: the border between neighbours.
 
 Encoding counts: ``code = |{i : thresholds[i] <= x}|``, so there is no logarithm at run time and every grid is served
-by one operator. Where ``thresholds[i] = ceil((values[i] + values[i + 1]) / 2)`` in common units, ``code`` is that of the
-nearest value, ties upwards, exactly. Decoding looks up. Neither rounds, neither can overflow: a code is below 128, and
+by one operator. Where ``thresholds[i] = ceil((values[i] + values[i + 1]) / 2)`` in common units, ``code`` is that of
+the nearest value, ties upwards. Decoding looks up. Neither rounds, neither can overflow: a code is below 128, and
 what is decoded are int16 codes of the same scale for all values: ``QMatMulWide`` multiplies them like any others.
 
 Sources of the grids: log2 and shift-uniform-log2, I&S-ViT (arXiv:2311.10126, section 3.2); searched bases with decoding
