@@ -117,17 +117,18 @@ def best_grids(numbers: NDArray[Any], bits: int) -> dict[str, Grid]:
 
 def _candidates(top: float, levels: int) -> Iterator[tuple[str, _Values]]:
     """All grids that are tried."""
-    index = np.arange(levels)
+    index = np.arange(levels, dtype=np.float64)
     for clip in _CLIPS:
         yield "uniform", index * (top * clip / (levels - 1))
     for share in _TOPS:
-        yield "log2", top * share * 2.0 ** -index[::-1]
+        yield "log2", top * share * np.exp2(-index[::-1])
         for step in _STEPS:
-            yield "searched-base", top * share * 2.0 ** (-step * index[::-1])
+            yield "searched-base", top * share * np.exp2(-step * index[::-1])
         for shift in top * _SHIFTS:
             ratio = (shift / (top * share + shift)) ** (1 / (levels - 1))
             # From below: r^i of the greatest value first, so that zero comes out as zero.
-            yield "shift-uniform-log2", np.maximum((top * share + shift) * ratio ** index[::-1] - shift, 0.0)
+            values: _Values = (top * share + shift) * ratio ** index[::-1] - shift
+            yield "shift-uniform-log2", np.maximum(values, 0.0)
 
 
 def decoded_values(grid: Grid) -> tuple[NDArray[np.int16], np.float32]:
