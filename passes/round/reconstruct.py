@@ -65,7 +65,7 @@ class Reconstruct(Pass):
     iterations: int = 200
     batch: int = 8
     rate: float = 0.1
-    bias_rate: float = 0.003
+    bias_rate: float = 0.001
     strength: float = 0.2
     keep: float = 0.8
     samples: int = 128
