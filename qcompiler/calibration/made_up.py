@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.checks import InputSpec, spec_text
 
-__all__ = ["MADE_UP", "feeds", "notes"]
+__all__ = ["MADE_UP", "feeds", "notes", "shapes"]
 
 MADE_UP: Final = "random data"
 """What a data set of such feeds calls its source."""
@@ -22,23 +22,23 @@ _SEQUENCE = 16
 def feeds(inputs: Mapping[str, InputSpec], count: int, seed: int) -> list[dict[str, NDArray[Any]]]:
     """``count`` feeds, the same for the same seed."""
     generator = np.random.default_rng(seed)
-    shapes = _shapes(inputs)
+    sizes = shapes(inputs)
     return [
-        {name: _draw(generator, name, spec.dtype, shapes[name]) for name, spec in inputs.items()} for _ in range(count)
+        {name: _draw(generator, name, spec.dtype, sizes[name]) for name, spec in inputs.items()} for _ in range(count)
     ]
 
 
 def notes(inputs: Mapping[str, InputSpec]) -> tuple[str, ...]:
     """Which lengths were chosen for dynamic axes other than the batch."""
-    shapes = _shapes(inputs)
+    sizes = shapes(inputs)
     return tuple(
-        f"input '{name}' is {spec_text(spec)}: random data takes {shapes[name]}"
+        f"input '{name}' is {spec_text(spec)}: random data takes {sizes[name]}"
         for name, spec in inputs.items()
         if any(not isinstance(item, int) for item in (spec.shape or ())[1:])
     )
 
 
-def _shapes(inputs: Mapping[str, InputSpec]) -> dict[str, tuple[int, ...]]:
+def shapes(inputs: Mapping[str, InputSpec]) -> dict[str, tuple[int, ...]]:
     """A shape for every input; axes of the same name get the same length, the least that any of them asks for."""
     lengths: dict[str, int] = {}
     for spec in inputs.values():

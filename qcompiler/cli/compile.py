@@ -24,7 +24,8 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.command(cls=GuardedCommand, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.option("-t", "--target", required=True, metavar="NAME|FILE", help="Shipped profile or a profile of your own.")
-@click.option("-c", "--calibration", metavar="DATA", help="Samples to fit on: .npz, folder, or 'random'.")
+@click.option("-c", "--calibration", metavar="DATA",
+              help="Samples to fit on: .npz, folder, generator:FILE.py:FUNCTION, none (synthesised), random.")
 @click.option("--select", multiple=True, metavar="HOW",
               help="Which of them: outliers (left out), clusters:N (one of each), stratify:INPUT[:N] (repeatable).")
 @click.option("-e", "--evaluation", metavar="DATA", help="Samples to judge by. [default: held out from calibration]")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qcompiler.driver.job import Job, is_random
+from qcompiler.driver.job import Job, is_generator, is_none, is_random
+from qcompiler.driver.synthetic import from_generator, without_data
 from qcompiler.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -60,11 +61,15 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
         if options.select:
             raise UsageError("--select chooses samples to fit on, and nothing is fitted in a weight-only format")
         return _to_judge_by(job, inputs)
+    warnings = _random_warning(job)
     if is_random(job.calibration):
         every = data.random(inputs, options.limit or RANDOM_SAMPLES, options.seed)
+    elif is_none(job.calibration):
+        every, warnings = without_data(job, inputs)
+    elif is_generator(job.calibration):
+        every, warnings = from_generator(job, str(job.calibration), inputs)
     elif job.calibration is not None:
         every = _chosen(job, job.calibration, model, inputs)
-    warnings = _random_warning(job)
     if job.evaluation is None:
         calibration, held_out = data.split(every)
         _check_labels(job, held_out)
@@ -96,7 +101,7 @@ def _to_judge_by(job: Job, inputs: Any) -> Samples:
 
     options = job.options
     given = job.evaluation if job.evaluation is not None else job.calibration
-    if given is None or is_random(given):
+    if given is None or is_random(given) or is_none(given):
         made_up = data.random(inputs, options.limit or _RANDOM_TO_JUDGE, options.seed)
         text = "quality was compared on random inputs: --evaluation DATA with real samples says what it is worth"
         return Samples(None, made_up, False, (text,))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qcompiler.calibration.generators import PREFIX, generator_file
 from qcompiler.driver.options import CompileOptions, DataSpec
 from qcompiler.driver.pipeline_choice import check_lowering, choose_pipeline, effort_of, lowering_of
 from qcompiler.driver.plugins import load_plugins
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["Job", "default_cache_dir", "is_random", "resolve"]
+__all__ = ["Job", "default_cache_dir", "is_generator", "is_none", "is_random", "resolve"]
 
 _ECHOED = ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir",
            "cost_table")  # fmt: skip
 
 _RANDOM = "random"
 """The word that asks for random calibration samples."""
+
+_NONE = "none"
+"""The word that asks for a compile without data: samples are synthesised from the model."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Job:
         if not self.format.weight_only:
             return True
         own = self.options.pipeline not in (None, "default")
-        return self.calibration is not None and not is_random(self.calibration) and (
+        return self.calibration is not None and not (is_random(self.calibration) or is_none(self.calibration)) and (
             own or effort_of(self.pipeline.passes) != "quick"
         )
 
@@ -140,7 +144,8 @@ class Job:
             rest["plugin"] = ", ".join(str(path) for path in options.plugins)
         if options.bisect:
             rest["bisect"] = "yes"
-        if options.select or is_random(self.calibration) or self._evaluation_text() == _RANDOM:
+        made = is_random(self.calibration) or is_none(self.calibration) or is_generator(self.calibration)
+        if options.select or made or self._evaluation_text() == _RANDOM:
             rest["seed"] = str(options.seed)
         return rest
 
@@ -153,6 +158,8 @@ class Job:
             options.cost_table,
             options.target, *options.plugins,
         ]
+        if is_generator(self.calibration):
+            candidates.append(generator_file(str(self.calibration))[0])
         paths = [Path(item) for item in candidates if isinstance(item, str | Path)]
         return [path for path in paths if _exists(path)]
 
@@ -201,6 +208,16 @@ def is_random(data: DataSpec | None) -> bool:
     return isinstance(data, str) and data == _RANDOM
 
 
+def is_none(data: DataSpec | None) -> bool:
+    """Whether the user has no data and says so."""
+    return isinstance(data, str) and data == _NONE
+
+
+def is_generator(data: DataSpec | None) -> bool:
+    """Whether samples come from a Python function that the user names."""
+    return isinstance(data, str) and data.startswith(PREFIX)
+
+
 def _data(
     options: CompileOptions, source: Source, target: Target, *, fits: bool
 ) -> tuple[DataSpec | None, DataSpec | None]:
@@ -214,8 +231,13 @@ def _data(
         without = f"; weights alone need none: --format {' or '.join(alone)}" if alone else ""
         raise DataError(
             "there is no calibration data: ranges cannot be guessed",
-            hint=f"give --calibration DATA (.npz, folder), or --calibration random to try things out{without}",
+            hint=f"give --calibration DATA (.npz, folder), --calibration none to have samples made from the model, or "
+            f"--calibration random to try things out{without}",
         )
+    if is_generator(calibration):
+        generator_file(str(calibration))
+    if is_none(evaluation) or is_generator(evaluation):
+        raise UsageError(f"--evaluation {evaluation} proves nothing", hint="give real samples, or leave it out")
     if is_random(evaluation):
         hint = "leave it out: samples are held out from calibration"
         raise UsageError("--evaluation random proves nothing", hint=hint)
@@ -238,6 +260,8 @@ def _cache_dir(options: CompileOptions) -> Path | None:
 def _data_text(data: DataSpec | None, source: Source) -> str:
     if data is None:
         return "none"
+    if is_none(data):
+        return "none: samples made from the model"
     if source.sample is not None and data in (source.sample.calibration, source.sample.evaluation):
         return f"{Path(str(data)).name} (shipped with the sample)"
     return str(data) if isinstance(data, str | Path) else f"samples in memory ({type(data).__name__})"

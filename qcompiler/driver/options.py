@@ -53,7 +53,8 @@ class CompileOptions:
     Attributes:
         model: Path of an ONNX file, name of a shipped sample, or a model in memory.
         target: Name of a shipped profile or path of a profile file.
-        calibration: Samples to fit on: ``.npz``, folder, ``random``, or an iterable of feeds.
+        calibration: Samples to fit on: ``.npz``, folder, an iterable of feeds, ``generator:FILE.py:FUNCTION``, ``none``
+            (synthesised from the statistics in the model) or ``random``.
         select: Which of them: ``outliers``, ``clusters:N``, ``stratify:INPUT[:N]``, one after the other.
         evaluation: Samples to judge by; ``None`` holds out the last eighth of the calibration samples.
         format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default.

@@ -1,0 +1,78 @@
+"""Calibration samples where the user has none: synthesised from the model, or by a generator of the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qcompiler.driver.job import Job
+from qcompiler.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from qcompiler.calibration.checks import InputSpec
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["from_generator", "without_data"]
+
+_COUNT = 32
+_SYNTHESISED = 16
+"""Fewer where every sample is fitted: one batch."""
+
+
+def from_generator(job: Job, spec: str, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple[str, ...]]:
+    """Samples of the user's generator, and what to say about them."""
+    from qcompiler.calibration import data
+    from qcompiler.calibration.generators import generated
+
+    feeds = generated(spec, inputs, job.options.limit or _COUNT, job.options.seed)
+    dataset = replace(data.load(feeds, inputs), source=spec)
+    text = f"ranges were fitted on samples of a generator ({spec}): they are worth what it is worth"
+    return dataset, (text,)
+
+
+def without_data(job: Job, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple[str, ...]]:
+    """Samples that fit the statistics in the model, or noise where there are none; and what they are worth."""
+    from qcompiler.calibration import data, made_up
+    from qcompiler.calibration.synthesis import synthesise
+
+    options = job.options
+    shapes = made_up.shapes(inputs)
+    shape = next(iter(shapes.values()), ())
+    count = options.limit or _SYNTHESISED
+    try:
+        found = synthesise(_canonical(job), inputs, shape, max(count, 2), options.seed)
+    except ModelError as error:
+        reason = f"{error}".splitlines()[0]
+        text = (
+            f"there is no calibration data, and none could be synthesised ({reason}): ranges were fitted on noise and "
+            "random identifiers, which shows that the model compiles, not that it is accurate"
+        )
+        return data.random(inputs, max(count, 2), options.seed), (
+            text,
+            "give real samples with --calibration DATA, or --calibration generator:FILE.py:FUNCTION, before you use it",
+        )
+    picture = f", bounded like pictures in {found.encoding}" if found.encoding is not None else ""
+    note = (
+        f"synthesised to fit {found.layers} BatchNormalization nodes{picture}; distance {found.before:.3g} at the "
+        f"start, {found.after:.3g} at the end"
+    )
+    dataset = replace(data.load(found.feeds, inputs), source="synthesised samples (no data given)", notes=(note,))
+    text = "there is no calibration data: ranges were fitted on samples synthesised from BatchNormalization statistics"
+    hint = "" if job.evaluation is not None else "; so was the quality measured: give real samples with --evaluation"
+    return dataset, (text + hint,)
+
+
+def _canonical(job: Job) -> ir.Model:
+    """The float model in the operator set that gradients know, its BatchNormalization nodes as they are."""
+    from qcompiler.ir import io
+    from qcompiler.ir.edit import Edit
+    from qcompiler.pipeline import spec
+    from qcompiler.pipeline.base import Context
+    from qcompiler.pipeline.manager import Pipeline
+
+    model = io.load(job.source.path)
+    ctx = Context(edit=Edit(model), target=job.target, jobs=job.options.jobs)
+    Pipeline(spec.resolve("import-model,fold-constants,remove-dead-code")).run(model, ctx)
+    return model
