@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from qcompiler.errors import DataError
 from qcompiler.passes.round._constraints import ScaleMap
@@ -85,17 +86,19 @@ def fit_layers(model: ir.Model, ctx: Context, options: Options, choose: Choose) 
     chosen: list[_Choice] = []
     shares: list[float] = []
     walk = Walk(model, layers, _spread(ctx.calibration, count), ctx, quantized=options.inputs == "quantized")
-    for visit in walk:
-        for layer in visit.layers:
-            ctx.progress("round weights", len(shares) + 1, len(layers))
-            statistics = take(visit, layer, count - left, _rows(layer, count - left, options))
-            choice, share = _choose(layer, statistics, ctx, options, choose)
-            shares.append(share)
-            if choice is None:
-                walk.settle(layer, layer.grid().real(layer.grid().nearest(layer.weights())))
-            else:
-                walk.settle(layer, layer.grid(choice.params).real(choice.codes))
-                chosen.append(choice)
+    # Factorizations of small blocks by several threads that wait for each other take ten times as long as by one.
+    with threadpool_limits(limits=1, user_api="blas"):
+        for visit in walk:
+            for layer in visit.layers:
+                ctx.progress("round weights", len(shares) + 1, len(layers))
+                statistics = take(visit, layer, count - left, _rows(layer, count - left, options))
+                choice, share = _choose(layer, statistics, ctx, options, choose)
+                shares.append(share)
+                if choice is None:
+                    walk.settle(layer, layer.grid().real(layer.grid().nearest(layer.weights())))
+                else:
+                    walk.settle(layer, layer.grid(choice.params).real(choice.codes))
+                    chosen.append(choice)
     for choice in chosen:  # only now: the walk reads the model
         write_codes(choice.layer, choice.codes, ctx, choice.params)
     text = f"; output error on {left} samples left out: {np.median(shares):.3g} of before (median)"

@@ -7,6 +7,7 @@ sums of many products, whose moments are large, in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ __all__ = ["Held", "Rows", "Statistics", "take"]
 
 _DOUBLE: Final = 1200
 """Sums of more products are solved in float32."""
+_TOGETHER: Final = 2048
+"""Rows that are multiplied at once, at most about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,7 @@ def take(visit: Visit, layer: RoundLayer, fitted: int, rows: Rows) -> Statistics
     hessian = np.zeros((layer.groups, layer.columns, layer.columns), dtype)
     linear: NDArray[Any] | None = None
     total = 0
-    for sample in range(fitted):
-        inputs, difference = _rows(visit, layer, sample, rows.fit)
+    for inputs, difference in _together(visit, layer, fitted, rows.fit):
         turned = inputs.transpose(0, 2, 1)
         hessian += np.matmul(turned, inputs)
         if difference is not None:
@@ -120,6 +122,20 @@ def _rows(
     chosen = chosen_rows(count, limit, sample, visit.weights_of(sample, layer))
     inputs = input_rows(layer, simulated, chosen)
     return inputs, None if real is simulated else input_rows(layer, real - simulated, chosen)
+
+
+def _together(
+    visit: Visit, layer: RoundLayer, fitted: int, limit: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    """Rows of several samples at a time, as many as there are columns: products of few rows are slow."""
+    parts: list[tuple[NDArray[np.float32], NDArray[np.float32] | None]] = []
+    for sample in range(fitted):
+        parts.append(_rows(visit, layer, sample, limit))
+        if sum(inputs.shape[1] for inputs, _ in parts) >= min(layer.columns, _TOGETHER) or sample == fitted - 1:
+            inputs = np.concatenate([inputs for inputs, _ in parts], axis=1)
+            differences = [difference for _, difference in parts if difference is not None]
+            yield inputs, np.concatenate(differences, axis=1) if differences else None
+            parts = []
 
 
 def _held(visit: Visit, layer: RoundLayer, fitted: int, limit: int) -> Held | None:

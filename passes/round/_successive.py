@@ -37,6 +37,8 @@ __all__ = ["Successive", "by_diagonal", "round_successively"]
 
 _BLOCK: Final = 64
 """Columns between two matrix products."""
+_PANEL: Final = 128
+"""Columns that are factorized at once."""
 
 
 def by_diagonal(hessian: NDArray[Any]) -> NDArray[np.int64]:
@@ -66,9 +68,7 @@ class Successive:
         order = by_diagonal(problem.hessian) if order is None else order
         pick = order[:, :, None]
         hessian = np.take_along_axis(np.take_along_axis(problem.hessian, pick, 1), order[:, None, :], 2)
-        # In float64 whatever the rest is in: it is the faster one of LAPACK's two on large matrices.
-        turned = hessian[:, ::-1, ::-1].astype(np.float64)
-        factor = np.linalg.cholesky(turned)[:, ::-1, ::-1].astype(hessian.dtype)
+        factor = _cholesky(hessian[:, ::-1, ::-1])[:, ::-1, ::-1]
         weights = target = np.take_along_axis(problem.weights, pick, 1)
         diagonal = np.diagonal(factor, axis1=1, axis2=2)
         if problem.linear is not None:
@@ -86,6 +86,25 @@ class Successive:
 def round_successively(problem: Problem, grid: Columns, order: NDArray[np.int64] | None = None) -> NDArray[np.int32]:
     """Codes ``(groups, columns, rows)`` of one problem on one grid."""
     return Successive.of(problem, order).round(grid)
+
+
+def _cholesky(matrix: NDArray[Any]) -> NDArray[Any]:
+    """The lower factor of definite matrices, block by block.
+
+    NumPy's own leaves most of the processor idle on large matrices. Here all but the diagonal blocks are products.
+    """
+    rest, factor = matrix.copy(), np.zeros_like(matrix)
+    columns = matrix.shape[1]
+    for start in range(0, columns, _PANEL):
+        end = min(start + _PANEL, columns)
+        corner = np.linalg.cholesky(rest[:, start:end, start:end].astype(np.float64))
+        factor[:, start:end, start:end] = corner
+        if end < columns:
+            turned = np.linalg.inv(corner).transpose(0, 2, 1).astype(matrix.dtype)
+            panel = np.matmul(rest[:, end:, start:end], turned)
+            factor[:, end:, start:end] = panel
+            rest[:, end:, end:] -= np.matmul(panel, panel.transpose(0, 2, 1))
+    return factor
 
 
 def _in_turn(weights: NDArray[Any], target: NDArray[Any], factor: NDArray[Any], grid: Columns) -> NDArray[Any]:
@@ -112,5 +131,5 @@ def _solve(factor: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
     for start in range((columns - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
         end = min(start + _BLOCK, columns)
         rest = right[:, start:end] - np.matmul(factor[:, start:end, end:], solution[:, end:])
-        solution[:, start:end] = np.linalg.solve(factor[:, start:end, start:end], rest)
+        solution[:, start:end] = np.matmul(np.linalg.inv(factor[:, start:end, start:end]), rest)
     return solution

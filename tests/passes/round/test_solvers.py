@@ -7,7 +7,7 @@ import pytest
 
 from qcompiler.passes.round._descent import descend
 from qcompiler.passes.round._problem import Columns, Problem, damped
-from qcompiler.passes.round._successive import by_diagonal, round_successively
+from qcompiler.passes.round._successive import _cholesky, by_diagonal, round_successively
 from tests.passes.round import reference
 
 SHAPES = [(1, 5, 3, 1), (1, 90, 7, 90), (2, 30, 4, 1), (6, 9, 1, 1), (1, 150, 2, 150)]
@@ -113,3 +113,10 @@ def test_single_precision_finds_nearly_the_same(columns: int) -> None:
     found = (round_successively(problem, grid), round_successively(single, thin))
     losses = [problem.loss(grid.real(codes)).sum() for codes in found]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.parametrize("columns", [1, 127, 128, 300])
+def test_the_blocked_factor_is_lapack_s(columns: int) -> None:
+    inputs = np.random.default_rng(0).normal(size=(2, 2 * columns, columns))
+    matrix = inputs.transpose(0, 2, 1) @ inputs
+    np.testing.assert_allclose(_cholesky(matrix), np.linalg.cholesky(matrix), rtol=1e-9, atol=1e-9)
