@@ -6,32 +6,40 @@ nothing: it is left before anything is measured.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
-from qcompiler.pipeline.grammar import parse_items
-from qcompiler.pipeline.registry import find
 from qcompiler.quant import state
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
 
 if TYPE_CHECKING:
     from qcompiler.passes.recipe._trial import Effort
+    from qcompiler.target.formats import FormatRequest
 
 __all__ = ["roundings", "transforms", "weight_bits"]
 
+_BYTE: Final = 8
+_FEW: Final = 2
+"""Width from which on rounding leaves so much to gain that gradients pay."""
 
-def transforms(effort: Effort) -> tuple[str, ...]:
-    """Float-preserving transforms, as pipeline texts."""
-    normal = (
-        "equalize-channels{when=always}",
-        "smooth-activations",
-        "reparameterize-norms",
-        "absorb-high-bias",
-        "permute-channels",
-    )
-    more = ("rotate{kind=hadamard}", "rotate{kind=klt}", "split-concat")
-    return tuple(text for text in (normal if effort == "normal" else (*normal, *more)) if _exists(text))
+
+def transforms(effort: Effort, request: FormatRequest) -> tuple[str, ...]:
+    """Float-preserving transforms, as pipeline texts.
+
+    Args:
+        effort: How much may be tried.
+        request: The format asked for: rotations cost more time than they gave at 8 bits, and the order of channels
+            matters only where a scale does not belong to a whole channel.
+    """
+    found = ["equalize-channels{when=always}", "smooth-activations"]
+    if request.weight_bits < _BYTE:
+        found.append("rotate{kind=hadamard}")
+    if request.weight_only:
+        found.append("permute-channels")
+    if effort == "high":
+        found += ["rotate{kind=klt-hadamard}", "reparameterize-norms", "absorb-high-bias", "split-concat"]
+    return tuple(found)
 
 
 def roundings(effort: Effort, bits: int) -> tuple[str, ...]:
@@ -41,11 +49,14 @@ def roundings(effort: Effort, bits: int) -> tuple[str, ...]:
         effort: How much may be tried.
         bits: Width of the narrowest weight.
     """
-    normal: tuple[str, ...] = ("round-gptq",)
-    if bits < 8:
-        normal += ("round-coordinate-descent",)
-    more = ("round-alternating", "reconstruct{unit=block}") if bits < 8 else ()
-    return tuple(text for text in (normal if effort == "normal" else (*normal, *more)) if _exists(text))
+    found = ["round-gptq"]
+    if bits < _BYTE:
+        found.append("round-alternating")
+    if bits <= _FEW or (bits < _BYTE and effort == "high"):
+        found.append("reconstruct{bias_rate=0.003}")
+    if effort == "high":
+        found += ["round-coordinate-descent", "correct-outputs"]
+    return tuple(found)
 
 
 def weight_bits(graph: ir.Graph) -> int | None:
@@ -57,7 +68,3 @@ def weight_bits(graph: ir.Graph) -> int | None:
             if quant is not None:
                 widths.append(quant.format.bits)
     return min(widths, default=None)
-
-
-def _exists(text: str) -> bool:
-    return all(find(name) is not None for name, _ in parse_items(text))

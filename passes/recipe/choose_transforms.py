@@ -16,6 +16,7 @@ import onnx_ir as ir
 from qcompiler.passes.recipe._candidates import transforms
 from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
+from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseTransforms"]
 
@@ -47,7 +48,7 @@ class ChooseTransforms(Pass):
             return
         bench = Bench(copied(model), rest, ctx, self.effort)
         bench.start(model)
-        texts = self.candidates or transforms(self.effort)
+        texts = self.candidates or transforms(self.effort, resolve_format(ctx.target, ctx.format))
         for index, text in enumerate(texts):
             ctx.progress("try transforms", index, len(texts))
             bench.offer(model, text)

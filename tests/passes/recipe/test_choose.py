@@ -22,6 +22,7 @@ from qcompiler.passes.recipe.choose_transforms import ChooseTransforms
 from qcompiler.pipeline import registry
 from qcompiler.pipeline.base import Context, Pass, PassRecord
 from qcompiler.pipeline.spec import parse
+from qcompiler.target.formats import resolve_format
 from qcompiler.target.load import load
 
 REST = "choose-widths,assign-formats,calibrate,calibrate-weights,place-qdq"
@@ -215,7 +216,10 @@ def test_large_models_are_tried_on_fewer_samples(monkeypatch):
 
 @pytest.mark.parametrize("effort", ["normal", "high"])
 def test_candidates_are_passes_that_exist(effort):
-    for text in (*_candidates.transforms(effort), *_candidates.roundings(effort, 4)):
-        assert parse(text)
-    assert set(_candidates.transforms("normal")) <= set(_candidates.transforms("high"))
+    for form in ("w8a8", "w2a8", "w4"):
+        request = resolve_format(load("lowbit-cpu"), form)
+        texts = _candidates.transforms(effort, request)
+        for text in (*texts, *_candidates.roundings(effort, request.weight_bits)):
+            assert parse(text)
+        assert set(_candidates.transforms("normal", request)) <= set(_candidates.transforms("high", request))
     assert set(_candidates.roundings("normal", 8)) <= set(_candidates.roundings("high", 2))
