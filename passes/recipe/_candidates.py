@@ -54,8 +54,10 @@ def roundings(effort: Effort, bits: int) -> tuple[str, ...]:
         found.append("round-alternating")
     if bits <= _FEW or (bits < _BYTE and effort == "high"):
         found.append("reconstruct{bias_rate=0.003}")
+    if bits < _BYTE:
+        found.append("correct-outputs")
     if effort == "high":
-        found += ["round-coordinate-descent", "correct-outputs"]
+        found.append("round-coordinate-descent")
     return tuple(found)
 
 

@@ -39,7 +39,7 @@ _SAMPLES: Final = {"normal": 32, "high": 64}
 _WORK: Final = {"normal": 40e9, "high": 160e9}
 """Multiply-accumulates of a run over these samples: large models are tried on fewer."""
 _FEWEST: Final = 4
-_MARGIN: Final = 0.02
+_MARGIN: Final = 0.05
 """Share of the loss that a candidate must take away to count as a gain."""
 _ENDS: Final = "place-qdq"
 

@@ -3,7 +3,7 @@
 Equalizing, smoothing, rotating or permuting channels helps one model and hurts the next: which does what is measured,
 not believed. Each candidate is applied to a copy, the copy is quantized by the passes that follow in the pipeline, on
 few samples, and its outputs are compared with the float model's on samples that nothing was fitted on. A candidate
-that takes away at least 2 % of the loss stays, and the next one is tried on top of it.
+that takes away at least 5 % of the loss stays, and the next one is tried on top of it.
 """
 
 from __future__ import annotations
