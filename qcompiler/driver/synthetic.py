@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ __all__ = ["from_generator", "without_data"]
 _COUNT = 32
 _SYNTHESISED = 16
 """Fewer where every sample is fitted: one batch."""
+_LARGE = 1 << 16
+"""Numbers in a sample above which half as many are fitted: each holds more positions, and takes longer."""
 
 
 def from_generator(job: Job, spec: str, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple[str, ...]]:
@@ -40,7 +43,7 @@ def without_data(job: Job, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple
     options = job.options
     shapes = made_up.shapes(inputs)
     shape = next(iter(shapes.values()), ())
-    count = options.limit or _SYNTHESISED
+    count = options.limit or (_SYNTHESISED if math.prod(shape) <= _LARGE else _SYNTHESISED // 2)
     try:
         found = synthesise(_canonical(job), inputs, shape, max(count, 2), options.seed)
     except ModelError as error:
