@@ -39,8 +39,6 @@ _SAMPLES: Final = {"normal": 32, "high": 64}
 _WORK: Final = {"normal": 40e9, "high": 160e9}
 """Multiply-accumulates of a run over these samples: large models are tried on fewer."""
 _FEWEST: Final = 4
-_MARGIN: Final = 0.05
-"""Share of the loss that a candidate must take away to count as a gain."""
 _ENDS: Final = "place-qdq"
 
 
@@ -74,6 +72,7 @@ class Bench:
         rest: Passes that run behind a candidate before the loss is measured.
         ctx: The context of the running pass.
         effort: How much work a trial may take.
+        margin: Share of the loss that a candidate must take away to count as a gain.
         loss: The loss of what is kept so far.
     """
 
@@ -81,6 +80,7 @@ class Bench:
     rest: tuple[Pass, ...]
     ctx: Context
     effort: Effort
+    margin: float
     loss: float = field(default=math.inf, init=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class Bench:
             Whether they were kept.
         """
         attempt = self.attempt(model, text)
-        before, kept = self.loss, attempt.loss <= (1 - _MARGIN) * self.loss
+        before, kept = self.loss, attempt.loss <= (1 - self.margin) * self.loss
         if kept:
             self.ctx.edit.adopt(attempt.model.graph, attempt.edits)
             self.loss = attempt.loss

@@ -7,7 +7,7 @@ corrections that the pipeline has behind it, and is judged on samples that nothi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import onnx_ir as ir
 
@@ -17,6 +17,9 @@ from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_n
 from qcompiler.pipeline.base import Context, Fact, Pass
 
 __all__ = ["ChooseRounding"]
+
+_MARGIN: Final = 0.02
+"""Every layer was judged already, and a rounding costs nothing where the model runs."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class ChooseRounding(Pass):
             ctx.note(reason)
             return
         texts = self.candidates or roundings(self.effort, bits)
-        bench = Bench(copied(restored(model)), rest_of(ctx, ()), ctx, self.effort)
+        bench = Bench(copied(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN)
         bench.start(model)
         for index, text in enumerate(texts):
             ctx.progress("try roundings", index, len(texts))

@@ -9,7 +9,7 @@ that takes away at least 5 % of the loss stays, and the next one is tried on top
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import onnx_ir as ir
 
@@ -19,6 +19,9 @@ from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseTransforms"]
+
+_MARGIN: Final = 0.05
+"""A transform may add nodes and changes every weight: it must be worth that."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class ChooseTransforms(Pass):
         if reason := why_not(ctx):
             ctx.note(reason)
             return
-        bench = Bench(copied(model), rest, ctx, self.effort)
+        bench = Bench(copied(model), rest, ctx, self.effort, _MARGIN)
         bench.start(model)
         texts = self.candidates or transforms(self.effort, resolve_format(ctx.target, ctx.format))
         for index, text in enumerate(texts):
