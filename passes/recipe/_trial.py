@@ -19,9 +19,9 @@ from qcompiler.analysis.work import total_macs
 from qcompiler.calibration.made_up import MADE_UP
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.edit import Edit
-from qcompiler.ir.execute import Runner
+from qcompiler.ir.execute import PART_BYTES, Runner
 from qcompiler.passes.calibrate.judge import Judge
-from qcompiler.pipeline.base import Context, Pass, PassRecord, Trial
+from qcompiler.pipeline.base import Context, Note, Pass, PassRecord, Skip, Trial
 from qcompiler.pipeline.spec import parse, to_text
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ _SAMPLES: Final = {"normal": 32, "high": 64}
 _WORK: Final = {"normal": 40e9, "high": 160e9}
 """Multiply-accumulates of a run over these samples: large models are tried on fewer."""
 _FEWEST: Final = 4
+_NODES: Final = 20_000
+"""Nodes from which on copies of the graph take seconds each."""
 _ENDS: Final = "place-qdq"
 
 
@@ -52,6 +54,7 @@ class Attempt:
         loss: What the rest of the pipeline then reaches; infinite where it failed.
         reason: Why it was not measured; empty where it was.
         notes: What the candidate had to say.
+        skips: What it left alone.
         seconds: Wall time.
     """
 
@@ -59,7 +62,8 @@ class Attempt:
     edits: int
     loss: float
     reason: str
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
+    skips: tuple[Skip, ...]
     seconds: float
 
 
@@ -89,9 +93,17 @@ class Bench:
         self._all, self._few, judging = divided(self.ctx.calibration, self.reference, self.effort)
         self._judge = Judge(Runner(self.reference, threads=self.ctx.jobs), judging, self.ctx, "judge")
 
-    def start(self, model: ir.Model) -> None:
-        """Measure what there is without any candidate."""
+    def start(self, model: ir.Model) -> bool:
+        """Measure what there is without any candidate.
+
+        Returns:
+            Whether there is a loss to lower; a note says why not.
+        """
         self.loss = self._loss(copied(model))
+        if self.loss == 0 or not math.isfinite(self.loss):
+            self.ctx.note("nothing was tried: the outputs have no error to lower, or none that is a number")
+            return False
+        return True
 
     def offer(self, model: ir.Model, text: str) -> bool:
         """Try the passes of ``text``; where they gain, ``model`` becomes what they made of it.
@@ -100,13 +112,18 @@ class Bench:
             Whether they were kept.
         """
         attempt = self.attempt(model, text)
-        before, kept = self.loss, attempt.loss <= (1 - self.margin) * self.loss
+        before, kept = self.loss, not attempt.reason and attempt.loss < (1 - self.margin) * self.loss
         if kept:
             self.ctx.edit.adopt(attempt.model.graph, attempt.edits)
             self.loss = attempt.loss
+            for skip in attempt.skips:
+                self.ctx.skip(skip.node, skip.reason)
+            for warning in (note.text for note in attempt.notes if note.level == "warning"):
+                self.ctx.warn(warning)
         reason = attempt.reason or ("" if kept else "no gain on samples left out")
         after = None if attempt.reason else attempt.loss
-        self.ctx.trial(Trial(text, before, after, attempt.seconds, kept, reason, attempt.notes))
+        notes = tuple(note.text for note in attempt.notes)
+        self.ctx.trial(Trial(text, before, after, attempt.seconds, kept, reason, notes))
         return kept
 
     def attempt(self, model: ir.Model, text: str) -> Attempt:
@@ -115,16 +132,21 @@ class Bench:
         copy = copied(model)
         inner = self._context(copy, self._all)
         loss, reason = math.inf, ""
+        passes = parse(text)
         try:
-            run_quietly(parse(text), copy, inner)
+            run_quietly(passes, copy, inner)
             if inner.edit.count:
                 loss = self._loss(copied(copy))
+                reason = "" if math.isfinite(loss) else "its outputs are no numbers"
             else:
                 reason = _why_nothing(inner)
-        except QCompilerError as error:
-            reason = f"failed: {error}"
-        notes = tuple(note.text for record in inner.records for note in record.notes)
-        return Attempt(copy, inner.edit.count, loss, reason, notes, time.perf_counter() - start)
+        except Exception as error:  # noqa: BLE001 -- a candidate that fails is named, and the compile goes on
+            what = str(error) if isinstance(error, QCompilerError) else f"{type(error).__name__}: {error}"
+            reason = f"failed: {what}"
+            self.ctx.warn(f"{text} was tried and failed: {what}")
+        notes = tuple(note for record in inner.records for note in record.notes)
+        skips = tuple(skip for record in inner.records for skip in record.skips)
+        return Attempt(copy, inner.edit.count, loss, reason, notes, skips, time.perf_counter() - start)
 
     def _loss(self, copy: ir.Model) -> float:
         run_quietly(self.rest, copy, self._context(copy, self._few))
@@ -140,8 +162,11 @@ class Bench:
         )  # fmt: skip
 
 
-def why_not(ctx: Context) -> str:
+def why_not(model: ir.Model, ctx: Context) -> str:
     """Why nothing can be judged; empty where it can."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if weights > PART_BYTES or len(model.graph) > _NODES:
+        return f"nothing was tried: {weights >> 20} MB of weights, {len(model.graph)} nodes are too large to copy about"
     if ctx.calibration is None or len(ctx.calibration) < _LEAST:
         return f"nothing was tried: that takes {_LEAST} calibration samples"
     if ctx.calibration.source == MADE_UP:

@@ -15,6 +15,7 @@ from qcompiler.ir.originals import restored
 from qcompiler.passes.recipe._candidates import roundings, weight_bits
 from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.pipeline.spec import parse
 
 __all__ = ["ChooseRounding"]
 
@@ -43,12 +44,15 @@ class ChooseRounding(Pass):
         if bits is None:
             ctx.note("nothing was tried: no weight is quantized")
             return
-        if reason := why_not(ctx):
+        if reason := why_not(model, ctx):
             ctx.note(reason)
             return
         texts = self.candidates or roundings(self.effort, bits)
+        for text in texts:
+            parse(text)  # a wrong word is refused before any work
         bench = Bench(copied(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN)
-        bench.start(model)
+        if not bench.start(model):
+            return
         for index, text in enumerate(texts):
             ctx.progress("try roundings", index, len(texts))
             bench.offer(model, text)

@@ -13,9 +13,13 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
+from qcompiler.errors import UsageError
 from qcompiler.passes.recipe._candidates import transforms
 from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
+from qcompiler.pipeline.spec import parse
+from qcompiler.quant.plan import kept_transforms, remember_transforms
+from qcompiler.quant.plan import load as load_plan
 from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseTransforms"]
@@ -31,6 +35,7 @@ class ChooseTransforms(Pass):
     Attributes:
         effort: How many are tried, and on how many samples.
         candidates: Pipeline texts to try instead of the default ones.
+        plan: A plan file: what was kept when it was written is applied, and nothing is tried.
     """
 
     name: ClassVar[str] = "choose-transforms"
@@ -39,19 +44,48 @@ class ChooseTransforms(Pass):
 
     effort: Effort = "normal"
     candidates: tuple[str, ...] = ()
+    plan: str = ""
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Apply; see the class."""
+        if self.plan:
+            _apply(kept_transforms(load_plan(self.plan)), model, ctx)
+            return
         rest = rest_of(ctx, ("choose-rounding",))
         if not rest or ctx.target is None:
             ctx.note("nothing was tried: no pass behind this one quantizes the model")
             return
-        if reason := why_not(ctx):
+        if reason := why_not(model, ctx):
             ctx.note(reason)
             return
-        bench = Bench(copied(model), rest, ctx, self.effort, _MARGIN)
-        bench.start(model)
         texts = self.candidates or transforms(self.effort, resolve_format(ctx.target, ctx.format))
+        for text in texts:
+            _check(text)
+        bench = Bench(copied(model), rest, ctx, self.effort, _MARGIN)
+        if not bench.start(model):
+            return
+        kept = []
         for index, text in enumerate(texts):
             ctx.progress("try transforms", index, len(texts))
-            bench.offer(model, text)
+            if bench.offer(model, text):
+                kept.append(text)
+        remember_transforms(model, kept)
+
+
+def _check(text: str) -> tuple[Pass, ...]:
+    """The passes of a candidate, which must all keep the float function."""
+    passes = parse(text)
+    for item in passes:
+        if item.preserves is Preserves.NOTHING:
+            raise UsageError(f"'{item.name}' does not keep what the model computes", where="choose-transforms",
+                             hint="write it into a pipeline of its own")  # fmt: skip
+    return passes
+
+
+def _apply(texts: list[str], model: ir.Model, ctx: Context) -> None:
+    """Apply what a plan says was kept."""
+    for text in texts:
+        for item in _check(text):
+            item.run(model, ctx)
+    remember_transforms(model, texts)
+    ctx.note(f"applied the transforms of the plan: {', '.join(texts) or 'none'}")

@@ -41,6 +41,9 @@ MOST_ROWS: Final = 16384
 PRODUCTS: Final = 1 << 22
 """Rows times columns that a larger one is fitted on, but not fewer than four rows per column."""
 
+MOST_COLUMNS: Final = 10_000
+"""Inputs of one output; their second moments and the factors of these take some copies of the square of that."""
+
 Inputs = Literal["quantized", "float"]
 Choose = Callable[[Problem, Parts, Solution], Solution]
 """Better codes, and scales, for a layer's problem, from those it has."""
@@ -113,7 +116,11 @@ def _choose(
     problem, parts = statistics.problem(options.damping), scales.parts
     present = layer.grid().nearest(layer.weights()).transpose(0, 2, 1)
     start = solution(problem, parts, present, *scales.read())
-    found = choose(problem, parts, start)
+    try:
+        found = choose(problem, parts, start)
+    except np.linalg.LinAlgError as error:
+        ctx.skip(layer.node, f"its second moments cannot be factored ({error}): more damping may help")
+        return None, 1.0
     share = 1.0
     if statistics.held is not None:
         before, after = (
@@ -121,7 +128,7 @@ def _choose(
             for item in (start, found)
         )
         share = after / before if before > 0 else 1.0
-        if after >= before:
+        if not after < before:
             ctx.skip(layer.node, f"output error on samples left out: {before:.4g} before, {after:.4g} rounded")
             return None, 1.0
     same = np.array_equal(found.scale, start.scale) and np.array_equal(found.zero, start.zero)
@@ -140,6 +147,9 @@ def _roundable(model: ir.Model, ctx: Context) -> list[RoundLayer]:
     for node, layer in roundable_layers(model.graph):
         if isinstance(layer, str):
             ctx.skip(node, layer)
+            continue
+        if layer.columns > MOST_COLUMNS:
+            ctx.skip(node, f"second moments of {layer.columns} inputs take {8 * layer.columns**2 >> 30} GB")
             continue
         own_weight(layer, ctx)
         found.append(layer)

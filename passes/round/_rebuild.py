@@ -141,7 +141,8 @@ class Fit:
             for layer, item, value in zip(self.layers, soft, self.weights, strict=True):
                 item.step(layer.matrices(gradients[str(value.name)]), strength / count, exponent, factor)
             for bias, stepper, value in zip(biases, steppers, self.biases, strict=True):
-                bias -= stepper.step(gradients[str(value.name)], factor)
+                if str(value.name) in gradients:  # the bias of an Add may lie behind the unit
+                    bias -= stepper.step(gradients[str(value.name)], factor)
         return Rebuilt([item.codes() for item in soft], biases)
 
     def _begin(

@@ -111,7 +111,8 @@ class Reconstruct(Pass):
         try:
             fit = Fit(stage, stages, own, _padding(dataset, stages.model.graph, stage))
         except ModelError as error:
-            ctx.skip(stage.unit.layers[0].node, f"{stage.unit.name} cannot be differentiated: {error}")
+            for layer in stage.unit.layers:
+                ctx.skip(layer.node, f"{stage.unit.name} cannot be differentiated: {error}")
             return None, 1.0
         count = len(stage.samples)
         left = min(16, max(1, count // 8)) if self.guard and count > 1 else 0
@@ -123,7 +124,7 @@ class Reconstruct(Pass):
             for item in (start, rebuilt)
             if item is not None
         )
-        if left and after >= before:
+        if left and not after < before:
             verdict = f"output error on {left} samples left out: {before:.4g} before, {after:.4g} after"
             ctx.note(f"{stage.unit.name} keeps its codes; {verdict}")
             rebuilt = None

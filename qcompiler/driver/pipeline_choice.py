@@ -74,6 +74,8 @@ def _with_effort(passes: tuple[Pass, ...], options: CompileOptions) -> tuple[Pas
             hint="leave the option out",
         )
     if options.effort == "quick":
+        if options.plan is not None:  # what the plan kept is applied all the same
+            return tuple(item for item in passes if item.name != "choose-rounding")
         return tuple(item for item in passes if item.name not in _RECIPE)
     return tuple(_tries(item, options.effort) if item.name in _RECIPE else item for item in passes)
 
@@ -142,8 +144,16 @@ def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:
     """The pipeline in which the plan stands where formats are assigned."""
     from qcompiler.passes.allocate.apply_plan import ApplyPlan
 
-    passes = tuple(_with_factors(item, plan) if item.name == "fit-powers-of-two" else item for item in passes)
+    follows = ("fit-powers-of-two", "choose-transforms")
+    passes = tuple(_with_factors(item, plan) if item.name in follows else item for item in passes)
+    # A plan's scales stay: only codes may be chosen anew.
+    passes = tuple(_codes_only(item) if item.name == "choose-rounding" else item for item in passes)
     return _changed(passes, "assign-formats", "--plan", lambda _: ApplyPlan(path=str(plan)))
+
+
+def _codes_only(item: Any) -> Pass:
+    changed: Pass = replace(item, candidates=("round-gptq",))
+    return changed
 
 
 def _with_factors(item: Any, plan: Path) -> Pass:

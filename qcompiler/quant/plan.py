@@ -12,7 +12,7 @@
 ``values`` are tensors as their producer keeps them; an entry of ``edges`` (by input number) is what one reader
 takes instead: another format, or ``"float"``. Lists are per channel (or nested, per block). A decision without
 ``scale`` is calibrated. Names are those of the normalized graph. ``factors`` (``{"conv1_fitted": 1.26}``) are what
-tensors were multiplied by before that.
+tensors were multiplied by before that, ``transforms`` the float-preserving passes that the recipe kept.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
 if TYPE_CHECKING:
     from qcompiler.pipeline.base import Context
 
-__all__ = ["SCHEMA", "apply", "dump", "load"]
+__all__ = ["SCHEMA", "apply", "dump", "kept_transforms", "load", "remember_transforms"]
 
 SCHEMA = 1
-_TOP = ("schema", "target", "format", "factors", "nodes", "values")
+_TOP = ("schema", "target", "format", "transforms", "factors", "nodes", "values")
+_TRANSFORMS = "qcompiler.transforms"
+"""Key in the meta of a model."""
 _NODE_KEYS = ("operator", "integer", "reason", "edges")
 _QUANT_KEYS = ("format", "scale", "zero_point", "tie")
 
@@ -47,7 +49,25 @@ def dump(model: ir.Model) -> dict[str, Any]:
     values = {str(value.name): _quant_entry(quant) for value, quant in state.quantized_values(model.graph)}
     nodes = {str(node.name): entry for node in model.graph if (entry := _node_entry(node)) is not None}
     multiplied = factors.dump(model.graph)
-    return {"schema": SCHEMA, **({"factors": multiplied} if multiplied else {}), "nodes": nodes, "values": values}
+    before = {"transforms": model.meta.get(_TRANSFORMS), "factors": multiplied}
+    return {"schema": SCHEMA, **{key: item for key, item in before.items() if item}, "nodes": nodes, "values": values}
+
+
+def remember_transforms(model: ir.Model, texts: list[str]) -> None:
+    """Note which transforms the model went through; the plan will say it."""
+    model.meta[_TRANSFORMS] = list(texts)
+
+
+def kept_transforms(plan: Mapping[str, Any]) -> list[str]:
+    """The transforms, as pipeline texts, behind which the decisions of ``plan`` were made.
+
+    Raises:
+        UsageError: They are no list of texts.
+    """
+    texts = plan.get("transforms", [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UsageError("'transforms' of the plan is not a list of pipeline texts")
+    return texts
 
 
 def load(path: str) -> dict[str, Any]:

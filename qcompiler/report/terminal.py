@@ -199,7 +199,7 @@ def _recipe(report: Report, console: Console) -> None:
                 if trial.after is not None]  # fmt: skip
     if not measured:
         return
-    idle = len(trials) - len(measured)
+    idle = sum(trial.after is None and not trial.reason.startswith("failed") for trial in trials)
     more = f"; {idle} more had nothing to do" if idle else ""
     console.print()
     console.print(_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.calibration import data
-from qcompiler.errors import PassError
+from qcompiler.errors import PassError, PipelineError, UsageError
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.render import render
@@ -20,8 +21,9 @@ from qcompiler.passes.recipe._trial import divided
 from qcompiler.passes.recipe.choose_rounding import ChooseRounding
 from qcompiler.passes.recipe.choose_transforms import ChooseTransforms
 from qcompiler.pipeline import registry
-from qcompiler.pipeline.base import Context, Pass, PassRecord
+from qcompiler.pipeline.base import Context, Pass, PassRecord, Preserves
 from qcompiler.pipeline.spec import parse
+from qcompiler.quant import plan
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.load import load
 
@@ -66,6 +68,7 @@ class Spoil(Pass):
     """Halve the first weight: never a gain."""
 
     name: ClassVar[str] = "spoil"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         value = model.graph.initializers["w1"]
@@ -79,6 +82,7 @@ class Idle(Pass):
     """Find nothing to do."""
 
     name: ClassVar[str] = "idle"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         ctx.skip("Conv_0", "its weight is shared")
@@ -89,6 +93,7 @@ class Broken(Pass):
     """Refuse."""
 
     name: ClassVar[str] = "broken"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         raise PassError("cannot do that", where="Conv_0")
@@ -133,6 +138,68 @@ def test_what_does_not_gain_leaves_no_trace():
     assert render(model) == text
     assert ctx.edit.count == 0
     assert ctx.records == [ctx.records[0]]
+
+
+def test_a_candidate_that_fails_is_named_in_a_warning():
+    model = network()
+    ctx = context(model)
+    ChooseTransforms(candidates=("broken",)).run(model, ctx)
+    assert [note.level for note in ctx.records[0].notes] == ["warning"]
+    assert "broken was tried and failed: " in ctx.records[0].notes[0].text
+
+
+@pytest.mark.parametrize("content", [np.nan, 0.0])
+def test_nothing_is_kept_where_there_is_no_loss_to_lower(content):
+    model = network()
+    model.graph.initializers["w2"].const_value = ir.tensor(np.full(SHAPES["w2"], content, np.float32), name="w2")
+    if content == 0:
+        model.graph.initializers["b2"].const_value = ir.tensor(np.zeros(SHAPES["b2"], np.float32), name="b2")
+    ctx = context(model)
+    ctx.following = parse("place-qdq") if np.isnan(content) else ctx.following
+    text = render(model)
+    ChooseTransforms(candidates=("spoil",)).run(model, ctx)
+    assert not ctx.records[0].trials
+    assert "nothing was tried" in ctx.records[0].notes[-1].text
+    assert render(model) == text
+
+
+def test_candidates_are_checked_before_any_work():
+    model = network()
+    ctx = context(model)
+    with pytest.raises(PipelineError, match="no pass named 'smoth'"):
+        ChooseTransforms(candidates=("spoil", "smoth")).run(model, ctx)
+    with pytest.raises(UsageError, match="'correct-bias' does not keep what the model computes"):
+        ChooseTransforms(candidates=("correct-bias",)).run(model, ctx)
+    assert not ctx.records[0].trials
+
+
+def test_models_too_large_to_copy_about_are_left_alone(monkeypatch):
+    from qcompiler.passes.recipe import _trial
+
+    monkeypatch.setattr(_trial, "PART_BYTES", 100)
+    model = network()
+    ctx = context(model)
+    ChooseTransforms().run(model, ctx)
+    assert "too large to copy about" in ctx.records[0].notes[0].text
+
+
+def test_a_plan_repeats_what_was_kept(tmp_path):
+    model = network(outlier=100.0)
+    ctx = context(model)
+    ChooseTransforms(candidates=("equalize-channels", "spoil")).run(model, ctx)
+    for item in parse("choose-widths,assign-formats,calibrate,calibrate-weights"):
+        item.run(model, ctx)
+    decisions = plan.dump(model)
+    assert decisions["transforms"] == ["equalize-channels"]
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(decisions))
+    again = network(outlier=100.0)
+    other = context(again)
+    other.calibration = None
+    ChooseTransforms(plan=str(path)).run(again, other)
+    parse(f"apply-plan{{path={json.dumps(str(path))}}}")[0].run(again, other)
+    assert plan.dump(again) == decisions
+    assert not other.records[0].trials
 
 
 def test_a_second_candidate_is_measured_on_top_of_the_first():
