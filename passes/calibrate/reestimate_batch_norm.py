@@ -120,9 +120,18 @@ def _nodes(model: ir.Model, ctx: Context) -> list[ir.Node]:
             ctx.skip(node, reason)
         elif source is None or source.producer() is None:
             ctx.skip(node, "it normalizes an input of the model, which no rounding changes")
+        elif len(list(source.uses())) > 1 or source.is_graph_output():
+            ctx.skip(node, "something else reads what it normalizes, and is to get that unchanged")
         else:
             nodes.append(node)
-    return nodes
+    position = {node: index for index, node in enumerate(model.graph)}
+    return sorted(nodes, key=lambda node: _stop(node, position))
+
+
+def _stop(node: ir.Node, position: dict[ir.Node, int]) -> int:
+    """Where in the graph its input is made: runs stop there, in order."""
+    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return -1 if producer is None else position[producer]
 
 
 def _round(weight: NDArray[Any], bits: int, axis: int | None) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.ir import constants, patterns
+from qcompiler.ir import constants, originals, patterns
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.transformed import transformed
 from qcompiler.ir.uses import use_count
@@ -31,6 +31,8 @@ def why_not_constant(value: ir.Value | None, what: str) -> str:
         return f"its {what} is not a float constant"
     if value.is_graph_output() or use_count(value) != 1:
         return f"its {what} is shared with other nodes"
+    if originals.is_kept(value):
+        return f"its {what} was fitted to its codes already"
     return ""
 
 

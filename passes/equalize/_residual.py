@@ -69,6 +69,8 @@ def follow(norm: ir.Node) -> Residual | str:
     try:
         while pending:
             value, axis = pending.pop()
+            if found.axes.get(value) == axis:
+                continue  # reached from two sides
             if found.axes.setdefault(value, axis) != axis:
                 return f"'{value.name}' would have the channels on two axes"
             seen = [*_made(found, value, axis), *_read(found, value, axis)]

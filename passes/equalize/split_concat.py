@@ -155,7 +155,7 @@ def _split_layer(reader: ir.Node, joint: _Joint, ctx: Context) -> None:
     pieces = np.split(content, np.cumsum(joint.sizes)[:-1], axis=0 if over_rows else 1)
     bias = reader.inputs[2] if len(reader.inputs) > 2 else None
     total: ir.Value | None = None
-    for index, (part, piece) in enumerate(zip(joint.parts, pieces, strict=True)):
+    for index, (part, piece) in enumerate(zip(joint.node.inputs, pieces, strict=True)):
         inputs = [part, edit.constant(f"{weight.name}_part{index}", np.ascontiguousarray(piece))]
         if index == 0 and bias is not None:
             inputs.append(bias)

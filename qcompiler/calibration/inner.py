@@ -82,5 +82,7 @@ def _figures(array: NDArray[Any]) -> tuple[float, float, float]:
     """Greatest value, least value with its sign turned, and logarithm of the spread."""
     if array.size == 0:
         return 0.0, 0.0, 0.0
-    wide = array.astype(np.float64)
+    wide = array[np.isfinite(array)].astype(np.float64)  # additive masks are infinite
+    if wide.size == 0:
+        return 0.0, 0.0, 0.0
     return float(wide.max()), -float(wide.min()), float(np.log(wide.std() + 1e-9))

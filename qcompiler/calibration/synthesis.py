@@ -171,7 +171,7 @@ class _Fitter:
                 free = [(_level(0.0, channels), _level(scale, channels), None) for scale in _SCALES]
                 for level, scale, encoding in [*free, *((*item.usual(channels), item) for item in pictures)]:
                     loss = self.distance(_bounded(noise * scale + level, encoding))
-                    if found is None or loss < found.distance:
+                    if np.isfinite(loss) and (found is None or loss < found.distance):
                         found = _Start(loss, amplitude, shared, level, scale, encoding)
         if found is None:
             raise ModelError("no noise gives finite statistics")

@@ -61,26 +61,39 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
         if options.select:
             raise UsageError("--select chooses samples to fit on, and nothing is fitted in a weight-only format")
         return _to_judge_by(job, inputs)
-    warnings = _random_warning(job)
-    if is_random(job.calibration):
-        every = data.random(inputs, options.limit or RANDOM_SAMPLES, options.seed)
-    elif is_none(job.calibration):
-        every, warnings = without_data(job, inputs)
-    elif is_generator(job.calibration):
-        every, warnings = from_generator(job, str(job.calibration), inputs)
-    elif job.calibration is not None:
-        every = _chosen(job, job.calibration, model, inputs)
-    if job.evaluation is None:
+    every, warnings = _to_fit_on(job, model, inputs)
+    if job.evaluation is None and every is not None:
         calibration, held_out = data.split(every)
         _check_labels(job, held_out)
         note = f"the last {len(held_out)} of {len(every)} calibration samples were held out to judge by"
         return Samples(calibration, held_out, True, warnings, (note,))
+    if job.evaluation is None:
+        raise DataError("there is nothing to judge by", hint="give --evaluation DATA")
     evaluation = data.load(job.evaluation, inputs, preprocessing=options.preprocessing, limit=options.limit)
     _check_labels(job, evaluation)
-    if job.calibration is None:
+    if every is None:
         return Samples(None, evaluation, False, warnings)
     evaluation, notes = _unseen(job, every, evaluation)
     return Samples(every, evaluation, False, warnings, notes)
+
+
+def _to_fit_on(job: Job, model: ir.Model, inputs: Any) -> tuple[Dataset | None, tuple[str, ...]]:
+    """The samples to fit on, and what the user must know of them; ``None`` where a plan gives everything."""
+    from qcompiler.calibration import data, selection
+
+    options, given = job.options, job.calibration
+    if options.select and (is_random(given) or is_none(given)):
+        raise UsageError(f"--select chooses among samples, and --calibration {given} has none to choose from")
+    if is_random(given):
+        return data.random(inputs, options.limit or RANDOM_SAMPLES, options.seed), _random_warning(job)
+    if is_none(given):
+        return without_data(job, inputs)
+    if is_generator(given):
+        every, warnings = from_generator(job, str(given), inputs)
+        if options.select:
+            every = selection.select(every, options.select, seed=options.seed, model=model, threads=options.jobs)
+        return every, warnings
+    return (None if given is None else _chosen(job, given, model, inputs)), ()
 
 
 def _chosen(job: Job, given: DataSpec, model: ir.Model, inputs: Any) -> Dataset:
@@ -105,7 +118,10 @@ def _to_judge_by(job: Job, inputs: Any) -> Samples:
         made_up = data.random(inputs, options.limit or _RANDOM_TO_JUDGE, options.seed)
         text = "quality was compared on random inputs: --evaluation DATA with real samples says what it is worth"
         return Samples(None, made_up, False, (text,))
-    evaluation = data.load(given, inputs, preprocessing=options.preprocessing, limit=options.limit)
+    if is_generator(given):
+        evaluation, _ = from_generator(job, str(given), inputs)
+    else:
+        evaluation = data.load(given, inputs, preprocessing=options.preprocessing, limit=options.limit)
     _check_labels(job, evaluation)
     return Samples(None, evaluation, False, (), ("nothing was fitted on samples",))
 
