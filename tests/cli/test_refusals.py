@@ -29,6 +29,8 @@ CASES = [
     (["--select", "clusters"], ["number of samples"]),
     (["--select", "clusters:none"], ["number of samples"]),
     (["--select", "stratify"], ["stratify:INPUT"]),
+    (["--calibration", "random", "--select", "outliers"], ["--calibration random has none to choose from"]),
+    (["--effort", "hihg"], ["hihg", "did you mean 'high'"]),
     (["--evaluation", "random"], ["proves nothing"]),
     (["--plan", "nowhere.json"], ["nowhere.json"]),
     (["--plugin", "nowhere.py"], ["nowhere.py"]),
