@@ -12,10 +12,11 @@ from typing import ClassVar, Final
 import onnx_ir as ir
 
 from qcompiler.ir.originals import restored
-from qcompiler.passes.recipe._candidates import roundings, weight_bits
+from qcompiler.passes.recipe._candidates import reads_tokens, roundings, weight_bits
 from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.pipeline.spec import parse
+from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseRounding"]
 
@@ -47,7 +48,8 @@ class ChooseRounding(Pass):
         if reason := why_not(model, ctx):
             ctx.note(reason)
             return
-        texts = self.candidates or roundings(self.effort, bits)
+        few_words = reads_tokens(model.graph) and not _weight_only(ctx)
+        texts = self.candidates or roundings(self.effort, bits, few_words=few_words)
         for text in texts:
             parse(text)  # a wrong word is refused before any work
         bench = Bench(copied(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN)
@@ -56,3 +58,8 @@ class ChooseRounding(Pass):
         for index, text in enumerate(texts):
             ctx.progress("try roundings", index, len(texts))
             bench.offer(model, text)
+
+
+def _weight_only(ctx: Context) -> bool:
+    """Whether activations stay real numbers."""
+    return ctx.target is not None and resolve_format(ctx.target, ctx.format).weight_only
