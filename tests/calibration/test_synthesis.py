@@ -86,6 +86,12 @@ def test_a_model_without_statistics_says_so(parse: Callable[[str], ir.Model]) ->
         synthesise(plain, inputs_of(plain), (1, 1, 4, 4), 4)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled files go where they are forgotten."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_none_is_honest(model: ir.Model) -> None:
     result = qcompiler.compile(
         model, "edge-npu", calibration="none", lowering="qdq", limit=8, latency=False, cache=False
