@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.errors import PassError
+from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.allocate.widths import mark_narrow
@@ -98,8 +99,7 @@ class _Trial:
 
     def loss(self, kinds: Sequence[str]) -> float:
         """Growth of the output error when operators of these kinds read 8 bits: 0.1 is 10 %."""
-        copy = self.model.clone()
-        copy.meta.update(self.model.meta)
+        copy = shared_copy(self.model)
         for node, index, quant in _wide_edges(copy, self.target):
             if node.op_type in kinds:
                 state.set_edge_quant(node, index, _narrowed(quant, self.target.operators[node.op_type], index))
@@ -117,8 +117,7 @@ def _trial(model: ir.Model, ctx: Context, samples: int) -> _Trial | None:
     dataset, target = ctx.calibration, ctx.target
     if dataset is None or target is None:
         return None
-    copy = model.clone()
-    copy.meta.update(model.meta)
+    copy = shared_copy(model)
     few = dataset.subset(range(min(samples, len(dataset))))
     inner = Context(
         edit=Edit(copy), target=target, format=ctx.format, calibration=few, exclude=ctx.exclude, jobs=ctx.jobs

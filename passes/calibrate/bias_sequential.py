@@ -16,46 +16,25 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.ir.originals import restored
-from qcompiler.ir.parts import SegmentedRun
 from qcompiler.passes.calibrate.linear import Layer
-from qcompiler.passes.place.simulate import materialized
+from qcompiler.passes.calibrate.side_by_side import at_outputs
 from qcompiler.pipeline.base import Context
-from qcompiler.quant.operators import output_channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
-    from qcompiler.calibration.row_weights import FeedWeights
 
 __all__ = ["mean_errors"]
 
 
 def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Context) -> list[NDArray[np.float64]]:
     """What each layer's bias lacks, shape ``(output channels,)`` per layer, in the order of ``layers``."""
-    from qcompiler.calibration import row_weights
-
-    rows = row_weights.find(dataset.inputs)
-    samples = list(dataset)
-    row_weights_of = [rows.of_feed(sample) if rows is not None else None for sample in samples]
-    simulation = materialized(model)
-    by_name = {node.name: node for node in simulation.graph}
-    reference = SegmentedRun.of(restored(model), samples, threads=ctx.jobs)
-    candidate = SegmentedRun.of(simulation, samples, threads=ctx.jobs)
-    real = [str(layer.bias_node.outputs[0].name) for layer in layers]
-    quantized = [str(by_name[layer.bias_node.name].outputs[0].name) for layer in layers]
     errors = []
-    steps = zip(layers, reference.advance(real), candidate.advance(quantized), strict=True)
-    for number, (layer, expected, got) in enumerate(steps):
-        ctx.progress("correct biases", number + 1, len(layers))
-        axis = output_channel_axis(layer.node, candidate.samples[0][got].ndim)
-        mean = _ChannelMean(axis)
-        for weights, wanted, found in zip(row_weights_of, reference.samples, candidate.samples, strict=True):
-            mean.add(wanted[expected], found[got], weights)
-        error = mean.value()
-        for sample in candidate.samples:
-            shape = [-1 if i == axis else 1 for i in range(sample[got].ndim)]
-            sample[got] = (sample[got] + error.reshape(shape)).astype(np.float32)
-        errors.append(error)
+    for stop in at_outputs(model, layers, dataset, ctx, "correct biases"):
+        mean = _ChannelMean(stop.axis)
+        for index, (wanted, found) in enumerate(zip(stop.wanted, stop.found, strict=True)):
+            mean.add(wanted, found, stop.weights(index))
+        errors.append(mean.value())
+        stop.correct(1.0, errors[-1])
     return errors
 
 
@@ -67,9 +46,8 @@ class _ChannelMean:
         self._total: NDArray[np.float64] | float = 0.0
         self._weight: NDArray[np.float64] | float = 0.0
 
-    def add(self, wanted: NDArray[Any], found: NDArray[Any], rows: FeedWeights | None) -> None:
-        """Count ``wanted - found`` of one sample."""
-        counted = rows.of("", wanted.shape) if rows is not None else None
+    def add(self, wanted: NDArray[Any], found: NDArray[Any], counted: NDArray[Any] | None) -> None:
+        """Count ``wanted - found`` of one sample, each row with its weight."""
         others = tuple(i for i in range(wanted.ndim) if i != self._axis)
         difference = np.subtract(wanted, found, dtype=np.float32)
         if counted is None:

@@ -9,27 +9,23 @@ the numbers that these codes now stand for. What was fitted must prove itself on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from qcompiler.errors import DataError, PassError
 from qcompiler.ir import constants, originals
 from qcompiler.ir.execute import Runner
-from qcompiler.passes.calibrate.correct_bias import MEMORY, divide, live_bytes
 from qcompiler.passes.calibrate.judge import Judge
-from qcompiler.passes.calibrate.linear import Layer, linear_layers
+from qcompiler.passes.calibrate.linear import Layer, correctable, restore_bias, set_bias
 from qcompiler.passes.calibrate.output_fit import Fit, Scaled, fits
+from qcompiler.passes.calibrate.side_by_side import as_many_as_fit
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.operators import WEIGHT_INPUT
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import TensorQuant
-
-if TYPE_CHECKING:
-    from qcompiler.calibration.data import Dataset
 
 __all__ = ["CorrectOutputs"]
 
@@ -54,21 +50,17 @@ class CorrectOutputs(Pass):
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Correct the integer layers of the main graph."""
-        layers = []
-        for node, layer in linear_layers(model.graph):
-            if isinstance(layer, str):
-                ctx.skip(node, layer)
-            else:
-                layers.append(layer)
+        layers = correctable(model.graph, ctx)
         if not layers:
             return
         if ctx.calibration is None:
             raise DataError("correcting outputs needs calibration samples", hint="give --calibration")
-        fitted, judging = divide(ctx.calibration) if self.guard else (ctx.calibration, None)
+        fitted, judging = ctx.calibration.divided() if self.guard else (ctx.calibration, None)
         reference = Runner(originals.restored(model), threads=ctx.jobs)
         judge = None if judging is None else Judge(reference, judging, ctx, "judge outputs")
         before = judge.error(model) if judge is not None else 0.0
-        found = fits(model, layers, [_scaled(layer, ctx) for layer in layers], self._few(fitted, layers), ctx)
+        few = as_many_as_fit(fitted, layers, self.samples)
+        found = fits(model, layers, [_scaled(layer, ctx) for layer in layers], few, ctx)
         undo = [_apply(layer, fit, ctx) for layer, fit in zip(layers, found, strict=True)]
         if judge is None or judging is None:
             ctx.note(f"corrected the outputs of {len(layers)} layers (no sample left to judge)")
@@ -81,11 +73,6 @@ class CorrectOutputs(Pass):
         for each in undo:
             each.restore(ctx)
         ctx.note(f"the correction of outputs was rejected; {verdict}")
-
-    def _few(self, dataset: Dataset, layers: list[Layer]) -> Dataset:
-        """As many samples as memory holds, evenly taken."""
-        count = max(1, min(self.samples, len(dataset), MEMORY // max(1, live_bytes(layers))))
-        return dataset.subset(range(0, len(dataset), len(dataset) // count)[:count])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,12 +93,7 @@ class _Before:
         if weight is not None and self.weight is not None and weight.const_value is not self.weight:
             ctx.edit.set_constant(weight, self.weight)
         _set_quant(node, self.quant, own=self.own)
-        added = self.layer.bias
-        if self.bias is not None and self.content is not None:
-            ctx.edit.set_constant(self.bias, self.content)
-        elif added is not None:
-            ctx.edit.set_input(self.layer.bias_node, self.layer.bias_index, None)
-            ctx.edit.remove_unused([added])
+        restore_bias(self.layer, self.bias, self.content, ctx)
 
 
 def _scaled(layer: Layer, ctx: Context) -> Scaled:
@@ -145,7 +127,9 @@ def _apply(layer: Layer, fit: Fit, ctx: Context) -> _Before:
         originals.keep(weight)
         ctx.edit.set_constant(weight, arithmetic.dequantize(codes, scaled, quant.format).astype(np.float32))
         _set_quant(node, quant.with_params(scaled), own=own)
-    _set_bias(layer, fit, ctx)
+    content = constants.array(bias)
+    before = 0.0 if content is None else content.astype(np.float64)
+    set_bias(layer, before * fit.scale + fit.shift, ctx)
     return kept
 
 
@@ -155,18 +139,3 @@ def _set_quant(node: ir.Node, quant: TensorQuant | None, *, own: bool) -> None:
         state.set_edge_quant(node, WEIGHT_INPUT, quant)
     elif weight is not None:
         state.set_value_quant(weight, quant)
-
-
-def _set_bias(layer: Layer, fit: Fit, ctx: Context) -> None:
-    old: NDArray[np.float64] | float = 0.0
-    bias = layer.bias
-    if (content := constants.array(bias)) is not None:
-        old = content.astype(np.float64)
-    new = (old * fit.scale + fit.shift).astype(np.float32)
-    if bias is not None:
-        originals.keep(bias)
-        ctx.edit.set_constant(bias, new)
-        return
-    added = ctx.edit.constant(f"{layer.node.name}_bias", new)
-    originals.keep(added, ir.tensor(np.zeros_like(new)))
-    ctx.edit.set_input(layer.bias_node, layer.bias_index, added)

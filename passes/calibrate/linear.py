@@ -15,11 +15,12 @@ from qcompiler.errors import PassError
 from qcompiler.ir import constants, originals
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.patterns import integer
+from qcompiler.pipeline.base import Context
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.operators import BIAS_INPUT, LINEAR, WEIGHT_INPUT
 from qcompiler.quant.state import TensorQuant
 
-__all__ = ["Layer", "linear_layers", "response", "weight_error"]
+__all__ = ["Layer", "correctable", "linear_layers", "response", "restore_bias", "set_bias", "weight_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,40 @@ def linear_layers(graph: ir.Graph) -> Iterator[tuple[ir.Node, Layer | str]]:
             yield node, "its bias is computed at run time"
         else:
             yield node, Layer(node, quant, node, BIAS_INPUT)
+
+
+def correctable(graph: ir.Graph, ctx: Context) -> list[Layer]:
+    """The layers whose outputs can be corrected; why others cannot is recorded."""
+    found = []
+    for node, layer in linear_layers(graph):
+        if isinstance(layer, str):
+            ctx.skip(node, layer)
+        else:
+            found.append(layer)
+    return found
+
+
+def set_bias(layer: Layer, content: NDArray[np.float64], ctx: Context) -> None:
+    """Give a layer a fitted bias; what it had in the float model (zeros where it had none) is kept."""
+    array, bias = content.astype(np.float32), layer.bias
+    if bias is not None and constants.is_constant(bias):
+        originals.keep(bias)
+        ctx.edit.set_constant(bias, array)
+        return
+    added = ctx.edit.constant(f"{layer.node.name}_bias", array)
+    originals.keep(added, ir.tensor(np.zeros_like(array)))
+    ctx.edit.set_input(layer.bias_node, layer.bias_index, added)
+
+
+def restore_bias(layer: Layer, bias: ir.Value | None, content: ir.TensorProtocol | None, ctx: Context) -> None:
+    """Put back what a layer had before ``set_bias``: a bias and its content, or none."""
+    if bias is not None and content is not None:
+        ctx.edit.set_constant(bias, content)
+        return
+    added = layer.bias
+    ctx.edit.set_input(layer.bias_node, layer.bias_index, None)
+    if added is not None:
+        ctx.edit.remove_unused([added])
 
 
 def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:

@@ -16,12 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.ir.originals import restored
-from qcompiler.ir.parts import SegmentedRun
 from qcompiler.passes.calibrate.linear import Layer
-from qcompiler.passes.place.simulate import materialized
+from qcompiler.passes.calibrate.side_by_side import at_outputs
 from qcompiler.pipeline.base import Context
-from qcompiler.quant.operators import output_channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -87,29 +84,12 @@ def fits(
     model: ir.Model, layers: Sequence[Layer], scaled: Sequence[Scaled], dataset: Dataset, ctx: Context
 ) -> list[Fit]:
     """The fit of every layer, in graph order."""
-    from qcompiler.calibration import row_weights
-
-    rows = row_weights.find(dataset.inputs)
-    samples = list(dataset)
-    weights_of = [rows.of_feed(sample) if rows is not None else None for sample in samples]
-    simulation = materialized(model)
-    by_name = {node.name: node for node in simulation.graph}
-    reference = SegmentedRun.of(restored(model), samples, threads=ctx.jobs)
-    candidate = SegmentedRun.of(simulation, samples, threads=ctx.jobs)
-    real = [str(layer.bias_node.outputs[0].name) for layer in layers]
-    quantized = [str(by_name[layer.bias_node.name].outputs[0].name) for layer in layers]
     found = []
-    steps = zip(layers, scaled, reference.advance(real), candidate.advance(quantized), strict=True)
-    for number, (layer, kind, expected, got) in enumerate(steps):
-        ctx.progress("correct outputs", number + 1, len(layers))
-        axis = output_channel_axis(layer.node, candidate.samples[0][got].ndim)
-        sums = Sums(axis)
-        for weights, wanted, have in zip(weights_of, reference.samples, candidate.samples, strict=True):
-            share = None if weights is None else weights.of("", wanted[expected].shape)
-            sums.add(wanted[expected], have[got], share)
+    for kind, stop in zip(scaled, at_outputs(model, layers, dataset, ctx, "correct outputs"), strict=True):
+        sums = Sums(stop.axis)
+        for index, (wanted, have) in enumerate(zip(stop.wanted, stop.found, strict=True)):
+            sums.add(wanted, have, stop.weights(index))
         fit = sums.fit(kind)
-        for sample in candidate.samples:
-            shape = [-1 if i == axis else 1 for i in range(sample[got].ndim)]
-            sample[got] = (sample[got] * fit.scale.reshape(shape) + fit.shift.reshape(shape)).astype(np.float32)
+        stop.correct(fit.scale, fit.shift)
         found.append(fit)
     return found

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import DataError, UsageError
 from qcompiler.ir import constants
+from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.parts import SegmentedRun
-from qcompiler.passes.calibrate.correct_bias import divide
 from qcompiler.passes.calibrate.judge import relative_error
 from qcompiler.passes.normalize._affine import batch_norm
 from qcompiler.passes.normalize._rewrite import own_constant
@@ -76,8 +76,8 @@ class ReestimateBatchNorm(Pass):
             return
         if ctx.calibration is None:
             raise DataError("measuring BatchNormalization needs calibration samples", hint="give --calibration")
-        fitted, judging = divide(ctx.calibration) if self.guard else (ctx.calibration, None)
-        few = fitted.subset(range(0, len(fitted), -(-len(fitted) // self.samples)))
+        fitted, judging = ctx.calibration.divided() if self.guard else (ctx.calibration, None)
+        few = fitted.evenly(self.samples)
         rounded = self._rounded(model)
         found = _measured(model, rounded, nodes, few, ctx)
         if judging is None:
@@ -97,8 +97,7 @@ class ReestimateBatchNorm(Pass):
 
     def _rounded(self, model: ir.Model) -> ir.Model:
         """A copy whose weights are rounded."""
-        copy = model.clone()
-        copy.meta.update(model.meta)
+        copy = shared_copy(model)
         for node in copy.graph:
             weight = node.inputs[WEIGHT_INPUT] if has_type(node, *_LINEAR) else None
             content = constants.array(weight)

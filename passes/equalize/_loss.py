@@ -136,7 +136,9 @@ class Loss:
         """Noise of one row that comes from rounding the values that attention averages into it."""
         total = 0.0
         for node, layout in self.region.averages:
-            seen, form = self.rows.get(node.inputs[1]), self.formats.activation(node, 1)  # type: ignore[arg-type]
+            values = node.inputs[1]
+            seen = None if values is None else self.rows.get(values)
+            form = self.formats.activation(node, 1)
             if seen is None or form is None or not np.isin(layout.all(), reader.labels).any():
                 continue
             factor, shift = _lined_up(factors, layout), _lined_up(shifts, layout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.finalize.finalize import Finalize
 from qcompiler.passes.place.place_qdq import place
@@ -14,8 +15,7 @@ __all__ = ["materialized"]
 
 def materialized(model: ir.Model) -> ir.Model:
     """The model with its decisions turned into Q/DQ nodes; weights are shared with ``model``, which stays as it is."""
-    copy = model.clone()
-    copy.meta.update(model.meta)  # which files its weights are mapped from
+    copy = shared_copy(model)
     ctx = Context(Edit(copy))
     place(copy, ctx.edit)
     Finalize().run(copy, ctx)  # some element types need a later operator set

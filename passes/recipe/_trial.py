@@ -18,6 +18,7 @@ import onnx_ir as ir
 from qcompiler.analysis.work import total_macs
 from qcompiler.calibration.made_up import MADE_UP
 from qcompiler.errors import QCompilerError
+from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import PART_BYTES, Runner
 from qcompiler.passes.calibrate.judge import Judge
@@ -27,7 +28,7 @@ from qcompiler.pipeline.spec import parse, to_text
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
 
-__all__ = ["Attempt", "Bench", "Effort", "copied", "rest_of", "why_not"]
+__all__ = ["Attempt", "Bench", "Effort", "rest_of", "why_not"]
 
 Effort = Literal["normal", "high"]
 
@@ -99,7 +100,7 @@ class Bench:
         Returns:
             Whether there is a loss to lower; a note says why not.
         """
-        self.loss = self._loss(copied(model))
+        self.loss = self._loss(shared_copy(model))
         if self.loss == 0 or not math.isfinite(self.loss):
             self.ctx.note("nothing was tried: the outputs have no error to lower, or none that is a number")
             return False
@@ -129,14 +130,14 @@ class Bench:
     def attempt(self, model: ir.Model, text: str) -> Attempt:
         """The passes of ``text`` on a copy, and what the rest of the pipeline reaches behind them."""
         start = time.perf_counter()
-        copy = copied(model)
+        copy = shared_copy(model)
         inner = self._context(copy, self._all)
         loss, reason = math.inf, ""
         passes = parse(text)
         try:
             run_quietly(passes, copy, inner)
             if inner.edit.count:
-                loss = self._loss(copied(copy))
+                loss = self._loss(shared_copy(copy))
                 reason = "" if math.isfinite(loss) else "its outputs are no numbers"
             else:
                 reason = _why_nothing(inner)
@@ -183,13 +184,6 @@ def rest_of(ctx: Context, leave_out: Sequence[str]) -> tuple[Pass, ...]:
         if item.name not in leave_out:
             found.append(item)
     return tuple(found)
-
-
-def copied(model: ir.Model) -> ir.Model:
-    """A copy that shares its weights."""
-    copy = model.clone()
-    copy.meta.update(model.meta)  # which files its weights are mapped from
-    return copy
 
 
 def run_quietly(passes: Sequence[Pass], model: ir.Model, ctx: Context) -> None:

@@ -11,9 +11,10 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
+from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.originals import restored
 from qcompiler.passes.recipe._candidates import reads_tokens, roundings, weight_bits
-from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_not
+from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.pipeline.spec import parse
 from qcompiler.target.formats import resolve_format
@@ -52,7 +53,7 @@ class ChooseRounding(Pass):
         texts = self.candidates or roundings(self.effort, bits, few_words=few_words)
         for text in texts:
             parse(text)  # a wrong word is refused before any work
-        bench = Bench(copied(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN)
+        bench = Bench(shared_copy(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN)
         if not bench.start(model):
             return
         for index, text in enumerate(texts):

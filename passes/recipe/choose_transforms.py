@@ -14,8 +14,9 @@ from typing import ClassVar, Final
 import onnx_ir as ir
 
 from qcompiler.errors import UsageError
+from qcompiler.ir.copies import shared_copy
 from qcompiler.passes.recipe._candidates import transforms
-from qcompiler.passes.recipe._trial import Bench, Effort, copied, rest_of, why_not
+from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.pipeline.spec import parse
 from qcompiler.quant.plan import kept_transforms, remember_transforms
@@ -61,7 +62,7 @@ class ChooseTransforms(Pass):
         texts = self.candidates or transforms(self.effort, resolve_format(ctx.target, ctx.format))
         for text in texts:
             _check(text)
-        bench = Bench(copied(model), rest, ctx, self.effort, _MARGIN)
+        bench = Bench(shared_copy(model), rest, ctx, self.effort, _MARGIN)
         if not bench.start(model):
             return
         kept = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -18,22 +18,17 @@ from threadpoolctl import threadpool_limits
 
 from qcompiler.errors import DataError
 from qcompiler.passes.round._constraints import ScaleMap
-from qcompiler.passes.round._layers import RoundLayer, own_weight, roundable_layers, write_codes
+from qcompiler.passes.round._layers import RoundLayer, own_layers, write_codes
 from qcompiler.passes.round._problem import Problem
 from qcompiler.passes.round._scales import Parts
 from qcompiler.passes.round._search import Solution, solution
 from qcompiler.passes.round._statistics import Rows, Statistics, take
-from qcompiler.passes.round._walk import Walk, live_bytes
+from qcompiler.passes.round._walk import Walk, as_many_as_fit
 from qcompiler.pipeline.base import Context
 from qcompiler.quant.params import QParams
 
-if TYPE_CHECKING:
-    from qcompiler.calibration.data import Dataset
-
 __all__ = ["Inputs", "Options", "fit_layers"]
 
-MEMORY: Final = 512 << 20
-"""Bytes of live tensors that samples may hold: fewer samples where they are large."""
 HELD_ROWS: Final = 4096
 """Rows that judge a layer."""
 MOST_ROWS: Final = 16384
@@ -79,16 +74,16 @@ class _Choice:
 
 def fit_layers(model: ir.Model, ctx: Context, options: Options, choose: Choose) -> None:
     """Choose the codes of every layer of the main graph."""
-    layers = _roundable(model, ctx)
+    layers = _factorable(own_layers(model.graph, ctx), ctx)
     if not layers:
         return
     if ctx.calibration is None:
         raise DataError("rounding by output error needs calibration samples", hint="give --calibration")
-    count = max(1, min(options.samples, len(ctx.calibration), MEMORY // max(1, live_bytes(layers))))
-    left = min(16, max(1, count // 8)) if options.guard and count > 1 else 0
+    dataset = as_many_as_fit(ctx.calibration, layers, options.samples)
+    count, left = len(dataset), dataset.left_out() if options.guard else 0
     chosen: list[_Choice] = []
     shares: list[float] = []
-    walk = Walk(model, layers, _spread(ctx.calibration, count), ctx, quantized=options.inputs == "quantized")
+    walk = Walk(model, layers, dataset, ctx, quantized=options.inputs == "quantized")
     # Factorizations of small blocks by several threads that wait for each other take ten times as long as by one.
     with threadpool_limits(limits=1, user_api="blas"):
         for visit in walk:
@@ -141,21 +136,10 @@ def _rows(layer: RoundLayer, samples: int, options: Options) -> Rows:
     return Rows(options.rows or -(-wanted // max(1, samples)), HELD_ROWS)
 
 
-def _roundable(model: ir.Model, ctx: Context) -> list[RoundLayer]:
-    """Layers to round, each with a weight of its own."""
-    found = []
-    for node, layer in roundable_layers(model.graph):
-        if isinstance(layer, str):
-            ctx.skip(node, layer)
-            continue
+def _factorable(layers: list[RoundLayer], ctx: Context) -> list[RoundLayer]:
+    """Layers whose second moments memory can hold."""
+    for layer in layers:
         if layer.columns > MOST_COLUMNS:
-            ctx.skip(node, f"second moments of {layer.columns} inputs take {8 * layer.columns**2 >> 30} GB")
-            continue
-        own_weight(layer, ctx)
-        found.append(layer)
-    return found
-
-
-def _spread(dataset: Dataset, count: int) -> Dataset:
-    """So many samples, spread over all."""
-    return dataset.subset(index * len(dataset) // count for index in range(count))
+            gigabytes = 8 * layer.columns**2 / 2**30
+            ctx.skip(layer.node, f"second moments of {layer.columns} inputs take {gigabytes:.1f} GB and more")
+    return [layer for layer in layers if layer.columns <= MOST_COLUMNS]

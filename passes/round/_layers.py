@@ -27,7 +27,7 @@ from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import TensorQuant
 
-__all__ = ["Grid", "RoundLayer", "own_weight", "roundable_layers", "write_codes", "write_parameters"]
+__all__ = ["Grid", "RoundLayer", "own_layers", "own_weight", "roundable_layers", "write_codes", "write_parameters"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,6 +212,18 @@ def _why_shared(node: ir.Node) -> str:
         if other is not None and own is not None and other.format == own.format and other.params == own.params:
             return f"its weight is also that of {use.node.name} ({use.node.op_type})"
     return ""
+
+
+def own_layers(graph: ir.Graph, ctx: Context) -> list[RoundLayer]:
+    """Layers to round, each with a weight of its own; why others are left alone is recorded."""
+    found = []
+    for node, layer in roundable_layers(graph):
+        if isinstance(layer, str):
+            ctx.skip(node, layer)
+            continue
+        own_weight(layer, ctx)
+        found.append(layer)
+    return found
 
 
 def own_weight(layer: RoundLayer, ctx: Context) -> None:

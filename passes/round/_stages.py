@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -23,13 +22,11 @@ from qcompiler.ir import constants, originals
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import session_options
 from qcompiler.ir.parts import SegmentedRun
-from qcompiler.passes.place.simulate import materialized
 from qcompiler.passes.round._layers import RoundLayer
+from qcompiler.passes.round._simulation import with_float_weights
 from qcompiler.passes.round._units import Unit
 from qcompiler.pipeline.base import Context
-from qcompiler.quant import state
 from qcompiler.quant.operators import WEIGHT_INPUT
-from qcompiler.quant.state import FLOAT
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -110,7 +107,7 @@ class Stages:
 
     def settle(self, value: ir.Value, array: NDArray[Any]) -> None:
         """Let the simulation go on with another constant."""
-        _replace(self._candidate, str(value.name), np.asarray(array, np.float32))
+        self._candidate.replace(str(value.name), np.asarray(array, np.float32))
 
     def __iter__(self) -> Iterator[Stage]:
         """Every unit in turn; ``settle`` its constants before the next."""
@@ -158,14 +155,7 @@ def _given(node: ir.Node, index: int) -> ir.Value:
 
 def _simulation(model: ir.Model, layers: Sequence[RoundLayer], biases: Sequence[Bias]) -> ir.Model:
     """The materialized model, in which layers read float weights and biases."""
-    saved = [(layer.node, state.own_edge_quant(layer.node, WEIGHT_INPUT)) for layer in layers]
-    try:
-        for node, _ in saved:
-            state.set_edge_quant(node, WEIGHT_INPUT, FLOAT)
-        simulation = materialized(model)
-    finally:
-        for node, quant in saved:
-            state.set_edge_quant(node, WEIGHT_INPUT, quant)
+    simulation = with_float_weights(model, layers)
     edit = Edit(simulation)
     nodes = {str(node.name): node for node in simulation.graph}
     for bias in biases:
@@ -173,13 +163,3 @@ def _simulation(model: ir.Model, layers: Sequence[RoundLayer], biases: Sequence[
         if content is not None:
             edit.set_input(nodes[str(bias.node.name)], bias.index, edit.constant(f"{bias.node.name}_fitted", content))
     return simulation
-
-
-def _replace(run: SegmentedRun, name: str, array: NDArray[np.float32]) -> None:
-    """Change a constant of a run before the piece that reads it."""
-    if name in run.runner.weights:
-        run.runner.weights = {**run.runner.weights, name: ir.Tensor(array)}
-        return
-    for tensor in run.runner.proto.graph.initializer:
-        if tensor.name == name:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))

@@ -10,31 +10,30 @@ which take the rounded values when they are known. Biases stay float: their 32 b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.ir.originals import restored
-from qcompiler.ir.parts import SegmentedRun
-from qcompiler.passes.place.simulate import materialized
+from qcompiler.ir.parts import SegmentedRun, live_bytes
 from qcompiler.passes.round._layers import RoundLayer
+from qcompiler.passes.round._simulation import with_float_weights
 from qcompiler.pipeline.base import Context
 from qcompiler.quant import state
-from qcompiler.quant.operators import WEIGHT_INPUT
-from qcompiler.quant.state import FLOAT
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
     from qcompiler.calibration.row_weights import FeedWeights
 
-__all__ = ["Visit", "Walk", "live_bytes"]
+__all__ = ["Visit", "Walk", "as_many_as_fit"]
+
+_MEMORY: Final = 512 << 20
+"""Bytes of live tensors that samples may hold: fewer samples where they are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class Walk:
         reference = SegmentedRun.of(restored(self.model), samples, threads=self.ctx.jobs)
         runs = [(reference, names)]
         if self.quantized:
-            simulation = _simulation(self.model, self.layers)
+            simulation = with_float_weights(self.model, self.layers)
             read = {node.name: value.name for node in simulation.graph if node.inputs and (value := node.inputs[0])}
             candidate = SegmentedRun.of(simulation, samples, threads=self.ctx.jobs)
             self._candidate = candidate
@@ -102,7 +101,7 @@ class Walk:
     def settle(self, layer: RoundLayer, matrices: NDArray[Any]) -> None:
         """Let the simulation go on with these weights, ``(groups, rows, columns)``."""
         if self._candidate is not None:
-            _replace(self._candidate, str(layer.weight.name), layer.tensor(np.asarray(matrices, np.float32)))
+            self._candidate.replace(str(layer.weight.name), layer.tensor(np.asarray(matrices, np.float32)))
 
     def _stops(self) -> list[tuple[str, Any, list[RoundLayer]]]:
         """Tensors to stop at in the order in which they are made, what format they have, and who reads them so."""
@@ -123,26 +122,10 @@ class Walk:
         return stops
 
 
-def live_bytes(layers: Sequence[RoundLayer]) -> int:
-    """About what one sample holds at the widest cut, in both models; tensors of unknown size count as nothing."""
-    sizes = [0]
-    for layer in layers:
-        for value in (layer.data, *layer.node.outputs):
-            known = [] if value.shape is None else [size for size in value.shape if isinstance(size, int)]
-            sizes.append(math.prod(known) * 4)
-    return 4 * max(sizes)
-
-
-def _simulation(model: ir.Model, layers: Sequence[RoundLayer]) -> ir.Model:
-    """The materialized model, in which the layers read float weights."""
-    saved = [(layer.node, state.own_edge_quant(layer.node, WEIGHT_INPUT)) for layer in layers]
-    try:
-        for node, _ in saved:
-            state.set_edge_quant(node, WEIGHT_INPUT, FLOAT)
-        return materialized(model)
-    finally:
-        for node, quant in saved:
-            state.set_edge_quant(node, WEIGHT_INPUT, quant)
+def as_many_as_fit(dataset: Dataset, layers: Sequence[RoundLayer], most: int) -> Dataset:
+    """At most so many samples, fewer where their tensors are large, evenly taken."""
+    values = (value for layer in layers for value in (layer.data, *layer.node.outputs))
+    return dataset.evenly(min(most, _MEMORY // max(1, live_bytes(values))))
 
 
 def _advance(run: SegmentedRun, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
@@ -153,13 +136,3 @@ def _advance(run: SegmentedRun, names: Sequence[str]) -> Iterator[list[NDArray[A
         yield [sample[name] for sample in run.samples]
     for name in run.advance(list(names[len(first) :])):
         yield [sample[name] for sample in run.samples]
-
-
-def _replace(run: SegmentedRun, name: str, array: NDArray[np.float32]) -> None:
-    """Change a weight of a run before the piece that reads it."""
-    if name in run.runner.weights:
-        run.runner.weights = {**run.runner.weights, name: ir.Tensor(array)}
-        return
-    for tensor in run.runner.proto.graph.initializer:
-        if tensor.name == name:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from qcompiler.errors import DataError, ModelError
 from qcompiler.ir import constants, originals
 from qcompiler.passes.calibrate.linear import linear_layers
-from qcompiler.passes.round._layers import RoundLayer, own_weight, roundable_layers, write_codes
+from qcompiler.passes.round._layers import RoundLayer, own_layers, write_codes
 from qcompiler.passes.round._rebuild import Fit, Rebuilt, Settings
 from qcompiler.passes.round._stages import Bias, Stage, Stages
 from qcompiler.passes.round._units import Unit, units
-from qcompiler.passes.round._walk import live_bytes
+from qcompiler.passes.round._walk import as_many_as_fit
 from qcompiler.pipeline.base import Context, Fact, Pass
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from qcompiler.calibration.row_weights import FeedWeights
 
 __all__ = ["Reconstruct"]
-
-MEMORY: Final = 512 << 20
-"""Bytes of tensors that samples may hold: fewer samples where they are large."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +73,14 @@ class Reconstruct(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Round the weights of the main graph."""
         begun = time.monotonic()
-        layers = _roundable(model, ctx)
+        layers = own_layers(model.graph, ctx)
         if not layers:
             return
         if ctx.calibration is None:
             raise DataError("reconstruction needs calibration samples", hint="give --calibration")
         found = units(model.graph, layers, self.unit)
         biases = _biases(model.graph, layers) if self.bias_rate > 0 else {}
-        count = max(1, min(self.samples, len(ctx.calibration), MEMORY // max(1, live_bytes(layers))))
-        dataset = ctx.calibration.subset(range(0, len(ctx.calibration), len(ctx.calibration) // count)[:count])
+        dataset = as_many_as_fit(ctx.calibration, layers, self.samples)
         stages = Stages(model, found, list(biases.values()), dataset, ctx)
         results: list[tuple[Unit, Rebuilt]] = []
         shares: list[float] = []
@@ -115,7 +111,7 @@ class Reconstruct(Pass):
                 ctx.skip(layer.node, f"{stage.unit.name} cannot be differentiated: {error}")
             return None, 1.0
         count = len(stage.samples)
-        left = min(16, max(1, count // 8)) if self.guard and count > 1 else 0
+        left = dataset.left_out() if self.guard else 0
         fitted, judging = range(count - left), range(count - left if left else 0, count)
         start = fit.start()
         rebuilt: Rebuilt | None = fit.fit(start, fitted, self._settings())
@@ -135,18 +131,6 @@ class Reconstruct(Pass):
 
     def _settings(self) -> Settings:
         return Settings(self.iterations, self.batch, self.rate, self.bias_rate, self.strength, self.keep, self.seed)
-
-
-def _roundable(model: ir.Model, ctx: Context) -> list[RoundLayer]:
-    """Layers to round, each with a weight of its own."""
-    found = []
-    for node, layer in roundable_layers(model.graph):
-        if isinstance(layer, str):
-            ctx.skip(node, layer)
-            continue
-        own_weight(layer, ctx)
-        found.append(layer)
-    return found
 
 
 def _biases(graph: ir.Graph, layers: list[RoundLayer]) -> dict[ir.Node, Bias]:

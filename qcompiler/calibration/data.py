@@ -98,6 +98,20 @@ class Dataset:
         chosen = tuple(item for i in indices for item in self.order[i * self.batch : (i + 1) * self.batch])
         return replace(self, order=chosen)
 
+    def evenly(self, count: int) -> Dataset:
+        """At most so many feeds, at least one, spread over all of them."""
+        count = max(1, min(count, len(self)))
+        return self.subset(index * len(self) // count for index in range(count))
+
+    def left_out(self) -> int:
+        """How many feeds at the end judge what was fitted on the others: an eighth, 1 to 16; 0 of a single one."""
+        return 0 if len(self) < 2 else min(16, max(1, len(self) // 8))
+
+    def divided(self) -> tuple[Dataset, Dataset | None]:
+        """Feeds to fit on, and those that judge; ``None`` where there are too few."""
+        fitted = len(self) - self.left_out()
+        return self.subset(range(fitted)), self.subset(range(fitted, len(self))) if fitted < len(self) else None
+
     def digest(self) -> str:
         """A hash of every sample, in order: equal data gives an equal digest wherever it lies."""
         state = hashlib.blake2b(digest_size=16)

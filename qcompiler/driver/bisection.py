@@ -68,14 +68,14 @@ def _loss(figure: float, metric: Metric) -> float:
 
 def _as_it_will_be(model: ir.Model) -> ir.Model:
     """The model with its decisions materialised; those without parameters say nothing about numbers yet."""
+    from qcompiler.ir.copies import shared_copy
     from qcompiler.passes.place.simulate import materialized
     from qcompiler.quant import state
 
     placed = any(node.op_type == "DequantizeLinear" for node in model.graph)
     if placed or not state.has_state(model.graph):
         return model
-    copy = model.clone()
-    copy.meta.update(model.meta)
+    copy = shared_copy(model)
     for value, quant in list(state.quantized_values(copy.graph)):
         if quant.params is None:
             state.set_value_quant(value, None)

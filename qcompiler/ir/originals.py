@@ -11,6 +11,8 @@ from typing import Final
 
 import onnx_ir as ir
 
+from qcompiler.ir.copies import shared_copy
+
 __all__ = ["is_kept", "keep", "original", "restored"]
 
 _KEY: Final = "qcompiler.original"
@@ -42,8 +44,7 @@ def restored(model: ir.Model) -> ir.Model:
     """The float model: ``model`` itself where nothing was fitted, else a copy with every original in its place."""
     if not any(is_kept(value) for graph in model.graphs() for value in graph.initializers.values()):
         return model
-    copy = model.clone()
-    copy.meta.update(model.meta)  # which files its weights are mapped from
+    copy = shared_copy(model)
     for graph in copy.graphs():
         for value in graph.initializers.values():
             value.const_value = original(value)

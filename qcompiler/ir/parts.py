@@ -12,7 +12,8 @@ carried over; a piece becomes a small model with a session of its own. Two uses:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -28,6 +29,7 @@ __all__ = [
     "PartRunner",
     "SegmentedRun",
     "cut",
+    "live_bytes",
     "open_session",
     "reads",
     "weight_cuts",
@@ -208,6 +210,15 @@ class SegmentedRun:
         options = functools.partial(session_options, threads=threads)
         return cls(PartRunner(proto, weights, options), [dict(sample) for sample in samples])
 
+    def replace(self, name: str, array: NDArray[np.float32]) -> None:
+        """Give a constant another content before the piece that reads it."""
+        if name in self.runner.weights:
+            self.runner.weights = {**self.runner.weights, name: ir.Tensor(array)}
+            return
+        for tensor in self.runner.proto.graph.initializer:
+            if tensor.name == name:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
+
     def advance(self, stops: Sequence[str]) -> Iterator[str]:
         """Run up to each value of ``stops`` (graph order) in turn and yield it; ``samples`` may then be changed."""
         graph = self.runner.proto.graph
@@ -225,6 +236,18 @@ class SegmentedRun:
             if last_use.get(name, -1) < part.nodes.stop:
                 for sample in self.samples:
                     sample.pop(name, None)
+
+
+def live_bytes(values: Iterable[ir.Value | None]) -> int:
+    """About what one sample holds at the widest of these cuts in two models that run side by side.
+
+    The largest tensor of 4-byte elements, twice for what it is made from; those of unknown size count as nothing.
+    """
+    sizes = [0]
+    for value in values:
+        known = [] if value is None or value.shape is None else [item for item in value.shape if isinstance(item, int)]
+        sizes.append(math.prod(known) * 4)
+    return 4 * max(sizes)
 
 
 def reads(node: onnx.NodeProto) -> set[str]:

@@ -14,7 +14,17 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from qcompiler.analysis.backward.rule import Array, Gradients, Inputs, Node, Pullback, Rule, given, optional
+from qcompiler.analysis.backward.rule import (
+    Array,
+    Gradients,
+    Inputs,
+    Node,
+    Pullback,
+    Rule,
+    UnknownFormError,
+    given,
+    optional,
+)
 from qcompiler.quant.arithmetic import expand
 from qcompiler.quant.format import QFormat
 
@@ -49,7 +59,7 @@ def _quantize(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
 
     def pullback(gradient: Array, wanted: Sequence[bool]) -> Gradients:
         if any(wanted[1:]):
-            raise NotImplementedError("gradients of scales")
+            raise UnknownFormError("gradients of scales")
         return [gradient * inside / scale, *(None for _ in wanted[1:])]
 
     return codes, pullback
@@ -66,7 +76,7 @@ def _dequantize(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
 
     def pullback(gradient: Array, wanted: Sequence[bool]) -> Gradients:
         if any(wanted[1:]):
-            raise NotImplementedError("gradients of scales")
+            raise UnknownFormError("gradients of scales")
         return [gradient * scale, *(None for _ in wanted[1:])]
 
     return np.asarray(result), pullback

@@ -8,7 +8,17 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from qcompiler.analysis.backward.rule import Array, Gradients, Inputs, Node, Pullback, Rule, given, unbroadcast
+from qcompiler.analysis.backward.rule import (
+    Array,
+    Gradients,
+    Inputs,
+    Node,
+    Pullback,
+    Rule,
+    UnknownFormError,
+    given,
+    unbroadcast,
+)
 
 __all__ = ["RULES"]
 
@@ -21,7 +31,7 @@ def _binary(
 ) -> tuple[Array, Pullback]:
     del node
     if len(inputs) != 2:
-        raise NotImplementedError(f"{len(inputs)} operands")
+        raise UnknownFormError(f"{len(inputs)} operands")
     first, second = given(inputs, 0), given(inputs, 1)
     result, parts = compute(first, second)
 

@@ -16,6 +16,7 @@ from qcompiler.analysis.backward.rule import (
     Node,
     Pullback,
     Rule,
+    UnknownFormError,
     given,
     optional,
     unbroadcast,
@@ -33,7 +34,7 @@ def _moved(
     try:
         result = kernel(node, inputs)
     except ElsewhereError:
-        raise NotImplementedError("a rare form of it") from None
+        raise UnknownFormError("a rare form of it") from None
 
     def pullback(gradient: Array, wanted: Sequence[bool]) -> Gradients:
         return [back(node, inputs, gradient), *(None for _ in wanted[1:])]
@@ -68,7 +69,7 @@ def _taken(kernel: Kernel, node: Node, inputs: Inputs, gradient: Array) -> Array
 def _unpadded(node: Node, inputs: Inputs, gradient: Array) -> Array:
     data, operand, axes = given(inputs, 0), optional(inputs, 1), optional(inputs, 3)
     if node.text("mode", "constant") != "constant":
-        raise NotImplementedError("padding that repeats elements")
+        raise UnknownFormError("padding that repeats elements")
     pads = node.integers("pads") if operand is None else [int(item) for item in operand.reshape(-1)]
     pads = pads or []
     along = [int(axis) % data.ndim for axis in axes.reshape(-1)] if axes is not None else list(range(data.ndim))

@@ -15,6 +15,7 @@ from qcompiler.analysis.backward.rule import (
     Node,
     Pullback,
     Rule,
+    UnknownFormError,
     given,
     optional,
     unbroadcast,
@@ -39,7 +40,7 @@ def _rms_norm(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
 def _normalized(node: Node, inputs: Inputs, *, centred: bool) -> tuple[Array, Pullback]:
     data, scale, bias = given(inputs, 0), given(inputs, 1), optional(inputs, 2)
     if node.outputs > 1:
-        raise NotImplementedError("mean and deviation as results of their own")
+        raise UnknownFormError("mean and deviation as results of their own")
     axes = tuple(range(node.integer("axis", -1) % data.ndim, data.ndim))
     epsilon = data.dtype.type(float(node.attributes.get("epsilon", 1e-5)))
     middle = data - data.mean(axis=axes, keepdims=True) if centred else data
@@ -66,7 +67,7 @@ def _batch_norm(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
     """The affine map of inference, ``y = (x - mean) · γ / √(var + ε) + β``: statistics are constants."""
     data = given(inputs, 0)
     if node.integer("training_mode", 0):
-        raise NotImplementedError("statistics of the batch")
+        raise UnknownFormError("statistics of the batch")
     scale, bias, mean, variance = (given(inputs, index) for index in range(1, 5))
     shape = (-1, *(1 for _ in range(data.ndim - 2)))
     root = np.sqrt(variance + data.dtype.type(float(node.attributes.get("epsilon", 1e-5))))
@@ -75,7 +76,7 @@ def _batch_norm(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
 
     def pullback(gradient: Array, wanted: Sequence[bool]) -> Gradients:
         if any(wanted[3:]):
-            raise NotImplementedError("gradients of kept statistics")
+            raise UnknownFormError("gradients of kept statistics")
         return [
             gradient * (scale / root).reshape(shape) if wanted[0] else None,
             (gradient * normal).sum(axis=others) if wanted[1] else None,

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from qcompiler.analysis.backward.rule import Array, Gradients, Inputs, Node, Pullback, Rule, given
+from qcompiler.analysis.backward.rule import Array, Gradients, Inputs, Node, Pullback, Rule, UnknownFormError, given
 from qcompiler.analysis.backward.windows import Windows, windows
 
 __all__ = ["RULES"]
@@ -52,7 +52,7 @@ def _max_pool(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
     """The first element that is the greatest of its window gets the gradient."""
     data = given(inputs, 0)
     if node.outputs > 1 or node.integer("storage_order", 0):
-        raise NotImplementedError("indices of the greatest elements")
+        raise UnknownFormError("indices of the greatest elements")
     place = windows(node, data.shape[2:], node.integers("kernel_shape") or [])
     padded = place.padded(data, -np.inf)
     result = np.full((*data.shape[:2], *place.counts), -np.inf, data.dtype)

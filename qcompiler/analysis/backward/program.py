@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from qcompiler.analysis.backward.rule import Array, Node, Pullback
+from qcompiler.analysis.backward.rule import Array, Node, Pullback, UnknownFormError
 from qcompiler.analysis.backward.rules import RULES
 from qcompiler.errors import ModelError
 from qcompiler.ir import constants
@@ -175,7 +175,7 @@ class Tape:
                 continue
             try:
                 parts = pullback(gradient, step.wanted)
-            except NotImplementedError as error:
+            except UnknownFormError as error:
                 raise ModelError(f"its gradient is not known: {error}", where=step.label) from None
             for name, part, asked in zip(step.operands, parts, step.wanted, strict=True):
                 if asked and part is not None and name is not None:
@@ -231,7 +231,7 @@ def _run(step: _Step, values: Mapping[str, Array]) -> tuple[Array, Pullback | No
             result, pullback = RULES[step.operator](step.node, inputs)
             return result, pullback if any(step.wanted) else None
         return _plain(step, inputs), None
-    except NotImplementedError as error:
+    except UnknownFormError as error:
         raise ModelError(f"its gradient is not known: {error}", where=step.label) from None
 
 
@@ -243,7 +243,7 @@ def _plain(step: _Step, inputs: Sequence[Array | None]) -> Array:
             return np.asarray(found[0] if isinstance(found, list | tuple) else found)
         except ElsewhereError:
             if step.operator not in RULES:
-                raise NotImplementedError("a rare form of it") from None
+                raise UnknownFormError("a rare form of it") from None
     return RULES[step.operator](step.node, inputs)[0]
 
 

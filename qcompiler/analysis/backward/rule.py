@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 
 from qcompiler.runtime.standard.kernel import Inputs, Node, given
 
-__all__ = ["Array", "Gradients", "Inputs", "Node", "Pullback", "Rule", "given", "optional", "unbroadcast"]
+__all__ = [
+    "Array",
+    "Gradients",
+    "Inputs",
+    "Node",
+    "Pullback",
+    "Rule",
+    "UnknownFormError",
+    "given",
+    "optional",
+    "unbroadcast",
+]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -28,7 +39,11 @@ Pullback: TypeAlias = "Callable[[Array, Sequence[bool]], Gradients]"
 """From the result's gradient, and which operands' gradients are wanted, to those gradients."""
 
 Rule: TypeAlias = "Callable[[Node, Inputs], tuple[Array, Pullback]]"
-"""Computes the first result of a node; raises ``NotImplementedError`` with a reason for a form it does not know."""
+"""Computes the first result of a node; raises ``UnknownFormError`` with a reason for a form it does not know."""
+
+
+class UnknownFormError(Exception):
+    """An operator is known, but not in this form (a rare attribute, another result); ``Program`` names the node."""
 
 
 def optional(inputs: Inputs, index: int) -> Array | None:

@@ -16,7 +16,17 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from qcompiler.analysis.backward.rule import Array, Gradients, Inputs, Node, Pullback, Rule, given, optional
+from qcompiler.analysis.backward.rule import (
+    Array,
+    Gradients,
+    Inputs,
+    Node,
+    Pullback,
+    Rule,
+    UnknownFormError,
+    given,
+    optional,
+)
 
 __all__ = ["RULES", "erf"]
 
@@ -78,7 +88,7 @@ def _clip(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
 
     def pullback(gradient: Array, wanted: Sequence[bool]) -> Gradients:
         if any(wanted[1:]):
-            raise NotImplementedError("gradients of the bounds of a Clip")
+            raise UnknownFormError("gradients of the bounds of a Clip")
         return [gradient * inside, *(None for _ in wanted[1:])]
 
     return result, pullback

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcompiler.analysis.backward.rule import Array, Node
+from qcompiler.analysis.backward.rule import Array, Node, UnknownFormError
 
 __all__ = ["Windows", "windows"]
 
@@ -75,7 +75,7 @@ def windows(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
     """The windows of a node over data of so many elements per spatial axis.
 
     Raises:
-        NotImplementedError: The padding is automatic in a way that runtimes disagree about.
+        UnknownFormError: The padding is automatic in a way that runtimes disagree about.
     """
     rank = len(kernel)
     strides = node.integers("strides") or [1] * rank
@@ -104,6 +104,6 @@ def _pads(node: Node, sizes: Sequence[int], extents: Sequence[int], strides: Seq
         for size, stride, extent in zip(sizes, strides, extents, strict=True)
     ]
     if min(totals, default=0) < 0:
-        raise NotImplementedError(f"auto_pad {auto} with windows that skip elements")
+        raise UnknownFormError(f"auto_pad {auto} with windows that skip elements")
     less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
     return [*less, *more] if auto == "SAME_UPPER" else [*more, *less]
