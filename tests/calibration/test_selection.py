@@ -119,6 +119,15 @@ def test_the_model_tells_noise_of_ordinary_range(parse: Callable[[str], ir.Model
 # -- clusters --------------------------------------------------------------------------------------------------
 
 
+def test_masks_of_infinity_inside_hide_no_outlier(parse: Callable[[str], ir.Model]) -> None:
+    model = parse("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N, 3, 16, 16] x) => (float[N, 3, 16, 16] y) <float hidden = {-inf}> {
+            masked = Min (x, hidden)
+            y = Sub (x, masked)
+        }""")
+    assert np.isfinite(inner_deviations(model, dataset(images(20)))).all()
+
+
 def test_one_sample_of_each_kind() -> None:
     generator = np.random.default_rng(0)
     kinds = images(5, seed=3)

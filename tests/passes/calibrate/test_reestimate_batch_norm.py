@@ -137,3 +137,14 @@ def test_refusals() -> None:
     context.calibration = None
     with pytest.raises(DataError, match="needs calibration samples"):
         ReestimateBatchNorm().run(model, context)
+
+
+def test_a_tensor_that_others_read_stays_what_it_is() -> None:
+    model, ctx = prepared()
+    node = next(node for node in model.graph if node.op_type == "GlobalAveragePool")
+    ctx.edit.replace_uses(node.outputs[0], ctx.edit.insert("GlobalMaxPool", [next(
+        item.outputs[0] for item in model.graph if item.name == "Conv_3")], before=node).outputs[0])  # fmt: skip
+    ctx.edit.remove(node)
+    ReestimateBatchNorm().run(model, ctx)
+    skips = {item.node: item.reason for item in ctx.records[0].skips}
+    assert skips["BatchNormalization_4 (BatchNormalization)"].startswith("something else reads what it normalizes")

@@ -11,8 +11,11 @@ import pytest
 from qcompiler.errors import DataError
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.place.simulate import materialized
+from qcompiler.passes.round import _fit
+from qcompiler.passes.round._fit import Options, fit_layers
 from qcompiler.passes.round._layers import roundable_layers
 from qcompiler.passes.round._patches import chosen_rows, input_rows, row_count
+from qcompiler.passes.round._search import Solution
 from qcompiler.passes.round._walk import Walk
 from qcompiler.passes.round.round_gptq import RoundGptq
 
@@ -158,3 +161,22 @@ def test_few_rows_are_spread_over_a_sample(calibrated: Callable) -> None:
     assert count == 64
     rows = input_rows(layer, data, chosen_rows(count, 10, 3))
     assert rows.shape == (1, 10, 27)
+
+
+def test_a_layer_whose_moments_no_memory_holds_keeps_its_codes(calibrated, monkeypatch) -> None:
+    monkeypatch.setattr(_fit, "MOST_COLUMNS", 30)  # the third convolution sums 36 inputs
+    model, ctx = network(calibrated)
+    RoundGptq().run(model, ctx)
+    (skip,) = [item for item in ctx.records[-1].skips if "second moments" in item.reason]
+    assert "second moments of 36 inputs take" in skip.reason
+
+
+def test_moments_that_cannot_be_factored_leave_the_codes(calibrated) -> None:
+    def broken(*_: object) -> Solution:
+        raise np.linalg.LinAlgError("not positive definite")
+
+    model, ctx = network(calibrated)
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    fit_layers(model, ctx, Options("quantized", 0.01, 32, 0, True), broken)
+    assert {name: value.const_value for name, value in model.graph.initializers.items()} == before
+    assert any("cannot be factored (not positive definite)" in item.reason for item in ctx.records[-1].skips)
