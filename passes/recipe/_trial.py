@@ -78,6 +78,7 @@ class Bench:
         ctx: The context of the running pass.
         effort: How much work a trial may take.
         margin: Share of the loss that a candidate must take away to count as a gain.
+        grows: Whether candidates may add nodes, each of which takes time wherever the model runs.
         loss: The loss of what is kept so far.
     """
 
@@ -86,6 +87,7 @@ class Bench:
     ctx: Context
     effort: Effort
     margin: float
+    grows: bool = True
     loss: float = field(default=math.inf, init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +138,10 @@ class Bench:
         passes = parse(text)
         try:
             run_quietly(passes, copy, inner)
-            if inner.edit.count:
+            added = len(copy.graph) - len(model.graph)
+            if added > 0 and not self.grows:
+                reason = f"adds {added} node{'s' if added > 1 else ''}: --effort high keeps it where it gains"
+            elif inner.edit.count:
                 loss = self._loss(shared_copy(copy))
                 reason = "" if math.isfinite(loss) else "its outputs are no numbers"
             else:

@@ -199,11 +199,12 @@ def _recipe(report: Report, console: Console) -> None:
                 if trial.after is not None]  # fmt: skip
     if not measured:
         return
-    idle = sum(trial.after is None and not trial.reason.startswith("failed") for trial in trials)
-    more = f"; {idle} more had nothing to do" if idle else ""
+    others = (("had nothing to do", "nothing to do"), ("would add nodes", "adds"))
+    counts = [(sum(trial.reason.startswith(start) for trial in trials), words) for words, start in others]
+    more = "".join(f"; {count} {words}" for count, words in counts if count)
     console.print()
     console.print(_text(
-        ("Recipe", "bold"), (f"  relative squared error of the outputs on samples left out{more}", "dim"),
+        ("Recipe", "bold"), (f"  relative squared output error on samples left out{more}", "dim"),
     ))
     table = _table("passes", "before", "after", "seconds", "")
     for trial, seconds in measured:

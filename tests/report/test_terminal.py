@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from qcompiler.report.codec import from_json
 from qcompiler.report.measured import IntervalPart, OperatorPart
 from qcompiler.report.model import Report
+from qcompiler.report.parts import PassPart, TrialPart
 from qcompiler.report.terminal import terminal
 from qcompiler.report.words import bytes_text, count_text, figure_text, milliseconds, percent, speed_text
 
@@ -46,6 +48,26 @@ def test_what_is_float_between_integers_is_named(full_report: Report) -> None:
     text = shown(replace(full_report, integer=crowded))
     assert "6 more islands" in text
     assert "3 more" in text
+
+
+def test_what_was_tried_has_a_table(full_report: Report) -> None:
+    assert "Recipe" not in shown(full_report)
+    trials = (
+        TrialPart("smooth-activations", 0.5, 0.25, True),
+        TrialPart("equalize-channels{when=always}", 0.25, None, False, "adds 4 nodes: --effort high keeps it"),
+        TrialPart("rotate{kind=hadamard}", 0.25, None, False, "nothing to do: no stream"),
+        TrialPart("round-gptq", 0.25, 0.26, False, "no gain on samples left out"),
+    )
+    tried = replace(
+        full_report, passes=(PassPart("choose-transforms", 3, trials=trials),),
+        timing=replace(full_report.timing, trials=(1.5, 0.1, 0.2, 2.5)),
+    )  # fmt: skip
+    text = re.sub(" +", " ", shown(tried))
+    assert "on samples left out; 1 had nothing to do; 1 would add nodes" in text
+    assert "smooth-activations 0.5 0.25 1.5 kept" in text
+    assert "round-gptq 0.25 0.26 2.5 rejected" in text
+    assert "rotate" not in text
+    assert from_json(tried.to_json()).passes[0].trials[1].reason == "adds 4 nodes: --effort high keeps it"
 
 
 def test_it_fits_a_screen(full_report: Report) -> None:

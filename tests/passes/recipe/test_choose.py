@@ -78,6 +78,20 @@ class Spoil(Pass):
 
 
 @dataclass(frozen=True)
+class Double(Pass):
+    """Put an Identity behind the input, and nothing else."""
+
+    name: ClassVar[str] = "double"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
+
+    def run(self, model: ir.Model, ctx: Context) -> None:
+        first, value = next(iter(model.graph)), model.graph.inputs[0]
+        same = ctx.edit.insert("Identity", [value], before=first).outputs[0]
+        same.shape, same.type = value.shape, value.type
+        ctx.edit.set_input(first, 0, same)
+
+
+@dataclass(frozen=True)
 class Idle(Pass):
     """Find nothing to do."""
 
@@ -101,7 +115,7 @@ class Broken(Pass):
 
 @pytest.fixture(autouse=True)
 def own_passes(monkeypatch):
-    plugins = {item.name: item for item in (Spoil, Idle, Broken)}
+    plugins = {item.name: item for item in (Spoil, Double, Idle, Broken)}
     monkeypatch.setattr(registry, "_PLUGINS", plugins)
 
 
@@ -138,6 +152,17 @@ def test_what_does_not_gain_leaves_no_trace():
     assert render(model) == text
     assert ctx.edit.count == 0
     assert ctx.records == [ctx.records[0]]
+
+
+@pytest.mark.parametrize(("effort", "measured"), [("normal", False), ("high", True)])
+def test_nodes_are_added_only_on_request(effort, measured):
+    model = network(outlier=100.0)
+    ctx = context(model)
+    ChooseTransforms(effort=effort, candidates=("double",)).run(model, ctx)
+    (trial,) = ctx.records[0].trials
+    assert (trial.after is not None) == measured
+    assert not trial.kept
+    assert measured or trial.reason == "adds 1 node: --effort high keeps it where it gains"
 
 
 def test_a_candidate_that_fails_is_named_in_a_warning():
