@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
+from qcompiler.analysis.backward import convolution
 from qcompiler.analysis.backward.program import Program
 from qcompiler.analysis.backward.rules import RULES
 from qcompiler.analysis.backward.unary import erf
@@ -150,6 +152,40 @@ def test_float32_is_what_onnx_runtime_computes(
     assert got.dtype == np.float32
     assert got.shape == wanted.shape
     np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_a_convolution_remembers_its_data_and_not_the_windows(kernel: int) -> None:
+    """Neither a tape nor the way back grows with the kernel's area times the batch."""
+    data = np.ones((32, 8, 24, 24), np.float32)
+    weight = np.ones((8, 8, kernel, kernel), np.float32)
+    pads = [kernel // 2] * 4
+    program = program_of(model_of(f"Conv <pads = {pads}> (x, w)", {"x": data.shape, "w": weight.shape}, {}), np.float32)
+    tracemalloc.start()
+    try:
+        tape = program.forward({"x": data, "w": weight})
+        held, _ = tracemalloc.get_traced_memory()
+        gradient = np.ones_like(tape.outputs["y"])
+        tape.gradients({"y": gradient})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1.1 * data.nbytes  # the output
+    assert peak < 3.5 * data.nbytes + 3.5 * convolution.GATHERED  # output and gradients; windows and their gradient
+
+
+def test_convolution_in_parts_is_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many samples are gathered together, the last part being smaller: the same numbers."""
+    shapes = {"x": (5, 4, 6, 7), "w": (6, 2, 3, 3), "b": (6,)}
+    program = program_of(model_of("Conv <group = 2, pads = [1, 1, 1, 1]> (x, w, b)", shapes, {}))
+    values, found = operands("", shapes), []
+    for samples in (5, 2, 0):
+        monkeypatch.setattr(convolution, "GATHERED", samples * 8 * 4 * 9 * 6 * 7)
+        tape = program.forward(values)
+        found.append({**tape.outputs, **tape.gradients({"y": np.cos(tape.outputs["y"])})})
+    for other in found[1:]:
+        for name, array in other.items():
+            np.testing.assert_allclose(array, found[0][name], rtol=1e-12)
 
 
 def test_every_rule_is_tested() -> None:

@@ -2,13 +2,15 @@
 
 With ``K`` taps and ``P`` output positions, ``Y[g] = W[g] · X[g]`` per group ``g``: ``W`` of ``O/G × (C/G · K)``, ``X``
 of ``(C/G · K) × P`` holding what each tap meets. So ``∂W = ∂Y · Xᵀ`` summed over samples, and ``∂X = Wᵀ · ∂Y``, which
-is added back to where the elements came from. With one channel per group the products are scalar multiples of the
-views themselves, and gathering them would cost more than computing with them.
+is added back to where the elements came from. ``X`` is ``K`` times as large as the data: it is gathered for a few
+samples at a time, and gathered again on the way back, so that a tape holds the data alone. With one channel per group
+the products are scalar multiples of the views themselves, and gathering them would cost more than computing with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,7 +18,10 @@ import numpy as np
 from qcompiler.analysis.backward.rule import Array, Gradients, Inputs, Node, Pullback, Rule, given, optional
 from qcompiler.analysis.backward.windows import Windows, windows
 
-__all__ = ["RULES", "gathered"]
+__all__ = ["RULES"]
+
+GATHERED: Final = 1 << 20
+"""Bytes of gathered windows that exist at once: as many samples as fit, but at least one."""
 
 
 def _conv(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
@@ -38,7 +43,7 @@ def _conv(node: Node, inputs: Inputs) -> tuple[Array, Pullback]:
     return result, pullback
 
 
-def gathered(data: Array, place: Windows) -> Array:
+def _gathered(data: Array, place: Windows) -> Array:
     """What every tap meets: ``N × C × K × P``; a view of ``data`` where window and element are the same."""
     count, channels = data.shape[:2]
     if place.pointwise:
@@ -50,7 +55,7 @@ def gathered(data: Array, place: Windows) -> Array:
 
 
 def _spread(columns: Array, place: Windows, shape: tuple[int, ...]) -> Array:
-    """The transpose of ``gathered``: columns ``N × C × K × P`` added to where they were taken from."""
+    """The transpose of ``_gathered``: columns ``N × C × K × P`` added to where they were taken from."""
     if place.pointwise:
         return columns.reshape(shape)
     parts = columns.reshape(*columns.shape[:3], *place.counts)
@@ -60,26 +65,42 @@ def _spread(columns: Array, place: Windows, shape: tuple[int, ...]) -> Array:
     return place.unpadded(total, shape)
 
 
+def _parts(data: Array, place: Windows) -> Iterator[slice]:
+    """Samples whose windows are gathered together."""
+    each = data.itemsize * data.shape[1] * place.taps * math.prod(place.counts)
+    step = max(1, GATHERED // max(each, 1))
+    return (slice(start, start + step) for start in range(0, data.shape[0], step))
+
+
 def _grouped(data: Array, weight: Array, place: Windows, groups: int) -> tuple[Array, Pullback]:
-    count, rows = data.shape[0], weight.shape[0]
-    columns = gathered(data, place).reshape(count, groups, -1, int(np.prod(place.counts)))
-    matrix = weight.reshape(groups, rows // groups, -1)
-    result = np.matmul(matrix, columns).reshape(count, rows, *place.counts)
+    count, rows, positions = data.shape[0], weight.shape[0] // groups, math.prod(place.counts)
+    matrix = weight.reshape(groups, rows, -1)
+    sizes = (count, groups, rows, positions)
+    result = np.empty(sizes, np.result_type(data, weight))
+    for part in _parts(data, place):
+        np.matmul(matrix, _columns(data[part], place, groups), out=result[part])
 
     def pullback(gradient: Array, wanted: Sequence[bool]) -> Gradients:
-        flat = gradient.reshape(count, groups, rows // groups, -1)
-        into_data = into_weight = None
-        if wanted[0]:
-            spread = np.matmul(matrix.transpose(0, 2, 1), flat).reshape(count, data.shape[1], place.taps, -1)
-            into_data = _spread(spread, place, data.shape)
-        if wanted[1]:
-            total = np.zeros_like(matrix)
-            for sample in range(count):  # a stack of all products would be larger than the columns
-                total += np.matmul(flat[sample], columns[sample].transpose(0, 2, 1))
-            into_weight = total.reshape(weight.shape)
-        return into_data, into_weight
+        flat = gradient.reshape(sizes)
+        into_data = np.empty_like(data) if wanted[0] else None
+        total = np.zeros_like(matrix) if wanted[1] else None
+        for part in _parts(data, place):
+            if into_data is not None:
+                moved = np.matmul(matrix.transpose(0, 2, 1), flat[part])
+                shape = into_data[part].shape
+                into_data[part] = _spread(moved.reshape(*shape[:2], place.taps, -1), place, shape)
+            if total is not None:
+                columns = _columns(data[part], place, groups)
+                for own, found in zip(flat[part], columns, strict=True):  # a stack of products would be large
+                    total += np.matmul(own, found.transpose(0, 2, 1))
+        return into_data, None if total is None else total.reshape(weight.shape)
 
-    return result, pullback
+    return result.reshape(count, weight.shape[0], *place.counts), pullback
+
+
+def _columns(data: Array, place: Windows, groups: int) -> Array:
+    """Windows by group: ``N × G × (C/G · K) × P``."""
+    return _gathered(data, place).reshape(data.shape[0], groups, -1, math.prod(place.counts))
 
 
 def _channelwise(data: Array, weight: Array, place: Windows, groups: int) -> tuple[Array, Pullback]:
