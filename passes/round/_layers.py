@@ -190,6 +190,8 @@ def _why_not(node: ir.Node) -> str:
     rank = 0 if tensor is None else len(tensor.shape)
     if tensor is None or not tensor.dtype.is_floating_point():
         return "its weight holds no floats"
+    if is_constant(node.inputs[0]):
+        return "both its operands are constants"
     if node.op_type == "ConvTranspose":
         return "each output of a transposed convolution sums another part of its weight: codes stay the nearest"
     if node.op_type != "Conv" and rank != 2:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -38,7 +37,7 @@ _MEMORY: Final = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A stop: layers that read one tensor.
+    """Layers that read one tensor in one format.
 
     Attributes:
         layers: The layers.
@@ -85,41 +84,46 @@ class Walk:
         rows = row_weights.find(self.dataset.inputs, self.model.graph)
         samples = list(self.dataset)
         padding = [rows.of_feed(sample) if rows is not None else None for sample in samples]
-        stops = self._stops()
-        names = [name for name, _, _ in stops]
+        places = self._places()
         reference = SegmentedRun.of(restored(self.model), samples, threads=self.ctx.jobs)
-        runs = [(reference, names)]
+        real = [[str(group[0].data.name) for group in place] for place in places]
+        read, runs = real, [_advance(reference, real)]
         if self.quantized:
             simulation = with_float_weights(self.model, self.layers)
-            read = {node.name: value.name for node in simulation.graph if node.inputs and (value := node.inputs[0])}
-            candidate = SegmentedRun.of(simulation, samples, threads=self.ctx.jobs)
-            self._candidate = candidate
-            runs.append((candidate, [str(read[group[0].node.name]) for _, _, group in stops]))
-        for (_, _, group), *found in zip(stops, *(_advance(run, stop) for run, stop in runs), strict=True):
-            yield Visit(group, list(zip(found[0], found[-1], strict=True)), padding)
+            own = {node.name: str(value.name) for node in simulation.graph if node.inputs and (value := node.inputs[0])}
+            read = [[own[group[0].node.name] for group in place] for place in places]
+            self._candidate = SegmentedRun.of(simulation, samples, threads=self.ctx.jobs)
+            runs.append(_advance(self._candidate, read))
+        for place, reals, reads, *found in zip(places, real, read, *runs, strict=True):
+            for group, exact, simulated in zip(place, reals, reads, strict=True):
+                pairs = zip(found[0], found[-1], strict=True)
+                yield Visit(group, [(a[exact], b[simulated]) for a, b in pairs], padding)
 
     def settle(self, layer: RoundLayer, matrices: NDArray[Any]) -> None:
         """Let the simulation go on with these weights, ``(groups, rows, columns)``."""
         if self._candidate is not None:
             self._candidate.replace(str(layer.weight.name), layer.tensor(np.asarray(matrices, np.float32)))
 
-    def _stops(self) -> list[tuple[str, Any, list[RoundLayer]]]:
-        """Tensors to stop at in the order in which they are made, what format they have, and who reads them so."""
-        made = {value.name: index for index, node in enumerate(self.model.graph) for value in node.outputs}
-        keyed = [(made.get(layer.data.name, -1), layer) for layer in self.layers]
-        keyed.sort(key=lambda item: item[0])
-        stops: list[tuple[str, Any, list[RoundLayer]]] = []
-        for _, together in groupby(keyed, key=lambda item: item[1].data.name):
-            own: list[tuple[str, Any, list[RoundLayer]]] = []
-            for _, layer in together:
-                quant = state.edge_quant(layer.node, 0)
-                same = next((group for _, other, group in own if other == quant), None)
-                if same is not None:
-                    same.append(layer)
-                else:
-                    own.append((str(layer.data.name), quant, [layer]))
-            stops += own
-        return stops
+    def _places(self) -> list[list[list[RoundLayer]]]:
+        """Where to stop, in graph order, and for each tensor and format there the layers that read it.
+
+        All that one node makes is one place, and so are the graph's inputs: a tensor that is read in several formats
+        has its Q/DQ pairs side by side behind its producer, in an order of their own.
+        """
+        made = {value: index for index, node in enumerate(self.model.graph) for value in node.outputs}
+        places: dict[int, list[list[RoundLayer]]] = {}
+        for layer in sorted(self.layers, key=lambda layer: made.get(layer.data, -1)):
+            groups = places.setdefault(made.get(layer.data, -1), [])
+            same = next((group for group in groups if _reads_alike(group[0], layer)), None)
+            if same is None:
+                groups.append([layer])
+            else:
+                same.append(layer)
+        return list(places.values())
+
+
+def _reads_alike(one: RoundLayer, other: RoundLayer) -> bool:
+    return one.data is other.data and state.edge_quant(one.node, 0) == state.edge_quant(other.node, 0)
 
 
 def as_many_as_fit(dataset: Dataset, layers: Sequence[RoundLayer], most: int) -> Dataset:
@@ -128,11 +132,15 @@ def as_many_as_fit(dataset: Dataset, layers: Sequence[RoundLayer], most: int) ->
     return dataset.evenly(min(most, _MEMORY // max(1, live_bytes(values))))
 
 
-def _advance(run: SegmentedRun, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
-    """Every named tensor of every sample in turn; graph inputs come first."""
-    fed = {value.name for value in run.runner.proto.graph.input}
-    first = [name for name in names if name in fed]
-    for name in first:
-        yield [sample[name] for sample in run.samples]
-    for name in run.advance(list(names[len(first) :])):
-        yield [sample[name] for sample in run.samples]
+def _advance(run: SegmentedRun, places: Sequence[Sequence[str]]) -> Iterator[list[dict[str, NDArray[Any]]]]:
+    """Run on until all tensors of a place exist, place after place: the samples.
+
+    What was made before the last of them is still there, because the layer that reads it comes later.
+    """
+    position = {name: index for index, node in enumerate(run.runner.proto.graph.node) for name in node.output}
+    ends = [max(names, key=lambda name: position.get(name, -1)) for names in places]
+    steps = run.advance([end for end in ends if end in position])  # the others are inputs of the graph
+    for end in ends:
+        if end in position:
+            next(steps)
+        yield run.samples

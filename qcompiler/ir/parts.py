@@ -211,13 +211,18 @@ class SegmentedRun:
         return cls(PartRunner(proto, weights, options), [dict(sample) for sample in samples])
 
     def replace(self, name: str, array: NDArray[np.float32]) -> None:
-        """Give a constant another content before the piece that reads it."""
+        """Give a constant another content before the piece that reads it.
+
+        Raises:
+            ValueError: There is no such constant.
+        """
         if name in self.runner.weights:
             self.runner.weights = {**self.runner.weights, name: ir.Tensor(array)}
             return
-        for tensor in self.runner.proto.graph.initializer:
-            if tensor.name == name:
-                tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
+        found = next((tensor for tensor in self.runner.proto.graph.initializer if tensor.name == name), None)
+        if found is None:
+            raise ValueError(f"the model has no constant '{name}'")
+        found.CopyFrom(onnx.numpy_helper.from_array(array, name))
 
     def advance(self, stops: Sequence[str]) -> Iterator[str]:
         """Run up to each value of ``stops`` (graph order) in turn and yield it; ``samples`` may then be changed."""
