@@ -93,7 +93,7 @@ def fit_layers(model: ir.Model, ctx: Context, options: Options, choose: Choose) 
                 choice, share = _choose(layer, statistics, ctx, options, choose)
                 shares.append(share)
                 if choice is None:
-                    walk.settle(layer, layer.grid().real(layer.grid().nearest(layer.weights())))
+                    walk.settle(layer, layer.rounded())
                 else:
                     walk.settle(layer, layer.grid(choice.params).real(choice.codes))
                     chosen.append(choice)
@@ -109,7 +109,7 @@ def _choose(
     """Codes for a layer and their output error in units of the present ones'; ``None`` where those stay."""
     scales = ScaleMap.of(layer, ctx.target)
     problem, parts = statistics.problem(options.damping), scales.parts
-    present = layer.grid().nearest(layer.weights()).transpose(0, 2, 1)
+    present = layer.codes().transpose(0, 2, 1)
     start = solution(problem, parts, present, *scales.read())
     try:
         found = choose(problem, parts, start)

@@ -141,6 +141,14 @@ class RoundLayer:
         scale, zero = (self.spread(item).astype(np.float32) for item in (params.scale, params.zero_point))
         return Grid(scale, zero, form.minimum, form.maximum)
 
+    def codes(self) -> NDArray[np.int32]:
+        """The codes that the weight gets as it is, ``(groups, rows, columns)``."""
+        return self.grid().nearest(self.weights())
+
+    def rounded(self) -> NDArray[np.float32]:
+        """What those codes stand for, ``(groups, rows, columns)``."""
+        return self.grid().real(self.codes())
+
     def spread(self, parameter: NDArray[Any]) -> NDArray[Any]:
         """One entry of a scale-shaped array per weight: ``(groups, rows, columns)``, or 1 column where all agree."""
         form, shape = self.quant.format, self.shape

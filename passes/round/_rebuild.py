@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qcompiler.analysis.backward.program import Program
 from qcompiler.errors import ModelError
-from qcompiler.ir import constants, originals
+from qcompiler.ir import constants
 from qcompiler.passes.round._layers import RoundLayer
 from qcompiler.passes.round._soft import Adam, SoftCodes
 from qcompiler.passes.round._stages import Bias, Stage, Stages
@@ -117,7 +117,7 @@ class Fit:
 
     def start(self) -> Rebuilt:
         """What the layers have now."""
-        codes = [layer.grid().nearest(layer.weights()) for layer in self.layers]
+        codes = [layer.codes() for layer in self.layers]
         return Rebuilt(codes, [self._present[str(value.name)] for value in self.biases])
 
     def fit(self, start: Rebuilt, samples: Sequence[int], settings: Settings) -> Rebuilt:
@@ -126,7 +126,7 @@ class Fit:
         if base <= 0:
             return start
         soft = [
-            SoftCodes.of(layer.grid(), _real(layer), own, keep=keep, rate=settings.rate)
+            SoftCodes.of(layer.grid(), layer.real_weights(), own, keep=keep, rate=settings.rate)
             for layer, own in zip(self.layers, codes, strict=True)
         ]
         count = sum(item.variable.size for item in soft)
@@ -149,7 +149,7 @@ class Fit:
         self, start: Rebuilt, samples: Sequence[int], settings: Settings
     ) -> tuple[float, list[NDArray[np.int32]], float]:
         """The error at the start, the codes there, and how far to draw towards them: the nearest draw nothing."""
-        nearest = [layer.grid().nearest(_real(layer)) for layer in self.layers]
+        nearest = [layer.grid().nearest(layer.real_weights()) for layer in self.layers]
         base = self.error(samples, self.constants(start.codes, start.biases), settings.batch)
         if all(np.array_equal(a, b) for a, b in zip(nearest, start.codes, strict=True)):
             return base, nearest, 0.0
@@ -244,12 +244,6 @@ def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _content(value: ir.Value) -> NDArray[np.float32]:
     return np.asarray(constants.array(value), np.float32)
-
-
-def _real(layer: RoundLayer) -> NDArray[np.float32]:
-    """The weights of the float model."""
-    tensor = originals.original(layer.weight)
-    return layer.weights() if tensor is None else layer.matrices(np.asarray(tensor.numpy(), np.float32))
 
 
 def _batches(samples: Sequence[int], settings: Settings) -> Iterator[list[int]]:

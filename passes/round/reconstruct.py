@@ -103,31 +103,36 @@ class Reconstruct(Pass):
         self, stage: Stage, stages: Stages, biases: dict[ir.Node, Bias], dataset: Dataset, ctx: Context
     ) -> tuple[Rebuilt | None, float]:
         """What the unit gets, ``None`` where it keeps what it has, and the share of the error that is left."""
-        own = [biases[layer.node] for layer in stage.unit.layers if layer.node in biases]
+        unit = stage.unit
+        own = [biases[layer.node] for layer in unit.layers if layer.node in biases]
         try:
             fit = Fit(stage, stages, own, _padding(dataset, stages.model.graph, stage))
+            rebuilt, share = self._fitted(fit, stage, dataset, ctx)
         except ModelError as error:
-            for layer in stage.unit.layers:
-                ctx.skip(layer.node, f"{stage.unit.name} cannot be differentiated: {error}")
+            for layer in unit.layers:
+                ctx.skip(layer.node, f"{unit.name} cannot be differentiated and keeps its codes: {error}")
+                stages.settle(stages.weight(layer), layer.tensor(layer.rounded()))
             return None, 1.0
+        for value, array in fit.named(rebuilt or fit.start()):
+            stages.settle(value, array)
+        return rebuilt, share
+
+    def _fitted(self, fit: Fit, stage: Stage, dataset: Dataset, ctx: Context) -> tuple[Rebuilt | None, float]:
+        """Codes and biases that the samples left out confirm, and the share of the error that is left there."""
         count = len(stage.samples)
         left = dataset.left_out() if self.guard else 0
         fitted, judging = range(count - left), range(count - left if left else 0, count)
         start = fit.start()
-        rebuilt: Rebuilt | None = fit.fit(start, fitted, self._settings())
+        rebuilt = fit.fit(start, fitted, self._settings())
         before, after = (
-            fit.error(judging, fit.constants(item.codes, item.biases), self.batch)
-            for item in (start, rebuilt)
-            if item is not None
+            fit.error(judging, fit.constants(item.codes, item.biases), self.batch) for item in (start, rebuilt)
         )
+        share = after / before if before > 0 else 1.0
         if left and not after < before:
             verdict = f"output error on {left} samples left out: {before:.4g} before, {after:.4g} after"
             ctx.note(f"{stage.unit.name} keeps its codes; {verdict}")
-            rebuilt = None
-        settled = rebuilt or start
-        for value, array in fit.named(settled):
-            stages.settle(value, array)
-        return rebuilt, after / before if before > 0 else 1.0
+            return None, share
+        return rebuilt, share
 
     def _settings(self) -> Settings:
         return Settings(self.iterations, self.batch, self.rate, self.bias_rate, self.strength, self.keep, self.seed)

@@ -47,7 +47,7 @@ def problem_of(calibrated: Callable, form: str, target: str, *, asymmetric: bool
     linear = turned @ missing / rows.shape[1] if asymmetric else None
     scales = ScaleMap.of(layer, ctx.target)
     problem = Problem(weights, damped(turned @ rows / rows.shape[1], 0.01), linear)
-    nearest = layer.grid().nearest(layer.weights()).transpose(0, 2, 1)
+    nearest = layer.codes().transpose(0, 2, 1)
     return layer, scales, problem, solution(problem, scales.parts, nearest, *scales.read())
 
 

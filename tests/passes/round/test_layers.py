@@ -121,6 +121,6 @@ def test_a_weight_read_in_two_formats_is_copied_and_one_read_alike_is_left(calib
     before = model.graph.initializers["w"].const_value.numpy()
     own_weight(layer, ctx)
     assert layer.weight.name == "MatMul_y_weight"
-    write_codes(layer, layer.grid().nearest(layer.weights()), ctx)
+    write_codes(layer, layer.codes(), ctx)
     np.testing.assert_array_equal(model.graph.initializers["w"].const_value.numpy(), before)
     onnx.checker.check_model(ir.to_proto(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +13,11 @@ from qcompiler.errors import DataError
 from qcompiler.ir import originals
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.place.simulate import materialized
+from qcompiler.passes.round import reconstruct
 from qcompiler.passes.round._layers import Grid, roundable_layers
+from qcompiler.passes.round._rebuild import Fit
 from qcompiler.passes.round._soft import SoftCodes
+from qcompiler.passes.round._stages import Stage
 from qcompiler.passes.round._units import units
 from qcompiler.passes.round.reconstruct import Reconstruct
 from qcompiler.pipeline.base import Context
@@ -150,6 +154,46 @@ def test_an_operator_without_gradient_is_named(calibrated: Callable) -> None:
     skip = next(skip for skip in ctx.records[-1].skips if "cannot be differentiated" in skip.reason)
     assert "Sinh has no gradient" in skip.reason
     assert "Conv_a" in skip.node
+
+
+ZEROS = "zeros = Constant <value = int64[8] {0, 0, 0, 0, 0, 0, 0, 0}> ()"
+UNKNOWN = {"Sinh": "s = Sinh (p)", "Pad": f'{ZEROS} s = Pad <mode = "reflect"> (p, zeros)'}
+
+
+@pytest.mark.parametrize("operator", UNKNOWN)
+def test_units_behind_one_that_is_left_are_fitted_behind_its_codes(
+    calibrated: Callable, monkeypatch: pytest.MonkeyPatch, operator: str
+) -> None:
+    """Whether an operator or only its form is unknown: the simulation goes on with the codes that the unit keeps."""
+    body = f"""a = Conv (x, w1)
+       p = Conv (a, w2)
+       {UNKNOWN[operator]}
+       b = Conv (s, w3)
+       t = Add (b, a)
+       y = Conv (t, w4)"""
+    shapes = {"w1": (4, 3, 1, 1), "w2": (4, 4, 1, 1), "w3": (4, 4, 1, 1), "w4": (2, 4, 1, 1)}
+    uneven = np.full((4, 4, 1, 1), 0.03, np.float32)
+    uneven[:, 0] = 1
+    model, ctx = calibrated(
+        body, "float[N,3,8,8] x", "float[N,2,8,8] y", shapes, images(16), "w2a8", "lowbit-cpu", w2=uneven
+    )
+    stages = {}
+
+    class Seen(Fit):
+        def __init__(self, stage: Stage, *arguments: Any) -> None:
+            stages[stage.unit.name] = stage
+            super().__init__(stage, *arguments)
+
+    monkeypatch.setattr(reconstruct, "Fit", Seen)
+    Reconstruct(iterations=5, guard=False).run(model, ctx)
+    assert list(stages) == ["Conv_a", "Conv_p … Conv_b", "Conv_y"]
+    left = [skip for skip in ctx.records[-1].skips if "cannot be differentiated and keeps its codes" in skip.reason]
+    assert [skip.node for skip in left] == ["Conv_p (Conv)", "Conv_b (Conv)"]
+    assert operator in left[0].reason
+    placed = Runner(materialized(model), ["t"])
+    for feed, sample in zip(images(16), stages["Conv_y"].samples, strict=True):
+        found, wanted = sample["t"], placed.run(feed)["t"]
+        assert np.linalg.norm(found - wanted) < 0.02 * np.linalg.norm(wanted)
 
 
 def test_blocks_are_found_on_the_graph(calibrated: Callable) -> None:

@@ -125,7 +125,7 @@ def test_the_walk_gives_each_layer_the_inputs_it_will_get(calibrated: Callable) 
                 assert np.linalg.norm(simulated - exact) > 0.001 * np.linalg.norm(exact)
                 wanted = feed["x"] if layer.data.name == "x" else real.run(feed)[str(layer.data.name)]
                 np.testing.assert_allclose(exact, wanted, rtol=1e-5, atol=1e-5)
-            walk.settle(layer, layer.grid().real(layer.grid().nearest(layer.weights())))
+            walk.settle(layer, layer.rounded())
             seen.append(layer.node.name)
     assert seen == [layer.node.name for layer in layers]
 

@@ -82,7 +82,7 @@ def check_walk(model: ir.Model, ctx: Context) -> None:
                 np.testing.assert_allclose(exact, wanted[index][real[name]], rtol=1e-5, atol=1e-5)
                 found = expected[index][quantized[name]]
                 assert np.linalg.norm(simulated - found) < 0.03 * np.linalg.norm(found)
-            walk.settle(layer, layer.grid().real(layer.grid().nearest(layer.weights())))
+            walk.settle(layer, layer.rounded())
             seen.append(name)
     assert sorted(seen) == sorted(real)
 
