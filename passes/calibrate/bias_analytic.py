@@ -33,7 +33,7 @@ def mean_errors(model: ir.Model, layers: list[Layer], dataset: Dataset, ctx: Con
     from qcompiler.calibration.observers import MeanObserver
 
     observers = {str(_data(layer).name): MeanObserver(_mean_axis(layer)) for layer in layers}
-    collect(restored(model), dataset, observers, ctx=ctx, row_weights=row_weights.find(dataset.inputs))
+    collect(restored(model), dataset, observers, ctx=ctx, row_weights=row_weights.of(dataset))
     return [error_of(layer, observers[str(_data(layer).name)].mean()) for layer in layers]
 
 

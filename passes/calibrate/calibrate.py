@@ -2,7 +2,8 @@
 
 The model runs once over the samples; an observer sees every value that a decision without parameters concerns: the
 value's own, or that of an edge which reads it in another format. Values tied together are observed together.
-Padding rows weigh 0, and additive attention masks do not count (``qcompiler.calibration.masks``).
+Rows count by their weights (``qcompiler.calibration.row_weights``; padding weighs 0), additive attention masks do not
+count (``qcompiler.calibration.masks``).
 """
 
 from __future__ import annotations
@@ -178,8 +179,8 @@ def _observe(model: ir.Model, watchers: dict[str, Observer], ctx: Context) -> No
             "ranges of activations need calibration samples",
             hint="give --calibration DATA (an .npz file or a folder), or --calibration random to try the compiler out",
         )
-    weights = row_weights.find(dataset.inputs, model.graph)
-    if weights is not None:
+    weights = row_weights.of(dataset, model.graph)
+    if weights is not None and weights.mask is not None:
         ctx.note(f"padding rows (input '{weights.mask}' = 0) weigh nothing")
     for note in dataset.notes:
         ctx.note(f"calibration data: {note}")

@@ -53,8 +53,8 @@ def observe(model: ir.Model, weights: Iterable[ir.Value], ctx: Context) -> dict[
     from qcompiler.calibration import engine
 
     seen = {name: SecondMoments(items) for name, items in layouts.items()}
-    padding = row_weights.find(ctx.calibration.inputs, model.graph)
-    engine.collect(model, ctx.calibration, seen, ctx=ctx, row_weights=padding)
+    rows = row_weights.of(ctx.calibration, model.graph)
+    engine.collect(model, ctx.calibration, seen, ctx=ctx, row_weights=rows)
     ctx.note(f"errors of weights count by the mean squares of {len(seen)} tensors in {len(ctx.calibration)} samples")
     return seen
 

@@ -42,17 +42,28 @@ class Judge:
 
 
 def relative_error(reference: Runner, candidate: Runner, dataset: Dataset, ctx: Context, stage: str) -> float:
-    """Mean over outputs of ``sum (a - b)^2 / sum a^2``, ``a`` from the reference, ``b`` from the candidate."""
+    """Mean over outputs of ``sum (a - b)^2 / sum a^2``, ``a`` from the reference, ``b`` from the candidate.
+
+    Both sums count rows by their weights (``qcompiler.calibration.row_weights``).
+    """
+    from qcompiler.calibration import row_weights
+
+    weights = row_weights.of(dataset)
     noise: dict[str, float] = {}
     power: dict[str, float] = {}
     runs = zip(reference.stream(dataset), candidate.stream(dataset), strict=True)
-    for index, ((_, wanted), (_, got)) in enumerate(runs):
+    for index, ((feed, wanted), (_, got)) in enumerate(runs):
         ctx.progress(stage, index + 1, len(dataset))
+        rows = None if weights is None else weights.of_feed(feed, index)
         for name, array in wanted.items():
             if array.dtype.kind != "f":
                 continue
             expected = array.astype(np.float64)
-            noise[name] = noise.get(name, 0.0) + float(np.square(expected - got[name]).sum())
+            missing = expected - got[name]
+            share = None if rows is None else rows.of(name, array.shape)
+            if share is not None:
+                expected, missing = (np.where(share > 0, item, 0.0) * np.sqrt(share) for item in (expected, missing))
+            noise[name] = noise.get(name, 0.0) + float(np.square(missing).sum())
             power[name] = power.get(name, 0.0) + float(np.square(expected).sum())
     ratios = [noise[name] / power[name] for name in noise if power[name] > 0]
     return float(np.mean(ratios)) if ratios else 0.0

@@ -31,6 +31,7 @@ from qcompiler.target.axes import channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
+    from qcompiler.calibration.row_weights import FeedWeights
 
 __all__ = ["ReestimateBatchNorm"]
 
@@ -157,7 +158,11 @@ def _measured(
     Few samples have a mean and a variance of their own, which is not that of training. So what is taken from them is
     how rounding changes both: the mean moves by the difference, the variance grows by the ratio.
     """
+    from qcompiler.calibration import row_weights
+
     samples = list(dataset)
+    rows = row_weights.of(dataset)
+    counted = [None if rows is None else rows.of_feed(sample, number) for number, sample in enumerate(samples)]
     runs = [SegmentedRun.of(each, samples, threads=ctx.jobs) for each in (model, rounded)]
     stops = [str(node.inputs[0].name) for node in nodes if node.inputs[0] is not None]
     found = []
@@ -165,7 +170,7 @@ def _measured(
     for number, (node, stop, _) in enumerate(steps):
         ctx.progress("measure statistics", number + 1, len(nodes))
         (mean, variance), (mean_now, variance_now) = (
-            _moments([sample[stop] for sample in run.samples]) for run in runs
+            _moments([sample[stop] for sample in run.samples], counted) for run in runs
         )
         old = _old(node)
         ratio = np.where(variance > 0, variance_now / np.where(variance > 0, variance, 1.0), 1.0)
@@ -176,13 +181,20 @@ def _measured(
     return found
 
 
-def _moments(arrays: list[NDArray[Any]]) -> _Statistics:
-    """Mean and variance per channel of axis 1."""
+def _moments(arrays: list[NDArray[Any]], rows: list[FeedWeights | None]) -> _Statistics:
+    """Mean and variance per channel of axis 1, over samples by their weights."""
     others = tuple(i for i in range(arrays[0].ndim) if i != 1)
     shape = [-1 if i == 1 else 1 for i in range(arrays[0].ndim)]
-    count = sum(array.size // array.shape[1] for array in arrays)
-    mean = np.sum([array.sum(axis=others, dtype=np.float64) for array in arrays], axis=0) / count
-    spread = [np.square(array - mean.reshape(shape)).sum(axis=others, dtype=np.float64) for array in arrays]
+    shares = [None if row is None else row.of_samples(array.shape) for row, array in zip(rows, arrays, strict=True)]
+    factors = [
+        np.ones((1,) * array.ndim) if share is None else share for share, array in zip(shares, arrays, strict=True)
+    ]
+    pairs = list(zip(arrays, factors, strict=True))
+    count = sum(np.broadcast_to(factor, array.shape).sum() / array.shape[1] for array, factor in pairs)
+    mean = np.sum([(array * factor).sum(axis=others, dtype=np.float64) for array, factor in pairs], axis=0) / count
+    spread = [
+        (np.square(array - mean.reshape(shape)) * factor).sum(axis=others, dtype=np.float64) for array, factor in pairs
+    ]
     return mean, np.sum(spread, axis=0) / count
 
 

@@ -40,7 +40,7 @@ class Stop:
         axis: The axis of its output channels.
         wanted: Outputs of the float model.
         found: Those of the simulation, everything before already corrected.
-        rows: Weights of rows, ``None`` where none is padding.
+        rows: Weights of rows, ``None`` where all count alike.
     """
 
     layer: Layer
@@ -64,15 +64,13 @@ class Stop:
             sample[self._name] = (output * factor + shift.reshape(shape)).astype(np.float32)
 
 
-def at_outputs(
-    model: ir.Model, layers: Sequence[Layer], dataset: Dataset, ctx: Context, stage: str
-) -> Iterator[Stop]:
+def at_outputs(model: ir.Model, layers: Sequence[Layer], dataset: Dataset, ctx: Context, stage: str) -> Iterator[Stop]:
     """Stop at every layer in graph order; ``correct`` may be called before the next."""
     from qcompiler.calibration import row_weights
 
-    found = row_weights.find(dataset.inputs)
+    found = row_weights.of(dataset)
     samples = list(dataset)
-    rows = [found.of_feed(sample) if found is not None else None for sample in samples]
+    rows = [None if found is None else found.of_feed(sample, number) for number, sample in enumerate(samples)]
     simulation = materialized(model)
     by_name = {node.name: node for node in simulation.graph}
     reference = SegmentedRun.of(restored(model), samples, threads=ctx.jobs)

@@ -106,8 +106,8 @@ class Rows:
 def collect(model: ir.Model, items: Iterable[Region], dataset: Dataset, ctx: Context) -> dict[ir.Value, Rows]:
     """Rows of every tensor that regions are judged by; the last quarter of the samples judges.
 
-    Padding rows are left out. Inputs of matrix products come as ``(rows, channels)``, queries, keys and values as
-    ``(…, tokens, channels)`` of one sample each.
+    Rows are drawn by their weights (padding: 0). Inputs of matrix products come as ``(rows, channels)``, queries, keys
+    and values as ``(…, tokens, channels)`` of one sample each.
     """
     from qcompiler.calibration import engine, row_weights
 
@@ -120,16 +120,17 @@ def collect(model: ir.Model, items: Iterable[Region], dataset: Dataset, ctx: Con
     kept = {value: Rows() for value in wanted}
     if not wanted:
         return kept
-    weights = row_weights.find(dataset.inputs, model.graph)
+    weights = row_weights.of(dataset, model.graph)
+    shares = row_weights.mean_weights(dataset)
     count = len(dataset)
     judges = max(1, count // 4) if count > 1 else 0
     names = [str(value.name) for value in wanted]
     for number, (feed, tensors) in enumerate(engine.stream(model, dataset, names, threads=ctx.jobs)):
-        rows = None if weights is None else weights.of_feed(feed)
+        rows = None if weights is None else weights.of_feed(feed, number)
         for value, take in wanted.items():
             array = tensors[str(value.name)]
             mask = None if rows is None else rows.of(str(value.name), array.shape)
-            part = take(np.asarray(array, np.float32), mask, max(1, _ROWS // count))
+            part = take(np.asarray(array, np.float32), mask, max(1, round(_ROWS // count * shares[number])))
             seen = kept[value]
             (seen.judging if number >= count - judges else seen.fitted).append(part)
         tensors.clear()
@@ -140,9 +141,21 @@ def collect(model: ir.Model, items: Iterable[Region], dataset: Dataset, ctx: Con
 def _matrix(array: NDArray[Any], mask: NDArray[Any] | None, most: int) -> NDArray[np.float32]:
     rows = array.reshape(-1, array.shape[-1])
     if mask is not None:
-        real = np.broadcast_to(mask, (*array.shape[:-1], 1)).reshape(-1) > 0
-        rows = rows[real]
+        counted = np.broadcast_to(mask, (*array.shape[:-1], 1)).reshape(-1)
+        real = counted > 0
+        rows, counted = rows[real], counted[real]
+        if (counted != counted[:1]).any():
+            return rows[_drawn(counted, most)].copy()
     return rows[_spread(len(rows), most)].copy()
+
+
+def _drawn(weights: NDArray[Any], most: int) -> NDArray[np.int64]:
+    """Indices drawn systematically in proportion to positive weights, as many as ``_spread`` takes; some repeat."""
+    ends = np.cumsum(weights, dtype=np.float64)
+    size = min(ends.size, most)
+    places = np.searchsorted(ends, (np.arange(size) + 0.5) / size * ends[-1])
+    drawn: NDArray[np.int64] = np.minimum(places, ends.size - 1).astype(np.int64)
+    return drawn
 
 
 def _tokens(array: NDArray[Any], mask: NDArray[Any] | None, _: int) -> NDArray[np.float32]:
@@ -163,5 +176,3 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
     if not count:
         return np.zeros(0, np.int64)
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-

@@ -112,7 +112,7 @@ def _observed(model: ir.Model, values: list[ir.Value], sigmas: float, ctx: Conte
         from qcompiler.calibration.minmax import MinMax
 
         seen = {str(value.name): MinMax(1) for value in rest}
-        engine.collect(model, ctx.calibration, seen, ctx=ctx, row_weights=row_weights.find(ctx.calibration.inputs))
+        engine.collect(model, ctx.calibration, seen, ctx=ctx, row_weights=row_weights.of(ctx.calibration))
         found |= {value: (seen[str(value.name)].low, seen[str(value.name)].high) for value in rest}
     return found
 

@@ -106,7 +106,7 @@ def _measured(model: ir.Model, free: Sequence[Stream], form: QFormat, ctx: Conte
         hint = "give --calibration DATA (an .npz file or a folder), or --calibration random to try the compiler out"
         raise DataError("fitting activations to powers of two needs calibration samples", hint=hint)
     seen = {name: observers.HistogramObserver(search.least_squares, _BINS * search.FINER) for name in names}
-    weights = row_weights.find(ctx.calibration.inputs, model.graph)
+    weights = row_weights.of(ctx.calibration, model.graph)
     engine.collect(model, ctx.calibration, seen, ctx=ctx, row_weights=weights)
     return {
         stream: _best([seen[str(value.name)].histograms[0] for value in values], form)

@@ -163,14 +163,14 @@ class Rotate(Pass):
         from qcompiler.calibration import engine, row_weights
 
         few = ctx.calibration.subset(range(min(self.samples, len(ctx.calibration))))
-        weights = row_weights.find(few.inputs, model.graph)
+        weights = row_weights.of(few, model.graph)
         total: dict[str, _Floats] = {}
-        for feed, tensors in engine.stream(model, few, names, threads=ctx.jobs):
-            rows = None if weights is None else weights.of_feed(feed)
+        for number, (feed, tensors) in enumerate(engine.stream(model, few, names, threads=ctx.jobs)):
+            rows = None if weights is None else weights.of_feed(feed, number)
             for name in names:
                 array = tensors[name].astype(np.float64)
                 mask = None if rows is None else rows.of(name, array.shape)
-                array = array if mask is None else array * mask
+                array = array if mask is None else array * np.sqrt(mask)
                 stacked = array[None] if array.ndim < 4 else np.moveaxis(array, 1, 0)
                 flat = stacked.reshape(stacked.shape[0], -1, stacked.shape[-1])
                 total[name] = total.get(name, 0.0) + np.swapaxes(flat, 1, 2) @ flat

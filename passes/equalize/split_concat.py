@@ -99,7 +99,7 @@ class SplitConcat(Pass):
             from qcompiler.calibration.minmax import MinMax
 
             seen = {name: MinMax() for name, content in names.items() if content is None}
-            engine.collect(model, ctx.calibration, seen, ctx=ctx, row_weights=row_weights.find(ctx.calibration.inputs))
+            engine.collect(model, ctx.calibration, seen, ctx=ctx, row_weights=row_weights.of(ctx.calibration))
             found |= {name: float(max(-observer.low, observer.high)) for name, observer in seen.items()}
         return found
 

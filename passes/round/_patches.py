@@ -36,7 +36,7 @@ def chosen_rows(count: int, limit: int, seed: int, weights: NDArray[Any] | None 
         count: Positions there are.
         limit: Most positions wanted; 0 means all.
         seed: Which draw.
-        weights: A weight per position; ``None`` where none is padding.
+        weights: A weight per position; ``None`` where all count alike.
     """
     positions = np.arange(count) if weights is None else np.flatnonzero(weights)
     if limit and positions.size > limit:

@@ -1,8 +1,9 @@
 """What a layer's problem is made of, taken from samples: moments of its inputs, and rows to judge by.
 
 The mean is over rows, and a sample only gives so many: a convolution of 56 × 56 places has thousands of patches per
-image that say almost the same. All sums are products of float32 matrices of one sample, added up in float64 or, for
-sums of many products, whose moments are large, in float32.
+image that say almost the same. A row of weight ``w`` is multiplied by ``sqrt(w)``, so that every square of it counts
+``w`` times. All sums are products of float32 matrices of one sample, added up in float64 or, for sums of many products,
+whose moments are large, in float32.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from qcompiler.passes.round._problem import Problem, damped
 from qcompiler.passes.round._walk import Visit
 
 __all__ = ["Held", "Rows", "Statistics", "take"]
+
+_Part = tuple[NDArray[np.float32], NDArray[np.float32] | None, float]
 
 _DOUBLE: Final = 1200
 """Sums of more products are solved in float32."""
@@ -42,7 +45,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """Rows that nothing is fitted on.
+    """Rows that nothing is fitted on; with weights, errors are right up to a factor that all share.
 
     Attributes:
         inputs: ``X'``, ``(groups, rows, columns)``.
@@ -99,42 +102,45 @@ def take(visit: Visit, layer: RoundLayer, fitted: int, rows: Rows) -> Statistics
     weights = np.ascontiguousarray(layer.real_weights().transpose(0, 2, 1))
     hessian = np.zeros((layer.groups, layer.columns, layer.columns), dtype)
     linear: NDArray[Any] | None = None
-    total = 0
-    for inputs, difference in _together(visit, layer, fitted, rows.fit):
+    total = 0.0
+    for inputs, difference, weight in _together(visit, layer, fitted, rows.fit):
         turned = inputs.transpose(0, 2, 1)
         hessian += np.matmul(turned, inputs)
         if difference is not None:
             missing = np.matmul(turned, np.matmul(difference, weights)).astype(dtype)
             linear = missing if linear is None else linear + missing
-        total += inputs.shape[1]
-    hessian /= max(total, 1)
+        total += weight
+    hessian /= total or 1
     if linear is not None:
-        linear /= max(total, 1)
+        linear /= total or 1
     return Statistics(weights.astype(dtype), hessian, linear, _held(visit, layer, fitted, rows.held))
 
 
-def _rows(
-    visit: Visit, layer: RoundLayer, sample: int, limit: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Rows of one sample: of the simulation, and how the float model's differ."""
+def _rows(visit: Visit, layer: RoundLayer, sample: int, limit: int) -> _Part:
+    """Rows of one sample: of the simulation, how the float model's differ, and how much they count together."""
     real, simulated = visit.samples[sample]
     count = row_count(layer, real.shape)
-    chosen = chosen_rows(count, limit, sample, visit.weights_of(sample, layer))
+    weights = visit.weights_of(sample, layer)
+    chosen = chosen_rows(count, limit, sample, weights)
     inputs = input_rows(layer, simulated, chosen)
-    return inputs, None if real is simulated else input_rows(layer, real - simulated, chosen)
+    difference = None if real is simulated else input_rows(layer, real - simulated, chosen)
+    if weights is None or (weights[chosen] == 1).all():
+        return inputs, difference, float(chosen.size)
+    root = np.sqrt(weights[chosen])[:, None]
+    difference = None if difference is None else difference * root
+    return inputs * root, difference, float(weights[chosen].sum(dtype=np.float64))
 
 
-def _together(
-    visit: Visit, layer: RoundLayer, fitted: int, limit: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+def _together(visit: Visit, layer: RoundLayer, fitted: int, limit: int) -> Iterator[_Part]:
     """Rows of several samples at a time, as many as there are columns: products of few rows are slow."""
-    parts: list[tuple[NDArray[np.float32], NDArray[np.float32] | None]] = []
+    parts: list[_Part] = []
     for sample in range(fitted):
         parts.append(_rows(visit, layer, sample, limit))
-        if sum(inputs.shape[1] for inputs, _ in parts) >= min(layer.columns, _TOGETHER) or sample == fitted - 1:
-            inputs = np.concatenate([inputs for inputs, _ in parts], axis=1)
-            differences = [difference for _, difference in parts if difference is not None]
-            yield inputs, np.concatenate(differences, axis=1) if differences else None
+        if sum(inputs.shape[1] for inputs, _, _ in parts) >= min(layer.columns, _TOGETHER) or sample == fitted - 1:
+            inputs = np.concatenate([inputs for inputs, _, _ in parts], axis=1)
+            differences = [difference for _, difference, _ in parts if difference is not None]
+            weight = sum(weight for _, _, weight in parts)
+            yield inputs, np.concatenate(differences, axis=1) if differences else None, weight
             parts = []
 
 
@@ -143,6 +149,6 @@ def _held(visit: Visit, layer: RoundLayer, fitted: int, limit: int) -> Held | No
     if not left:
         return None
     parts = [_rows(visit, layer, sample, max(1, limit // len(left))) for sample in left]
-    inputs = np.concatenate([inputs for inputs, _ in parts], axis=1)
-    differences = [difference for _, difference in parts if difference is not None]
+    inputs = np.concatenate([inputs for inputs, _, _ in parts], axis=1)
+    differences = [difference for _, difference, _ in parts if difference is not None]
     return Held(inputs, np.concatenate(differences, axis=1) if differences else None)

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.originals import restored
 from qcompiler.ir.parts import SegmentedRun, live_bytes
+from qcompiler.ir.patterns import integer
 from qcompiler.passes.round._layers import RoundLayer
+from qcompiler.passes.round._patches import row_count
 from qcompiler.passes.round._simulation import with_float_weights
 from qcompiler.pipeline.base import Context
 from qcompiler.quant import state
@@ -42,19 +44,25 @@ class Visit:
     Attributes:
         layers: The layers.
         samples: Per sample the tensor in the float model and in the simulation.
-        padding: Per sample which rows are padding; ``None`` where none is.
+        rows: Per sample how much its rows count; ``None`` where all count alike.
     """
 
     layers: list[RoundLayer]
     samples: list[tuple[NDArray[Any], NDArray[Any]]]
-    padding: list[FeedWeights | None]
+    rows: list[FeedWeights | None]
 
     def weights_of(self, sample: int, layer: RoundLayer) -> NDArray[Any] | None:
-        """A weight per row of a matrix product's input; ``None`` where no row is padding."""
-        padding, shape = self.padding[sample], self.samples[sample][0].shape
-        if padding is None or layer.node.op_type == "Conv":
+        """A weight per row of the layer's input (``_patches``); ``None`` where all count alike."""
+        rows, shape = self.rows[sample], self.samples[sample][0].shape
+        if rows is None:
             return None
-        found = padding.of(str(layer.data.name), shape)
+        if layer.node.op_type == "Conv":
+            found = rows.of_samples(shape)
+            each = row_count(layer, shape) // shape[0]
+            return None if found is None else np.repeat(np.broadcast_to(found.reshape(-1), shape[:1]), each)
+        if layer.node.op_type == "Gemm" and integer(layer.node, "transA", 0):
+            shape = shape[::-1]
+        found = rows.of(str(layer.data.name), shape)
         return None if found is None else np.broadcast_to(found, (*shape[:-1], 1)).reshape(-1)
 
 
@@ -81,9 +89,9 @@ class Walk:
         """Go through the model once; ``settle`` must be called for every layer of a visit before the next."""
         from qcompiler.calibration import row_weights
 
-        rows = row_weights.find(self.dataset.inputs, self.model.graph)
+        rows = row_weights.of(self.dataset, self.model.graph)
         samples = list(self.dataset)
-        padding = [rows.of_feed(sample) if rows is not None else None for sample in samples]
+        weights = [None if rows is None else rows.of_feed(sample, number) for number, sample in enumerate(samples)]
         places = self._places()
         reference = SegmentedRun.of(restored(self.model), samples, threads=self.ctx.jobs)
         real = [[str(group[0].data.name) for group in place] for place in places]
@@ -97,7 +105,7 @@ class Walk:
         for place, reals, reads, *found in zip(places, real, read, *runs, strict=True):
             for group, exact, simulated in zip(place, reals, reads, strict=True):
                 pairs = zip(found[0], found[-1], strict=True)
-                yield Visit(group, [(a[exact], b[simulated]) for a, b in pairs], padding)
+                yield Visit(group, [(a[exact], b[simulated]) for a, b in pairs], weights)
 
     def settle(self, layer: RoundLayer, matrices: NDArray[Any]) -> None:
         """Let the simulation go on with these weights, ``(groups, rows, columns)``."""

@@ -152,11 +152,11 @@ def _padding(dataset: Dataset, graph: ir.Graph, stage: Stage) -> list[NDArray[An
     """Per sample a weight per row of the unit's output."""
     from qcompiler.calibration import row_weights
 
-    rows = row_weights.find(dataset.inputs, graph)
+    rows = row_weights.of(dataset, graph)
     if rows is None:
         return [None] * len(stage.targets)
     name = str(stage.unit.output.name)
-    feeds: list[FeedWeights | None] = [rows.of_feed(feed) for feed in dataset]
+    feeds: list[FeedWeights | None] = [rows.of_feed(feed, number) for number, feed in enumerate(dataset)]
     pairs = zip(feeds, stage.targets, strict=True)
     return [None if feed is None else feed.of(name, target.shape) for feed, target in pairs]
 

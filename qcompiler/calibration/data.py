@@ -8,8 +8,9 @@ A data set is loaded from (see ``qcompiler.calibration.sources``)
 * a folder of images with declared preprocessing,
 * in Python also a mapping of arrays or any iterable of feeds.
 
-A key ``labels`` that is no input gives the labels of an evaluation. Samples are never held in memory together,
-except where the caller gives a one-shot iterator.
+A key ``labels`` that is no input gives the labels of an evaluation, ``qcompiler.weights`` how much each sample counts
+in what is fitted (``qcompiler.calibration.given_weights``). Samples are never held in memory together, except where the
+caller gives a one-shot iterator.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.calibration import given_weights
 from qcompiler.calibration.checks import InputSpec, cast, check_dtype, check_finite, fits, inputs_of, spec_text
+from qcompiler.calibration.feeds import BESIDE
 from qcompiler.errors import DataError
 
 if TYPE_CHECKING:
     from qcompiler.calibration.columns import Column
     from qcompiler.calibration.preprocessing import Preprocessing
+    from qcompiler.calibration.sources import Read
 
 __all__ = ["Dataset", "Feed", "InputSpec", "inputs_of", "load", "random", "split"]
 
@@ -49,6 +53,8 @@ class Dataset:
         order: Which samples of the columns belong to this data set, in order.
         batch: Samples in one feed: 1, or the model's fixed batch.
         all_labels: Labels of all samples in the columns.
+        all_weights: Weights of all samples in the columns, or of their positions: ``(samples,)`` or ``(samples,
+            positions)``; ``None`` where all count alike.
         notes: What the reader of a report should know about the data.
     """
 
@@ -58,6 +64,7 @@ class Dataset:
     order: tuple[int, ...]
     batch: int = 1
     all_labels: NDArray[Any] | None = None
+    all_weights: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -72,6 +79,12 @@ class Dataset:
             return None
         labels = self.all_labels[list(self.order)]
         return labels if self.batch == 1 else labels.reshape(len(self), self.batch, *labels.shape[1:])
+
+    def weights_of(self, number: int) -> NDArray[np.float32] | None:
+        """Weights in feed ``number``: of its samples ``(batch,)``, or positions ``(batch, positions)``."""
+        if self.all_weights is None:
+            return None
+        return self.all_weights[list(self.order[number * self.batch : (number + 1) * self.batch])]
 
     def __len__(self) -> int:
         return len(self.order) // self.batch
@@ -119,6 +132,8 @@ class Dataset:
             for name, array in feed.items():
                 state.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
                 state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        if self.all_weights is not None:
+            state.update(self.all_weights[list(self.order)].tobytes())
         return state.hexdigest()
 
 
@@ -151,8 +166,7 @@ def load(
         dataset = spec
     else:
         declared = {name: InputSpec(_dtype(pair[0]), _shape(pair[1])) for name, pair in inputs.items()}
-        columns, labels, source, notes = read(spec, declared, preprocessing)
-        dataset = _assemble(declared, columns, labels, source, notes)
+        dataset = _assemble(declared, read(spec, declared, preprocessing))
     if limit is not None:
         if limit < 1:
             raise DataError(f"a limit of {limit} leaves no samples", where=dataset.source)
@@ -172,14 +186,10 @@ def _shape(items: Iterable[Any] | None) -> tuple[int | str | None, ...] | None:
     return tuple(item if isinstance(item, int | str | None) else getattr(item, "value", None) for item in items)
 
 
-def _assemble(
-    inputs: Mapping[str, InputSpec],
-    columns: Mapping[str, Column],
-    labels: NDArray[Any] | None,
-    source: str,
-    notes: tuple[str, ...],
-) -> Dataset:
+def _assemble(inputs: Mapping[str, InputSpec], found: Read) -> Dataset:
     """Check shapes, types and counts, and find the samples that make one feed."""
+    columns, source, notes = found.columns, found.source, found.notes
+    labels, given = (found.beside.get(name) for name in BESIDE)
     counts = {name: columns[name].count for name in inputs}
     if not counts:
         raise DataError("the model has no inputs to feed", where=source)
@@ -192,14 +202,20 @@ def _assemble(
         _check_column(name, spec, columns[name])
     if labels is not None and (labels.ndim == 0 or len(labels) != count):
         raise DataError(f"labels of shape {labels.shape} do not fit {count} samples", where=source)
+    weights = None if given is None else given_weights.checked(given, inputs, columns, count, source)
+    order = tuple(range(count))
+    if weights is not None:
+        order = tuple(index for index in order if weights[index].any())
+        notes = (*notes, *given_weights.notes(weights, count - len(order)))
+        weights = weights if (weights[list(order)] != 1).any() else None
     batch = _fixed_batch(inputs, columns, source)
-    if count < batch:
-        hint = f"give at least {batch} samples"
-        raise DataError(f"holds {count} samples, the model takes {batch} at once", where=source, hint=hint)
-    rest = count % batch
+    if len(order) < batch:
+        hint = f"give at least {batch} samples" + ("" if len(order) == count else f" of weights above 0, of {count}")
+        raise DataError(f"holds {len(order)} samples, the model takes {batch} at once", where=source, hint=hint)
+    rest = len(order) % batch
     if rest:
-        notes = (*notes, f"the last {rest} of {count} samples do not fill a batch of {batch} and are not used")
-    return Dataset(inputs, columns, source, tuple(range(count - rest)), batch, labels, notes)
+        notes = (*notes, f"the last {rest} of {len(order)} samples do not fill a batch of {batch} and are not used")
+    return Dataset(inputs, columns, source, order[: len(order) - rest], batch, labels, weights, notes)
 
 
 def _check_column(name: str, spec: InputSpec, column: Column) -> None:

@@ -42,7 +42,7 @@ def collect(
         dataset: The samples.
         observers: One collector per tensor name; graph inputs and outputs may be observed too.
         ctx: Progress and cache folder.
-        row_weights: Which rows are padding; they weigh 0.
+        row_weights: How much each row counts; padding weighs 0.
         threads: Threads of one run; 0 lets the runtime choose; by default what ``ctx`` allows.
 
     Raises:
@@ -60,7 +60,7 @@ def collect(
     if threads is None:
         threads = ctx.jobs if ctx is not None else 0
     for number, (feed, tensors) in enumerate(stream(model, dataset, list(observers), threads=threads)):
-        rows = row_weights.of_feed(feed) if row_weights is not None else None
+        rows = row_weights.of_feed(feed, number) if row_weights is not None else None
         for name, observer in observers.items():
             tensor = tensors[name]
             try:

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration.checks import InputSpec, check_names
 from qcompiler.calibration.columns import Column, map_npy
+from qcompiler.calibration.given_weights import WEIGHTS
 from qcompiler.errors import DataError
 
-__all__ = ["FeedColumn", "Feeds", "FolderFeeds", "ListFeeds", "ProtoFeeds", "columns_of"]
+__all__ = ["BESIDE", "FeedColumn", "Feeds", "FolderFeeds", "ListFeeds", "ProtoFeeds", "columns_of"]
 
 _NOT_BATCH = re.compile(r"seq|time|len|token|frame|step", re.IGNORECASE)
-_LABELS = "labels"
+BESIDE = ("labels", WEIGHTS)
+"""Names of arrays that say something about samples, unless the model has such an input."""
 
 
 class Feeds(Protocol):
@@ -177,15 +179,16 @@ class FeedColumn:
             yield tensor if row is None else np.asarray(tensor[row])
 
 
-def columns_of(feeds: Feeds, inputs: Mapping[str, InputSpec]) -> tuple[dict[str, Column], NDArray[Any] | None]:
-    """Columns (and labels) of checked feeds.
+def columns_of(feeds: Feeds, inputs: Mapping[str, InputSpec]) -> tuple[dict[str, Column], dict[str, NDArray[Any]]]:
+    """Columns of checked feeds, and what they say about samples (``BESIDE``).
 
     Raises:
         DataError: No feeds, or one lacks an input.
     """
     if not len(feeds):
         raise DataError("holds no samples", where=feeds.origin)
-    names = [*inputs, *([_LABELS] if _LABELS not in inputs and _LABELS in feeds.names(0) else [])]
+    beside = [name for name in BESIDE if name not in inputs and name in feeds.names(0)]
+    names = [*inputs, *beside]
     shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in names}
     types: dict[str, np.dtype[Any]] = {}
     for index in range(len(feeds)):
@@ -203,12 +206,14 @@ def columns_of(feeds: Feeds, inputs: Mapping[str, InputSpec]) -> tuple[dict[str,
     else:
         places = tuple((index, row) for index, count in enumerate(counts) for row in range(count))
     first = 0 if counts is None else 1
-    columns: dict[str, Column] = {
+    columns = {
         name: FeedColumn(feeds, name, places, frozenset(shape[first:] for shape in shapes[name]), types[name])
         for name in names
     }
-    labels = columns.pop(_LABELS, None) if _LABELS not in inputs else None
-    return columns, None if labels is None else _stack(labels)
+    arrays = {name: _stack(columns.pop(name)) for name in beside}
+    if counts is None and WEIGHTS in arrays and arrays[WEIGHTS].shape[1:2] == (1,):
+        arrays[WEIGHTS] = arrays[WEIGHTS][:, 0]  # the batch axis of feeds that are one sample each
+    return dict(columns), arrays
 
 
 def _batches(shapes: Mapping[str, list[tuple[int, ...]]], inputs: Mapping[str, InputSpec]) -> list[int] | None:
@@ -225,6 +230,10 @@ def _batches(shapes: Mapping[str, list[tuple[int, ...]]], inputs: Mapping[str, I
     return [first.pop() for first in firsts] if len(fixed) <= 1 else None
 
 
-def _stack(column: Column) -> NDArray[Any]:
+def _stack(column: FeedColumn) -> NDArray[Any]:
     rows: Iterable[NDArray[Any]] = column.rows(range(column.count))
+    shapes = column.shapes()
+    if len(shapes) > 1:
+        text = f"'{column.name}' has different shapes: {sorted(shapes)}"
+        raise DataError(text, where=column.origin, hint="give feeds of one shape")
     return np.stack([np.asarray(row) for row in rows])

@@ -20,7 +20,7 @@ from qcompiler.errors import DataError
 
 if TYPE_CHECKING:
     from qcompiler.calibration.checks import InputSpec
-    from qcompiler.calibration.columns import Column
+    from qcompiler.calibration.sources import Read
 
 __all__ = ["ImageColumn", "find", "read"]
 
@@ -72,12 +72,14 @@ def read(
     folder: Path,
     inputs: Mapping[str, InputSpec],
     preprocessing: str | Path | Mapping[str, Any] | Preprocessing | None,
-) -> tuple[dict[str, Column], NDArray[Any] | None, str, tuple[str, ...]]:
+) -> Read:
     """The one input's column of a folder of images.
 
     Raises:
         DataError: No preprocessing is declared, Pillow is missing, or the model takes more than one input.
     """
+    from qcompiler.calibration import sources
+
     if len(inputs) != 1:
         text = f"holds images, the model has {len(inputs)} inputs: {', '.join(inputs)}"
         raise DataError(text, where=str(folder), hint="use an .npz file")
@@ -94,7 +96,8 @@ def read(
     how = _with_size(parse(declared), spec)
     paths = find(folder)
     column = ImageColumn(paths, how, str(folder))
-    return {name: column}, _labels(folder, paths), str(folder), ()
+    labels = _labels(folder, paths)
+    return sources.Read({name: column}, {} if labels is None else {"labels": labels}, str(folder))
 
 
 def _with_size(how: Preprocessing, spec: InputSpec) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""Which rows of a tensor are padding.
+"""How much each row of a tensor counts: 0 where it is padding, else what the user gave its sample or position.
 
 A model that takes an attention mask of shape ``N × L`` computes rows for padding tokens too, and nobody reads them:
 they weigh 0. A tensor's token axis is found by shape, only where that leaves no doubt:
@@ -8,61 +8,108 @@ they weigh 0. A tensor's token axis is found by shape, only where that leaves no
 
 Tensors that carry the mask are read at padded positions above all: what is computed from the mask alone (the additive
 mask: 0 and −1e4) and the results of nodes that mix it in keep every row. Elsewhere, too, every row weighs 1.
+
+Weights that the user gives (``qcompiler.calibration.given_weights``) multiply these. Those of positions are found like
+padding; those of samples belong to the leading axis, which holds whole samples one after the other. Where it does not,
+all rows get the mean weight of the samples in the feed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.calibration.checks import InputSpec
+from qcompiler.errors import DataError
 
-__all__ = ["FeedWeights", "RowWeights", "find"]
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["FeedWeights", "RowWeights", "find", "mean_weights", "of"]
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 
 
 @dataclass(frozen=True)
 class RowWeights:
-    """The padding mask of a model.
+    """The padding mask of a model, and what the user gave.
 
     Attributes:
-        mask: Name of the input that holds it: 1 for tokens, 0 for padding.
+        mask: Name of the input that holds it: 1 for tokens, 0 for padding; ``None`` without one.
         exempt: Tensors that carry the mask; all their rows count.
+        given: Data with weights of samples or positions; ``None`` where all count alike.
     """
 
-    mask: str
+    mask: str | None = None
     exempt: frozenset[str] = frozenset()
+    given: Dataset | None = None
 
-    def of_feed(self, feed: Mapping[str, NDArray[Any]]) -> FeedWeights | None:
-        """Weights in this feed; ``None`` where nothing is padding or the input is no 0/1 mask."""
+    def of_feed(self, feed: Mapping[str, NDArray[Any]], number: int = 0) -> FeedWeights | None:
+        """Weights in this feed; ``None`` where every row weighs 1.
+
+        Args:
+            feed: The samples.
+            number: Which feed of the data it is.
+
+        Raises:
+            DataError: The given positions are not those of the mask.
+        """
+        tokens = self._tokens(feed)
+        given = None if self.given is None else self.given.weights_of(number)
+        if given is None or given.ndim == 1:
+            return None if given is None and tokens is None else FeedWeights(tokens, self.exempt, given)
+        if tokens is not None and tokens.shape != given.shape:
+            text = f"weights of shape {given.shape} do not fit '{self.mask}' of shape {tokens.shape}"
+            where = "" if self.given is None else self.given.source
+            raise DataError(text, where=where, hint="give weights of the positions that the mask is about")
+        return FeedWeights(given if tokens is None else given * tokens, self.exempt)
+
+    def _tokens(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
+        """1 for tokens, 0 for padding; ``None`` where nothing is padding or the input is no 0/1 mask."""
+        if self.mask is None:
+            return None
         mask = np.asarray(feed[self.mask])
         if mask.ndim != 2 or not np.isin(mask, (0, 1)).all() or mask.all() or not mask.any():
             return None
-        return FeedWeights(mask.astype(np.float32), self.exempt)
+        return mask.astype(np.float32)
 
     def key(self) -> str:
-        """What the weights depend on, for the cache."""
+        """What the weights depend on beside the data, for the cache."""
         return f"{self.mask} {sorted(self.exempt)}"
 
 
 @dataclass(frozen=True, eq=False)
 class FeedWeights:
-    """Row weights of one feed: ``tokens`` has shape ``(N, L)``."""
+    """Row weights of one feed.
 
-    tokens: NDArray[np.float32]
+    Attributes:
+        tokens: Weights of positions, ``(N, L)``.
+        exempt: Tensors in which every position counts alike.
+        samples: Weights of samples, ``(N,)``.
+    """
+
+    tokens: NDArray[np.float32] | None
     exempt: frozenset[str] = frozenset()
+    samples: NDArray[np.float32] | None = None
 
     def of(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """Weights for a tensor, broadcastable to ``shape``; ``None`` where the token axis is not certain."""
-        batch, length = self.tokens.shape
-        if name in self.exempt:
+        """Weights for a tensor, broadcastable to ``shape`` and of its rank; ``None`` where every row weighs 1."""
+        positions = self._of_positions(name, shape)
+        samples = self.of_samples(shape)
+        if positions is None or samples is None:
+            return samples if positions is None else positions
+        return positions * samples
+
+    def _of_positions(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """``None`` where the token axis is not certain."""
+        if self.tokens is None or name in self.exempt:
             return None
+        batch, length = self.tokens.shape
         if len(shape) == 2 and shape[0] == batch * length and shape[1] != length:
             return self.tokens.reshape(batch * length, 1)
         if len(shape) < 3 or shape[0] != batch or shape[1:].count(length) != 1:
@@ -70,6 +117,35 @@ class FeedWeights:
         if shape[1] == length:
             return self.tokens.reshape(batch, length, *(1 for _ in shape[2:]))
         return self.tokens.reshape(batch, 1, length, 1) if len(shape) == 4 and shape[2] == length else None
+
+    def of_samples(self, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """The same from weights of whole samples alone."""
+        if self.samples is None:
+            return None
+        count = len(self.samples)
+        if shape and shape[0] and shape[0] % count == 0 and count > 1:
+            return np.repeat(self.samples, shape[0] // count).reshape(-1, *(1 for _ in shape[1:]))
+        return np.full((1,) * len(shape), self.samples.mean(dtype=np.float64), np.float32)
+
+
+def of(dataset: Dataset, graph: ir.Graph | None = None) -> RowWeights | None:
+    """How much the rows of a data set count; ``None`` where all weigh 1.
+
+    Args:
+        dataset: The samples.
+        graph: The model's graph, to know which tensors carry a padding mask.
+    """
+    found = find(dataset.inputs, graph)
+    if dataset.all_weights is None:
+        return found
+    return RowWeights(given=dataset) if found is None else RowWeights(found.mask, found.exempt, dataset)
+
+
+def mean_weights(dataset: Dataset) -> NDArray[np.float64]:
+    """The mean weight given to each feed, ``(feeds,)``, as a share of their mean; ones where all count alike."""
+    given = [dataset.weights_of(number) for number in range(len(dataset))]
+    means = np.array([1.0 if item is None else item.mean(dtype=np.float64) for item in given])
+    return np.asarray(means / means.mean())
 
 
 def find(inputs: Mapping[str, InputSpec], graph: ir.Graph | None = None) -> RowWeights | None:

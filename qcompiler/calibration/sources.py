@@ -10,14 +10,14 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibration.checks import InputSpec, check_names
 from qcompiler.calibration.columns import ArrayColumn, Column, map_npy, npz_column
-from qcompiler.calibration.feeds import Feeds, FolderFeeds, ListFeeds, ProtoFeeds, columns_of
+from qcompiler.calibration.feeds import BESIDE, Feeds, FolderFeeds, ListFeeds, ProtoFeeds, columns_of
 from qcompiler.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,10 +25,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Read", "file_stem", "natural", "read"]
 
-Read: TypeAlias = tuple[dict[str, Column], "NDArray[Any] | None", str, tuple[str, ...]]
-"""Columns by input, labels, where it came from, notes."""
 
-_LABELS = "labels"
+class Read(NamedTuple):
+    """What a source holds.
+
+    Attributes:
+        columns: Samples by input.
+        beside: Arrays about samples that are no input, of the names in ``BESIDE``.
+        source: Where it came from.
+        notes: What the reader of a report should know.
+    """
+
+    columns: dict[str, Column]
+    beside: dict[str, NDArray[Any]]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
 _FORMS = "give an .npz file, a folder of NAME.npy, of test_data_set_* or of images"
 
 
@@ -75,7 +88,7 @@ def _read_npz(path: Path, inputs: Mapping[str, InputSpec]) -> Read:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
             names = [name.removesuffix(".npy") for name in members]
             check_names(names, inputs, str(path))
-            wanted = {*inputs, _LABELS}
+            wanted = {*inputs, *BESIDE}
             columns = {
                 name: npz_column(path, archive, member)
                 for name, member in zip(names, members, strict=True)
@@ -83,8 +96,7 @@ def _read_npz(path: Path, inputs: Mapping[str, InputSpec]) -> Read:
             }
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise DataError(f"is not a readable .npz file: {error}", where=str(path)) from error
-    found, labels, source, _ = _select(columns, inputs, str(path))
-    return found, labels, source, _unused(names, inputs)
+    return _select(columns, inputs, str(path))._replace(notes=_unused(names, inputs))
 
 
 def _read_folder(path: Path, inputs: Mapping[str, InputSpec], preprocessing: Any) -> Read:
@@ -107,17 +119,18 @@ def _read_folder(path: Path, inputs: Mapping[str, InputSpec], preprocessing: Any
 def _read_npy_folder(path: Path, inputs: Mapping[str, InputSpec]) -> Read:
     files = {item.stem: item for item in sorted(path.glob("*.npy"), key=natural)}
     stems = {file_stem(name): name for name in inputs}
-    samples = [item for stem, item in files.items() if stem != _LABELS]
+    samples = [item for stem, item in files.items() if stem not in BESIDE]
     if len(inputs) == 1 and len(samples) > 1 and not set(stems) & set(files):
         return _one_file_per_sample(path, samples, next(iter(inputs)), inputs)
     check_names([stems.get(stem, stem) for stem in files], inputs, str(path))
     columns: dict[str, Column] = {
         stems.get(stem, stem): ArrayColumn(_samples(map_npy(item), item), str(item))
         for stem, item in files.items()
-        if stem in stems or stem == _LABELS
+        if stem in stems or stem in BESIDE
     }
-    found, labels, source, _ = _select(columns, inputs, str(path))
-    return found, labels, source, _unused([stems.get(stem, stem) for stem in files], inputs)
+    return _select(columns, inputs, str(path))._replace(
+        notes=_unused([stems.get(stem, stem) for stem in files], inputs)
+    )
 
 
 def _one_file_per_sample(path: Path, samples: Sequence[Path], name: str, inputs: Mapping[str, InputSpec]) -> Read:
@@ -125,27 +138,28 @@ def _one_file_per_sample(path: Path, samples: Sequence[Path], name: str, inputs:
     rank = len(inputs[name].shape or ())
     feeds = [{name: array if array.ndim == rank else array[None]} for array in map(map_npy, samples)]
     columns, _ = columns_of(ListFeeds(feeds, str(path)), inputs)
-    labels = np.load(path / f"{_LABELS}.npy", allow_pickle=False) if (path / f"{_LABELS}.npy").exists() else None
-    return columns, labels, str(path), ()
+    files = ((name, path / f"{name}.npy") for name in BESIDE)
+    return Read(columns, {name: np.asarray(map_npy(file)) for name, file in files if file.exists()}, str(path))
 
 
 def _from_feeds(feeds: Feeds, inputs: Mapping[str, InputSpec]) -> Read:
-    columns, labels = columns_of(feeds, inputs)
-    return columns, labels, feeds.origin, ()
+    columns, beside = columns_of(feeds, inputs)
+    return Read(columns, beside, feeds.origin)
 
 
 def _select(columns: Mapping[str, Column], inputs: Mapping[str, InputSpec], source: str) -> Read:
-    """Separate inputs from labels; other arrays are left aside."""
+    """Separate inputs from what is said about samples; other arrays are left aside."""
     check_names(columns, inputs, source)
-    labels = None
-    if _LABELS in columns and _LABELS not in inputs:
-        column = columns[_LABELS]
-        labels = np.stack(list(column.rows(range(column.count)))) if column.count else np.zeros(0)
-    return {name: columns[name] for name in inputs}, labels, source, _unused(columns, inputs)
+    beside = {name: columns[name] for name in BESIDE if name in columns and name not in inputs}
+    arrays = {
+        name: np.stack(list(column.rows(range(column.count)))) if column.count else np.zeros(0)
+        for name, column in beside.items()
+    }
+    return Read({name: columns[name] for name in inputs}, arrays, source, _unused(columns, inputs))
 
 
 def _unused(names: Iterable[str], inputs: Mapping[str, InputSpec]) -> tuple[str, ...]:
-    extra = sorted(set(names) - set(inputs) - {_LABELS})
+    extra = sorted(set(names) - set(inputs) - set(BESIDE))
     return (f"not used, no such input: {', '.join(extra)}",) if extra else ()
 
 

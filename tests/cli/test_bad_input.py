@@ -162,6 +162,25 @@ def test_samples_that_are_not_finite(qcompile: Run, small_cnn_path: Path, tmp_pa
     _expect(result, 1, "'x'", "2", "nan.npz")
 
 
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.array([1.0] * 23 + [-0.5]), ("sample 23", "negative")),
+        (np.array([np.nan] + [1.0] * 23), ("sample 0", "not finite")),
+        (np.ones(7), ("(7,)", "24 samples")),
+        (np.ones((24, 2)), ("2 positions", "3 positions")),
+        (np.zeros(24), ("every sample weighs 0",)),
+    ],
+)
+def test_weights_that_cannot_be(
+    qcompile: Run, small_cnn_path: Path, tmp_path: Path, weights: np.ndarray, words: tuple[str, ...]
+) -> None:
+    arrays: dict[str, Any] = {"x": np.ones((24, 3, 8, 8), np.float32), "qcompiler.weights": weights}
+    np.savez(tmp_path / "weighted.npz", **arrays)
+    result = qcompile(small_cnn_path, "--target", "edge-npu", "--calibration", tmp_path / "weighted.npz")
+    _expect(result, 1, "weighted.npz, qcompiler.weights", *words)
+
+
 def test_one_sample_cannot_be_fitted_and_judged(qcompile: Run, small_cnn_path: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", x=np.zeros((1, 3, 8, 8), np.float32))
     result = qcompile(small_cnn_path, "--target", "edge-npu", "--calibration", tmp_path / "one.npz")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -333,3 +334,28 @@ def test_integer_operators_need_signed_codes(compile_small: Run) -> None:
     assert result.exit_code == 2
     assert "cpu-x86 takes u8" in result.stderr
     assert "--lowering qdq" in result.stderr
+
+
+def test_samples_of_weight_0_are_as_if_they_were_not_there(
+    qcompile: Run, small_cnn_path: Path, tmp_path: Path, work: Path
+) -> None:
+    x = np.random.default_rng(1).standard_normal((24, 3, 8, 8)).astype(np.float32)
+    x[[2, 9, 23]] *= 40
+    counted = np.delete(np.arange(24), [2, 9, 23])
+    weights = np.zeros(24)
+    weights[counted] = np.linspace(0.5, 2, 21)
+    cases: dict[str, dict[str, Any]] = {
+        "all": {"x": x, "qcompiler.weights": weights},
+        "some": {"x": x[counted], "qcompiler.weights": weights[counted]},
+        "alike": {"x": x[counted]},
+    }
+    for name, arrays in cases.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        result = qcompile(
+            small_cnn_path, "--target", "edge-npu", "--format", "w4a8", "-c", tmp_path / f"{name}.npz", "-o",
+            f"{name}.onnx", "--report", f"{name}.json", "--no-latency", "--keep",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+    files = {name: (work / f"{name}.onnx").read_bytes() for name in cases}
+    assert files["all"] == files["some"] != files["alike"]
+    assert "3 samples of weight 0 are left out" in (work / "all.json").read_text(encoding="utf-8")

@@ -143,6 +143,8 @@ def _save_calibration(ctx: Context, folder: Path) -> dict[str, Any] | None:
     """Write the first calibration samples, up to 64 MB; returns what the manifest says about them."""
     if ctx.calibration is None:
         return None
+    from qcompiler.calibration.given_weights import WEIGHTS
+
     feeds: list[dict[str, Any]] = []
     size = 0
     for feed in ctx.calibration:
@@ -152,5 +154,7 @@ def _save_calibration(ctx: Context, folder: Path) -> dict[str, Any] | None:
         feeds.append(dict(feed))
     if feeds:
         columns: Any = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+        weights = [own for number in range(len(feeds)) if (own := ctx.calibration.weights_of(number)) is not None]
+        columns |= {WEIGHTS: np.concatenate(weights)} if weights else {}
         np.savez(folder / DATA, **columns)
     return {"source": ctx.calibration.source, "samples": len(ctx.calibration), "kept": len(feeds)}
