@@ -21,10 +21,13 @@ from qcompiler.errors import DataError
 from qcompiler.ir import constants, originals
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.calibrate import bias_analytic, bias_sequential, bias_statistics
+from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.judge import Judge
 from qcompiler.passes.calibrate.linear import Layer, correctable, restore_bias, set_bias
 from qcompiler.passes.calibrate.side_by_side import as_many_as_fit
 from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant import state
+from qcompiler.quant.operators import WEIGHT_INPUT
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -69,6 +72,7 @@ class CorrectBias(Pass):
         for layer, error in found:
             content = constants.array(layer.bias)
             set_bias(layer, error if content is None else content.astype(np.float64) + error, ctx)
+        make_room(model.graph, ctx)
         if judge is None or judging is None:
             ctx.note(f"corrected {len(layers)} biases (no sample left to judge)")
             return
@@ -79,6 +83,7 @@ class CorrectBias(Pass):
             return
         for layer, bias, tensor in saved:
             restore_bias(layer, bias, tensor, ctx)
+            state.replace_edge_quant(layer.node, WEIGHT_INPUT, layer.quant)
         ctx.note(f"bias correction was rejected; {verdict}")
 
     def _samples(self, ctx: Context) -> tuple[Dataset | None, Dataset | None]:

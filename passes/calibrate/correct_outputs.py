@@ -17,6 +17,7 @@ import onnx_ir as ir
 from qcompiler.errors import DataError, PassError
 from qcompiler.ir import constants, originals
 from qcompiler.ir.execute import Runner
+from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.judge import Judge
 from qcompiler.passes.calibrate.linear import Layer, correctable, restore_bias, set_bias
 from qcompiler.passes.calibrate.output_fit import Fit, Scaled, fits
@@ -25,7 +26,6 @@ from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.operators import WEIGHT_INPUT
 from qcompiler.quant.params import QParams
-from qcompiler.quant.state import TensorQuant
 
 __all__ = ["CorrectOutputs"]
 
@@ -62,6 +62,7 @@ class CorrectOutputs(Pass):
         few = as_many_as_fit(fitted, layers, self.samples)
         found = fits(model, layers, [_scaled(layer, ctx) for layer in layers], few, ctx)
         undo = [_apply(layer, fit, ctx) for layer, fit in zip(layers, found, strict=True)]
+        make_room(model.graph, ctx)
         if judge is None or judging is None:
             ctx.note(f"corrected the outputs of {len(layers)} layers (no sample left to judge)")
             return
@@ -81,8 +82,6 @@ class _Before:
 
     layer: Layer
     weight: ir.TensorProtocol | None
-    quant: TensorQuant | None
-    own: bool
     bias: ir.Value | None
     content: ir.TensorProtocol | None
 
@@ -92,7 +91,7 @@ class _Before:
         weight = node.inputs[WEIGHT_INPUT]
         if weight is not None and self.weight is not None and weight.const_value is not self.weight:
             ctx.edit.set_constant(weight, self.weight)
-        _set_quant(node, self.quant, own=self.own)
+        state.replace_edge_quant(node, WEIGHT_INPUT, self.layer.quant)
         restore_bias(self.layer, self.bias, self.content, ctx)
 
 
@@ -117,8 +116,7 @@ def _apply(layer: Layer, fit: Fit, ctx: Context) -> _Before:
     weight, quant = node.inputs[WEIGHT_INPUT], layer.quant
     if weight is None or quant.params is None:
         raise PassError("the weight has no content or no scale", where=node.name)
-    own = isinstance(state.own_edge_quant(node, WEIGHT_INPUT), TensorQuant)
-    kept = _Before(layer, weight.const_value, quant, own, bias, None if bias is None else bias.const_value)
+    kept = _Before(layer, weight.const_value, bias, None if bias is None else bias.const_value)
     if (fit.scale != 1).any():
         old = quant.params
         factor = fit.scale[0] if old.scale.size == 1 else fit.scale
@@ -126,16 +124,8 @@ def _apply(layer: Layer, fit: Fit, ctx: Context) -> _Before:
         codes = arithmetic.quantize(np.asarray(constants.array(weight), np.float32), old, quant.format)
         originals.keep(weight)
         ctx.edit.set_constant(weight, arithmetic.dequantize(codes, scaled, quant.format).astype(np.float32))
-        _set_quant(node, quant.with_params(scaled), own=own)
+        state.replace_edge_quant(node, WEIGHT_INPUT, quant.with_params(scaled))
     content = constants.array(bias)
     before = 0.0 if content is None else content.astype(np.float64)
     set_bias(layer, before * fit.scale + fit.shift, ctx)
     return kept
-
-
-def _set_quant(node: ir.Node, quant: TensorQuant | None, *, own: bool) -> None:
-    weight = node.inputs[WEIGHT_INPUT]
-    if own:
-        state.set_edge_quant(node, WEIGHT_INPUT, quant)
-    elif weight is not None:
-        state.set_value_quant(weight, quant)

@@ -3,7 +3,8 @@
 For outputs ``y`` and what the quantized layer gives, ``z``, the least of ``E (y - a z - d)²`` over ``a`` and ``d`` is
 at ``a = cov(y, z) / var(z)`` and ``d = E y - a E z`` (least squares): on the samples it was found on it is never above
 what ``a = 1, d = 0`` leaves. Layers are visited in graph order with everything before already corrected, as in
-``bias_sequential``; weights of samples that are padding are 0. A channel of which ``z`` hardly moves keeps ``a = 1``.
+``bias_sequential``; weights of samples that are padding are 0. A channel of which ``z`` hardly moves keeps ``a = 1``,
+and so does one whose bias would have no room at the finer scale (``bias_room``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.passes.calibrate.bias_room import least_factor
 from qcompiler.passes.calibrate.linear import Layer
 from qcompiler.passes.calibrate.side_by_side import at_outputs
 from qcompiler.pipeline.base import Context
@@ -65,8 +67,8 @@ class Sums:
         for index, product in enumerate((y, z, y * z, z * z)):
             self.sums[index] = self.sums[index] + (product * share).sum(axis=others)
 
-    def fit(self, scaled: Scaled) -> Fit:
-        """The best scale and shift."""
+    def fit(self, scaled: Scaled, least: NDArray[np.float64] | float = 0.0) -> Fit:
+        """The best scale and shift; a scale below ``least`` (one number, or one per channel) becomes 1."""
         total = np.maximum(np.asarray(self.weight, np.float64), 1e-12)
         y, z, yz, zz = (np.asarray(item, np.float64) / total for item in self.sums)
         covariance, variance = yz - y * z, np.maximum(zz - z * z, 0)
@@ -76,7 +78,8 @@ class Sums:
         elif scaled == "channel":
             moving = variance > _STILL * np.maximum(zz, 1e-300)
             scale[moving] = covariance[moving] / variance[moving]
-        scale = np.where((scale >= _LEAST) & (scale <= _MOST), scale, 1.0)
+        least = np.maximum(np.max(least) if scaled == "tensor" else least, _LEAST)
+        scale = np.where((scale >= least) & (scale <= _MOST), scale, 1.0)
         return Fit(scale, y - scale * z)
 
 
@@ -89,7 +92,8 @@ def fits(
         sums = Sums(stop.axis)
         for index, (wanted, have) in enumerate(zip(stop.wanted, stop.found, strict=True)):
             sums.add(wanted, have, stop.weights(index))
-        fit = sums.fit(kind)
+        room = least_factor(stop.layer.node)
+        fit = sums.fit(kind, 0.0 if room is None else room)
         stop.correct(fit.scale, fit.shift)
         found.append(fit)
     return found

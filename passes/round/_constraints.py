@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.passes.calibrate.bias_room import least_factor
 from qcompiler.passes.round._layers import RoundLayer
 from qcompiler.passes.round._scales import Parts
 from qcompiler.quant import state
@@ -46,13 +47,17 @@ class ScaleMap:
         floor = max(MINIMUM_SCALE, 0.0 if target is None else target.scale_floor)
         shared = layer.quant.tie is not None  # with other tensors: such scales stay
         before = layer.params.scale.reshape(-1)[owners[:, :, firsts]].transpose(0, 2, 1).astype(np.float64)
+        least = np.maximum(_bias_room(layer, before), floor)
         multiples = form.block is not None and state.edge_quant(layer.node, 0) is None
 
         def project(scale: NDArray[np.float64]) -> NDArray[np.float64]:
             if shared:
                 return before
-            held = np.maximum(scale, floor)
-            held = np.exp2(np.rint(np.log2(held))) if power else held.astype(np.float32).astype(np.float64)
+            held = np.maximum(scale, least)
+            if power:
+                nearest = np.exp2(np.rint(np.log2(held)))
+                return np.where(nearest < least, 2 * nearest, nearest)
+            held = held.astype(np.float32).astype(np.float64)
             return _multiples(held) if multiples else held
 
         parts = Parts(
@@ -78,6 +83,18 @@ class ScaleMap:
         flat_scale[self.index] = scale
         flat_zero[self.index] = np.rint(zero)
         return QParams(flat_scale.reshape(old.scale.shape), flat_zero.reshape(old.zero_point.shape))
+
+
+def _bias_room(layer: RoundLayer, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least scales ``(groups, parts, rows)`` at which the layer's integer bias fits; 0 where there is none."""
+    factor = least_factor(layer.node)
+    if factor is None:
+        return np.zeros_like(scale)
+    if layer.quant.format.axis is None:
+        factor = factor.max(keepdims=True)
+    whole = np.broadcast_to(factor, (layer.groups * layer.rows,)).reshape(layer.groups, 1, layer.rows)
+    least: NDArray[np.float64] = scale * whole
+    return least
 
 
 def _multiples(scale: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import TensorQuant
 
-__all__ = ["Grid", "RoundLayer", "own_layers", "own_weight", "roundable_layers", "write_codes", "write_parameters"]
+__all__ = ["Grid", "RoundLayer", "own_layers", "own_weight", "roundable_layers", "write_codes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,15 +263,6 @@ def write_codes(layer: RoundLayer, codes: NDArray[Any], ctx: Context, params: QP
     """
     real = layer.grid(params).real(codes)
     if params is not None:
-        write_parameters(layer, params)
+        state.replace_edge_quant(layer.node, WEIGHT_INPUT, layer.quant.with_params(params))
     originals.keep(layer.weight)
     ctx.edit.set_constant(layer.weight, layer.tensor(real))
-
-
-def write_parameters(layer: RoundLayer, params: QParams) -> None:
-    """Give the weight other scales and zero points, where its decision is written: on the edge or on the value."""
-    completed = layer.quant.with_params(params)
-    if isinstance(state.own_edge_quant(layer.node, WEIGHT_INPUT), TensorQuant):
-        state.set_edge_quant(layer.node, WEIGHT_INPUT, completed)
-    else:
-        state.set_value_quant(layer.weight, completed)

@@ -32,7 +32,7 @@ Project = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Turns scales ``(groups, parts, rows)`` into ones that the target can hold."""
 
 _RANGE: Final = (0.51, 4.0)
-"""How far a scale may move from its present value: down to where any bias that had room (``bias_room``) still has."""
+"""How far a scale may move from its present value at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from qcompiler.errors import DataError, ModelError
 from qcompiler.ir import constants, originals
+from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.linear import linear_layers
 from qcompiler.passes.round._layers import RoundLayer, own_layers, write_codes
 from qcompiler.passes.round._rebuild import Fit, Rebuilt, Settings
@@ -96,6 +97,7 @@ class Reconstruct(Pass):
                 shares.append(share)
         for unit, rebuilt in results:
             _write(unit, rebuilt, biases, ctx)
+        make_room(model.graph, ctx)
         median = f"; output error {np.median(shares):.3g} of what it was (median)" if shares else ""
         ctx.note(f"reconstructed {len(results)} of {len(found)} units{median}")
 

@@ -31,6 +31,7 @@ __all__ = [
     "node_decision",
     "own_edge_quant",
     "quantized_values",
+    "replace_edge_quant",
     "set_edge_quant",
     "set_node_decision",
     "set_value_quant",
@@ -119,6 +120,15 @@ def edge_quant(node: ir.Node, index: int) -> TensorQuant | None:
         return own
     value = node.inputs[index]
     return None if own is FLOAT or value is None else value_quant(value)
+
+
+def replace_edge_quant(node: ir.Node, index: int, quant: TensorQuant) -> None:
+    """Change the decision in force at input ``index`` of ``node`` where it stands: on the edge, else on the value."""
+    value = node.inputs[index]
+    if isinstance(own_edge_quant(node, index), TensorQuant):
+        set_edge_quant(node, index, quant)
+    elif value is not None:
+        set_value_quant(value, quant)
 
 
 def node_decision(node: ir.Node) -> NodeDecision | None:

@@ -6,16 +6,24 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from qcompiler.calibration import data
 from qcompiler.errors import PassError
+from qcompiler.ir import constants
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.calibrate.calibrate import Calibrate
 from qcompiler.passes.calibrate.calibrate_weights import CalibrateWeights
+from qcompiler.passes.calibrate.correct_bias import CorrectBias
+from qcompiler.passes.calibrate.correct_outputs import CorrectOutputs
+from qcompiler.passes.place.biases import accumulator_scale
 from qcompiler.passes.place.simulate import materialized
-from qcompiler.pipeline.base import Context
+from qcompiler.passes.round.reconstruct import Reconstruct
+from qcompiler.passes.round.round_alternating import RoundAlternating
+from qcompiler.pipeline.base import Context, PassRecord
 from qcompiler.quant import state
 from qcompiler.target.load import load
 
@@ -42,11 +50,13 @@ def network(kind: str) -> tuple[ir.Model, tuple[int, ...]]:
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto)), shape
 
 
-def decided(kind: str, target: str, *steps: object) -> tuple[ir.Model, Context]:
+def decided(kind: str, target: str, *steps: object, form: str | None = None) -> tuple[ir.Model, Context]:
     model, shape = network(kind)
     random = np.random.default_rng(1)
     feeds = [{"x": random.normal(size=shape).astype(np.float32)} for _ in range(8)]
-    ctx = Context(Edit(model), target=load(target), calibration=data.load(feeds, data.inputs_of(model)))
+    ctx = Context(Edit(model), target=load(target), format=form)
+    ctx.calibration = data.load(feeds, data.inputs_of(model))
+    ctx.records.append(PassRecord("test"))
     for step in (AssignFormats(), *steps):
         step.run(model, ctx)  # type: ignore[attr-defined]
     return model, ctx
@@ -72,6 +82,46 @@ def test_scales_that_hold_their_bias_are_left_alone() -> None:
     first = np.abs(weight.const_value.numpy()[0]).max() / 127
     assert quant.params.scale[0] == np.float32(first)
     assert (quant.params.scale[1:] < quant.params.scale[0]).all()
+
+
+FOLLOWING = {
+    "alternating": RoundAlternating(guard=False, sweeps=1),
+    "outputs": CorrectOutputs(guard=False),
+    "biases": CorrectBias(guard=False),
+    "reconstruct": Reconstruct(guard=False, iterations=20, bias_rate=0.05),
+}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["Conv", "Gemm"]),
+    form=st.sampled_from([("w4a8", "edge-npu"), ("w8a8", "edge-npu-per-tensor"), ("w4a8", "fpga-pot")]),
+    powers=st.lists(st.floats(-3, 3), min_size=4, max_size=4),
+    order=st.lists(st.sampled_from(sorted(FOLLOWING)), min_size=2, max_size=4),
+)
+def test_whatever_follows_biases_keep_their_room(
+    kind: str, form: tuple[str, str], powers: list[float], order: list[str]
+) -> None:
+    """Scales of weights that a bias only just fits (powers of 2 around that) are fitted again and again."""
+    model, ctx = decided(kind, form[1], form=form[0])
+    [layer] = model.graph
+    weight = model.graph.initializers["w"]
+    weight.const_value = ir.Tensor(np.random.default_rng(2).normal(size=weight.const_value.shape).astype(np.float32))
+    for step in (Calibrate(), CalibrateWeights()):
+        step.run(model, ctx)
+    scale = accumulator_scale(layer)
+    assert scale is not None
+    signs = np.array([1, -1, 1, -1])
+    bias = (signs * np.exp2(np.array(powers) + 30) * scale.max()).astype(np.float32)
+    model.graph.initializers["b"].const_value = ir.Tensor(bias)
+    for step in (AssignFormats(), Calibrate(), CalibrateWeights(), *(FOLLOWING[name] for name in order)):
+        step.run(model, ctx)
+        if not isinstance(step, AssignFormats | Calibrate):
+            held, room = constants.array(layer.inputs[2]), accumulator_scale(layer)
+            assert held is not None
+            assert room is not None
+            assert (np.abs(held) <= 2.0**31 * room).all(), step
+    materialized(model)
 
 
 def test_a_bias_that_overflows_is_refused() -> None:
