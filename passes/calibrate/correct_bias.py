@@ -68,7 +68,7 @@ class CorrectBias(Pass):
             ctx.note("no bias corrected: no statistics of BatchNormalization were kept")
             return
         before = judge.error(model) if judge is not None else 0.0
-        saved = [(layer, layer.bias, None if layer.bias is None else layer.bias.const_value) for layer in layers]
+        saved = [(layer, None if layer.bias is None else layer.bias.const_value) for layer in layers]
         for layer, error in found:
             content = constants.array(layer.bias)
             set_bias(layer, error if content is None else content.astype(np.float64) + error, ctx)
@@ -81,8 +81,8 @@ class CorrectBias(Pass):
         if after < before:
             ctx.note(f"corrected {len(layers)} biases; {verdict}")
             return
-        for layer, bias, tensor in saved:
-            restore_bias(layer, bias, tensor, ctx)
+        for layer, tensor in saved:
+            restore_bias(layer, tensor, ctx)
             state.replace_edge_quant(layer.node, WEIGHT_INPUT, layer.quant)
         ctx.note(f"bias correction was rejected; {verdict}")
 

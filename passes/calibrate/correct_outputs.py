@@ -82,8 +82,7 @@ class _Before:
 
     layer: Layer
     weight: ir.TensorProtocol | None
-    bias: ir.Value | None
-    content: ir.TensorProtocol | None
+    bias: ir.TensorProtocol | None
 
     def restore(self, ctx: Context) -> None:
         """Put it back."""
@@ -92,7 +91,7 @@ class _Before:
         if weight is not None and self.weight is not None and weight.const_value is not self.weight:
             ctx.edit.set_constant(weight, self.weight)
         state.replace_edge_quant(node, WEIGHT_INPUT, self.layer.quant)
-        restore_bias(self.layer, self.bias, self.content, ctx)
+        restore_bias(self.layer, self.bias, ctx)
 
 
 def _scaled(layer: Layer, ctx: Context) -> Scaled:
@@ -116,7 +115,7 @@ def _apply(layer: Layer, fit: Fit, ctx: Context) -> _Before:
     weight, quant = node.inputs[WEIGHT_INPUT], layer.quant
     if weight is None or quant.params is None:
         raise PassError("the weight has no content or no scale", where=node.name)
-    kept = _Before(layer, weight.const_value, bias, None if bias is None else bias.const_value)
+    kept = _Before(layer, weight.const_value, None if bias is None else bias.const_value)
     if (fit.scale != 1).any():
         old = quant.params
         factor = fit.scale[0] if old.scale.size == 1 else fit.scale

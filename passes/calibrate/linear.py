@@ -15,6 +15,7 @@ from qcompiler.errors import PassError
 from qcompiler.ir import constants, originals
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.patterns import integer
+from qcompiler.passes.normalize._rewrite import own_constant
 from qcompiler.pipeline.base import Context
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.operators import BIAS_INPUT, LINEAR, WEIGHT_INPUT
@@ -78,9 +79,10 @@ def correctable(graph: ir.Graph, ctx: Context) -> list[Layer]:
 
 
 def set_bias(layer: Layer, content: NDArray[np.float64], ctx: Context) -> None:
-    """Give a layer a fitted bias; what it had in the float model (zeros where it had none) is kept."""
-    array, bias = content.astype(np.float32), layer.bias
-    if bias is not None and constants.is_constant(bias):
+    """Give a layer a fitted bias of its own; what it had in the float model (zeros where it had none) is kept."""
+    array = content.astype(np.float32)
+    if constants.is_constant(layer.bias):
+        bias = own_constant(ctx.edit, layer.bias_node, layer.bias_index)
         originals.keep(bias)
         ctx.edit.set_constant(bias, array)
         return
@@ -89,15 +91,15 @@ def set_bias(layer: Layer, content: NDArray[np.float64], ctx: Context) -> None:
     ctx.edit.set_input(layer.bias_node, layer.bias_index, added)
 
 
-def restore_bias(layer: Layer, bias: ir.Value | None, content: ir.TensorProtocol | None, ctx: Context) -> None:
-    """Put back what a layer had before ``set_bias``: a bias and its content, or none."""
+def restore_bias(layer: Layer, content: ir.TensorProtocol | None, ctx: Context) -> None:
+    """Put back what a layer had before ``set_bias``: a bias with this content, or none."""
+    bias = layer.bias
     if bias is not None and content is not None:
         ctx.edit.set_constant(bias, content)
         return
-    added = layer.bias
     ctx.edit.set_input(layer.bias_node, layer.bias_index, None)
-    if added is not None:
-        ctx.edit.remove_unused([added])
+    if bias is not None:
+        ctx.edit.remove_unused([bias])
 
 
 def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:

@@ -96,7 +96,10 @@ def replace_node(
 
 
 def own_constant(edit: Edit, node: ir.Node, index: int) -> ir.Value:
-    """The constant at input ``index``, copied first where another input reads it too (the data is not duplicated)."""
+    """The constant at input ``index``, copied first where another input reads it too (the data is not duplicated).
+
+    What was decided on it, and what it was in the float model, holds for the copy.
+    """
     value = node.inputs[index]
     if value is None or value.const_value is None:
         raise ValueError(f"input {index} of {node.name} is not a constant")
@@ -107,5 +110,6 @@ def own_constant(edit: Edit, node: ir.Node, index: int) -> ir.Value:
         f"{value.name}_{node.name}",
         ir.LazyTensor(lambda: source, dtype=source.dtype, shape=ir.Shape(tensor_shape(source))),
     )
+    copy.meta.update(value.meta)
     edit.set_input(node, index, copy)
     return copy

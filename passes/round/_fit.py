@@ -74,7 +74,7 @@ class _Choice:
 
 def fit_layers(model: ir.Model, ctx: Context, options: Options, choose: Choose) -> None:
     """Choose the codes of every layer of the main graph."""
-    layers = _factorable(own_layers(model.graph, ctx), ctx)
+    layers = own_layers(model.graph, ctx, _why_too_large)
     if not layers:
         return
     if ctx.calibration is None:
@@ -136,10 +136,8 @@ def _rows(layer: RoundLayer, samples: int, options: Options) -> Rows:
     return Rows(options.rows or -(-wanted // max(1, samples)), HELD_ROWS)
 
 
-def _factorable(layers: list[RoundLayer], ctx: Context) -> list[RoundLayer]:
-    """Layers whose second moments memory can hold."""
-    for layer in layers:
-        if layer.columns > MOST_COLUMNS:
-            gigabytes = 8 * layer.columns**2 / 2**30
-            ctx.skip(layer.node, f"second moments of {layer.columns} inputs take {gigabytes:.1f} GB and more")
-    return [layer for layer in layers if layer.columns <= MOST_COLUMNS]
+def _why_too_large(layer: RoundLayer) -> str:
+    """Why memory cannot hold the second moments of a layer; empty where it can."""
+    if layer.columns <= MOST_COLUMNS:
+        return ""
+    return f"second moments of {layer.columns} inputs take {8 * layer.columns**2 / 2**30:.1f} GB and more"

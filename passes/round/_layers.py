@@ -8,7 +8,7 @@ where scales lie (tensor, channel, block) it sees only as one scale per element.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from qcompiler.ir import constants, originals
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.patterns import integer
+from qcompiler.passes.normalize._rewrite import own_constant
 from qcompiler.pipeline.base import Context
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
@@ -224,12 +225,19 @@ def _why_shared(node: ir.Node) -> str:
     return ""
 
 
-def own_layers(graph: ir.Graph, ctx: Context) -> list[RoundLayer]:
-    """Layers to round, each with a weight of its own; why others are left alone is recorded."""
+def own_layers(graph: ir.Graph, ctx: Context, why_not: Callable[[RoundLayer], str] = lambda _: "") -> list[RoundLayer]:
+    """Layers to round, each with a weight of its own; why others are left alone is recorded.
+
+    Args:
+        graph: The graph.
+        ctx: Where reasons go.
+        why_not: Why the caller cannot round a layer; empty where it can. Such a layer is not touched.
+    """
     found = []
-    for node, layer in roundable_layers(graph):
-        if isinstance(layer, str):
-            ctx.skip(node, layer)
+    for node, layer in list(roundable_layers(graph)):
+        reason = layer if isinstance(layer, str) else why_not(layer)
+        if isinstance(layer, str) or reason:
+            ctx.skip(node, reason)
             continue
         own_weight(layer, ctx)
         found.append(layer)
@@ -238,18 +246,7 @@ def own_layers(graph: ir.Graph, ctx: Context) -> list[RoundLayer]:
 
 def own_weight(layer: RoundLayer, ctx: Context) -> None:
     """Give the layer a constant of its own where others read its weight in other formats, so that it can be changed."""
-    old = layer.weight
-    if len(list(old.uses())) == 1 and not old.is_graph_output():
-        return
-    tensor = constants.tensor(old)
-    if tensor is None:
-        raise PassError("its weight has no content", where=layer.node.name)
-    shared = ctx.edit.constant(f"{layer.node.name}_weight", np.asarray(tensor.numpy()))
-    if originals.is_kept(old):
-        originals.keep(shared, originals.original(old))
-    ctx.edit.set_input(layer.node, WEIGHT_INPUT, shared)
-    state.set_edge_quant(layer.node, WEIGHT_INPUT, layer.quant)
-    ctx.edit.remove_unused([old])
+    own_constant(ctx.edit, layer.node, WEIGHT_INPUT)
 
 
 def write_codes(layer: RoundLayer, codes: NDArray[Any], ctx: Context, params: QParams | None = None) -> None:

@@ -23,6 +23,7 @@ from qcompiler.errors import DataError, ModelError
 from qcompiler.ir import constants, originals
 from qcompiler.passes.calibrate.bias_room import make_room
 from qcompiler.passes.calibrate.linear import linear_layers
+from qcompiler.passes.normalize._rewrite import own_constant
 from qcompiler.passes.round._layers import RoundLayer, own_layers, write_codes
 from qcompiler.passes.round._rebuild import Fit, Rebuilt, Settings
 from qcompiler.passes.round._stages import Bias, Stage, Stages
@@ -169,7 +170,6 @@ def _write(unit: Unit, rebuilt: Rebuilt, biases: dict[ir.Node, Bias], ctx: Conte
         write_codes(layer, codes, ctx)
     own = [biases[layer.node] for layer in unit.layers if layer.node in biases]
     for bias, array in zip(own, rebuilt.biases, strict=True):
-        value = bias.node.inputs[bias.index]
-        if value is not None:
-            originals.keep(value)
-            ctx.edit.set_constant(value, np.asarray(array, np.float32))
+        value = own_constant(ctx.edit, bias.node, bias.index)
+        originals.keep(value)
+        ctx.edit.set_constant(value, np.asarray(array, np.float32))

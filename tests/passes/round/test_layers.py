@@ -120,7 +120,7 @@ def test_a_weight_read_in_two_formats_is_copied_and_one_read_alike_is_left(calib
     [layer] = [layer for _, layer in roundable_layers(model.graph) if not isinstance(layer, str)]
     before = model.graph.initializers["w"].const_value.numpy()
     own_weight(layer, ctx)
-    assert layer.weight.name == "MatMul_y_weight"
+    assert layer.weight.name == "w_MatMul_y"
     write_codes(layer, layer.codes(), ctx)
     np.testing.assert_array_equal(model.graph.initializers["w"].const_value.numpy(), before)
     onnx.checker.check_model(ir.to_proto(model))

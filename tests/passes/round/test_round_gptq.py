@@ -171,6 +171,21 @@ def test_a_layer_whose_moments_no_memory_holds_keeps_its_codes(calibrated, monke
     assert "second moments of 36 inputs take" in skip.reason
 
 
+def test_a_layer_that_is_too_large_is_not_copied(calibrated, monkeypatch) -> None:
+    """Its weight is also a table, so a layer that is rounded gets a tensor of its own; what is left alone does not."""
+    body = "z = Constant <value = int64[2] {1, 3}> () e = Gather (w, z) y = MatMul (x, w)"
+    model, ctx = calibrated(
+        body, "float[N,10,64] x", "float[N,10,64] y, float e", {"w": (64, 64)}, tokens(8), "w4", "lowbit-cpu"
+    )
+    before = list(model.graph.initializers)
+    monkeypatch.setattr(_fit, "MOST_COLUMNS", 30)
+    RoundGptq(guard=False).run(model, ctx)
+    assert list(model.graph.initializers) == before
+    monkeypatch.undo()
+    RoundGptq(guard=False).run(model, ctx)
+    assert [name for name in model.graph.initializers if name not in before] == ["w_MatMul_y"]
+
+
 def test_moments_that_cannot_be_factored_leave_the_codes(calibrated) -> None:
     def broken(*_: object) -> Solution:
         raise np.linalg.LinAlgError("not positive definite")
