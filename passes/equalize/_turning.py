@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,10 @@ class Head:
 def heads(found: Channels) -> Iterator[Head | tuple[ir.Node, str]]:
     """Every head whose values can be turned, or the product and why not."""
     done: set[int] = set()
+    passed: dict[int, list[ir.Value]] = {}
+    for value, layout in found.layouts.items():
+        for label in layout.all().tolist():
+            passed.setdefault(label, []).append(value)
     for node, layout in found.averages:
         rank = len(layout.parts)
         rows = layout.labels(*range(rank - 2), -1)
@@ -117,22 +121,24 @@ def heads(found: Channels) -> Iterator[Head | tuple[ir.Node, str]]:
             if int(labels[0]) in done:
                 continue
             done.add(int(labels[0]))
-            head = _head(found, node, index, labels)
+            head = _head(found, passed, node, index, labels)
             if isinstance(head, str):
                 yield node, head
                 break
             yield head
 
 
-def _head(found: Channels, node: ir.Node, index: int, labels: Labels) -> Head | str:
+def _head(
+    found: Channels, passed: Mapping[int, Sequence[ir.Value]], node: ir.Node, index: int, labels: Labels
+) -> Head | str:
+    """The head, or why it is not turned; ``passed`` has the tensors in which each label occurs."""
     stuck = next((found.stuck[label] for label in labels.tolist() if label in found.stuck), "")
     if stuck:
         return f"its values are not turned: {stuck}"
     source = next((item for item in found.sources if np.isin(labels, item.labels).all()), None)
     if source is None or not isinstance(source.maker, Linear):
         return "its values are not turned: no linear layer makes them"
-    passed = (value for value, layout in found.layouts.items() if np.isin(layout.all(), labels).any())
-    for value in passed:
+    for value in dict.fromkeys(value for label in labels.tolist() for value in passed.get(label, ())):
         other = next((use.node for use in value.uses() if use.node.op_type in _SINGLE), None)
         if other is not None and other is not source.maker.bias_node:
             return f"its values are not turned: {other.name} ({other.op_type}) acts on single channels"

@@ -16,7 +16,7 @@ matrix before a linear layer there, whose weight takes the inverse: it costs nod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -25,8 +25,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import DataError
+from qcompiler.ir import regions
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.equalize import _channels, _orthogonal
+from qcompiler.passes.equalize._moments import moments
 from qcompiler.passes.equalize._producers import linear
 from qcompiler.passes.equalize._residual import NORMS, Residual, follow
 from qcompiler.passes.equalize._turning import Head, heads, turn_head, turn_stream, why_not_fold
@@ -36,6 +38,7 @@ __all__ = ["Rotate"]
 
 _SUFFIX: Final = "_rotated"
 _DONE: Final = "qcompiler.rotated"
+_IN_PARTS: Final = "its stream is not turned: it is written in parts (fuse-norms joins them where the target has it)"
 _Floats = NDArray[np.float64]
 
 
@@ -74,29 +77,10 @@ class Rotate(Pass):
             self._online(model, ctx, turned)
 
     def _streams(self, model: ir.Model, ctx: Context, turned: set[ir.Node]) -> None:
-        seen: set[ir.Node] = set()
-        found: list[Residual] = []
-        for node in model.graph:
-            if node.op_type not in NORMS or node.domain or node in seen:
-                continue
-            stream = follow(node)
-            if isinstance(stream, Residual):
-                seen |= set(stream.norms)
-                turned |= {layer.node for products in stream.norms.values() for layer in products}
-                turned |= {layer.node for layer in stream.readers}
-                if any(item.meta.get(_DONE) for item in stream.norms):
-                    continue
-                stream_reason = why_not_fold(stream)
-                if not stream_reason:
-                    found.append(stream)
-                    continue
-                stream = stream_reason
-            ctx.skip(node, f"its stream is not turned: {stream}")
-        norms = [node for stream in found for node in stream.norms]
-        moments = self._moments(model, [str(node.inputs[0].name) for node in norms if node.inputs[0] is not None], ctx)
-        for stream in found:
-            names = [str(node.inputs[0].name) for node in stream.norms if node.inputs[0] is not None]
-            turn = self._matrix(stream.size, [moments[name][0] for name in names if name in moments])
+        found = _free_streams(model, ctx, turned)
+        read = [[str(node.inputs[0].name) for node in stream.norms if node.inputs[0] is not None] for stream in found]
+        for stream, moment in zip(found, self._moments(model, read, ctx, heads=False), strict=True):
+            turn = self._matrix(stream.size, None if moment is None else moment[0])
             turn_stream(stream, _orthogonal.keeping_ones(turn) if stream.centred else turn, ctx.edit)
             for node in stream.norms:
                 node.meta[_DONE] = True
@@ -115,11 +99,12 @@ class Rotate(Pass):
             turned |= {reader.layer.node for reader in head.readers}
             if not head.product.meta.get(_DONE):
                 found.append(head)
-        names = dict.fromkeys(str(head.product.inputs[1].name) for head in found if head.product.inputs[1])
-        moments = self._moments(model, list(names), ctx)
+        products = list(dict.fromkeys(head.product for head in found))
+        read = [[str(product.inputs[1].name)] for product in products if product.inputs[1] is not None]
+        seen = dict(zip(products, self._moments(model, read, ctx, heads=True), strict=True))
         for head in found:
-            seen = moments.get(str(head.product.inputs[1].name)) if head.product.inputs[1] else None
-            turn = self._matrix(head.labels.size, [] if seen is None else [seen[head.index % len(seen)]])
+            moment = seen[head.product]
+            turn = self._matrix(head.labels.size, None if moment is None else moment[head.index % len(moment)])
             turn_head(head, turn, ctx.edit)
             head.product.meta[_DONE] = True
         labels = np.unique(np.concatenate([head.labels for head in found])) if found else np.zeros(0, np.int64)
@@ -147,35 +132,48 @@ class Rotate(Pass):
         if count:
             ctx.warn(f"added {count} products with Hadamard matrices: {work} multiply-accumulates for a row of each")
 
-    def _matrix(self, size: int, moments: list[_Floats]) -> _Floats:
-        if self.kind == "hadamard":
+    def _matrix(self, size: int, moment: _Floats | None) -> _Floats:
+        if moment is None:
             return _orthogonal.random_hadamard(size, self.seed)
-        vectors = _orthogonal.principal(sum(moments, np.zeros((size, size))))
+        vectors = _orthogonal.principal(moment)
         return vectors if self.kind == "klt" else vectors @ _orthogonal.random_hadamard(size, self.seed)
 
-    def _moments(self, model: ir.Model, names: list[str], ctx: Context) -> dict[str, list[_Floats]]:
-        """Second moments of channels, of one matrix per head or of all rows, each with trace 1."""
-        if self.kind == "hadamard" or not names:
-            return {}
+    def _moments(
+        self, model: ir.Model, groups: list[list[str]], ctx: Context, *, heads: bool
+    ) -> Sequence[_Floats | None]:
+        """Second moments of each group of tensors (``_moments``); ``None`` where the matrix does not ask for them."""
+        if self.kind == "hadamard" or not groups:
+            return [None] * len(groups)
         if ctx.calibration is None or not len(ctx.calibration):
             hint = "give --calibration DATA, or take kind=hadamard"
             raise DataError(f"rotate{{kind={self.kind}}} needs calibration samples", hint=hint)
-        from qcompiler.calibration import engine, row_weights
-
         few = ctx.calibration.subset(range(min(self.samples, len(ctx.calibration))))
-        weights = row_weights.of(few, model.graph)
-        total: dict[str, _Floats] = {}
-        for number, (feed, tensors) in enumerate(engine.stream(model, few, names, threads=ctx.jobs)):
-            rows = None if weights is None else weights.of_feed(feed, number)
-            for name in names:
-                array = tensors[name].astype(np.float64)
-                mask = None if rows is None else rows.of(name, array.shape)
-                array = array if mask is None else array * np.sqrt(mask)
-                stacked = array[None] if array.ndim < 4 else np.moveaxis(array, 1, 0)
-                flat = stacked.reshape(stacked.shape[0], -1, stacked.shape[-1])
-                total[name] = total.get(name, 0.0) + np.swapaxes(flat, 1, 2) @ flat
-            tensors.clear()
-        return {name: [item / max(float(np.trace(item)), 1e-30) for item in sums] for name, sums in total.items()}
+        return moments(model, groups, few, heads=heads, threads=ctx.jobs)
+
+
+def _free_streams(model: ir.Model, ctx: Context, turned: set[ir.Node]) -> list[Residual]:
+    """Streams that can be turned and are not yet; the layers that read any join ``turned``."""
+    for region in regions.regions(model):
+        if region.kind in ("layer-norm", "rms-norm") and len(region.nodes) > 1:
+            ctx.skip(region.nodes[-1], _IN_PARTS)
+    seen: set[ir.Node] = set()
+    found: list[Residual] = []
+    for node in model.graph:
+        if node.op_type not in NORMS or node.domain or node in seen:
+            continue
+        stream = follow(node)
+        reason = stream if isinstance(stream, str) else why_not_fold(stream)
+        if isinstance(stream, Residual):
+            seen |= set(stream.norms)
+            turned |= {layer.node for products in stream.norms.values() for layer in products}
+            turned |= {layer.node for layer in stream.readers}
+            if any(item.meta.get(_DONE) for item in stream.norms):
+                continue
+            if not reason:
+                found.append(stream)
+                continue
+        ctx.skip(node, f"its stream is not turned: {reason}")
+    return found
 
 
 def _rename(values: Iterable[ir.Value], edit: Edit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,8 +20,10 @@ from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.facts import check
 from qcompiler.models import loaders
+from qcompiler.passes.equalize._moments import moments
 from qcompiler.passes.equalize._orthogonal import hadamard, keeping_ones, principal, random_hadamard
 from qcompiler.passes.equalize.rotate import Rotate
+from qcompiler.passes.normalize.recognize_regions import RecognizeRegions
 from qcompiler.pipeline import spec
 from qcompiler.pipeline.base import Context, Fact, PassRecord
 from qcompiler.pipeline.manager import Pipeline
@@ -137,6 +140,61 @@ def test_a_stream_between_norms_is_turned(make: SimpleNamespace, kind: Any) -> N
     assert (make.content(model, "gamma") == 1).all()
     assert not make.content(model, "beta").any()  # the product behind has a bias
     assert make.content(model, "beta2").any()  # the last one has none
+
+
+def test_norms_of_a_stream_share_one_sum(make: SimpleNamespace) -> None:
+    """Rows count with length 1, a tensor that two norms read once, padding not at all."""
+    model = stream(make, "LayerNormalization")
+    feeds = [{"x": normal(2, 4, 6, seed=seed)} for seed in range(3)]
+    dataset = load_data(feeds, inputs_of(model))
+    runner = Runner(model, ["s1", "s2"])
+    rows = {name: np.concatenate([runner.run(feed)[name].reshape(-1, 16) for feed in feeds]) for name in ("s1", "s2")}
+    unit = {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in rows.items()}
+    both, second = moments(model, [["s1", "s2", "s1"], ["s2"]], dataset, heads=False)
+    np.testing.assert_allclose(second, [unit["s2"].T @ unit["s2"]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(both - second, [unit["s1"].T @ unit["s1"]], rtol=1e-5, atol=1e-5)
+    [plain] = moments(model, [["s1"]], dataset, heads=True)
+    np.testing.assert_allclose(plain, [rows["s1"].T @ rows["s1"]], rtol=1e-4, atol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_norms_of_a_stream(parse: Any) -> None:
+    peaks = []
+    for count in (2, 12):
+        body = "\n".join(f"[n{i}] s{i + 1} = Neg (s{i})" for i in range(count))
+        model = parse(
+            f'<ir_version: 10, opset_import: ["" : 21]> g (float[N,384] s0) => (float[N,384] s{count}) {{ {body} }}'
+        )
+        dataset = load_data([{"s0": normal(4, 384)}], inputs_of(model))
+        names = [f"s{i}" for i in range(count + 1)]
+        moments(model, [names[:1]], dataset, heads=False)  # what is imported on the way
+        tracemalloc.start()
+        try:
+            moments(model, [names], dataset, heads=False)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 384 * 384 * 8  # less than one matrix more
+
+
+def test_a_norm_written_in_parts_is_left_with_a_reason(make: SimpleNamespace) -> None:
+    nodes = [
+        make.node("MatMul", "x w0", "s"),
+        make.node("Pow", "s two", "p"),
+        make.node("ReduceMean", "p axes", "m"),
+        make.node("Add", "m epsilon", "e"),
+        make.node("Sqrt", "e", "r"),
+        make.node("Div", "s r", "d"),
+        make.node("Mul", "d gamma", "n"),
+        make.node("MatMul", "n w1", "y"),
+    ]
+    model = make.build(
+        nodes, ["N", 4, 6], w0=normal(6, 16), two=np.float32(2), axes=np.array([-1]), epsilon=np.float32(1e-5),
+        gamma=normal(16), w1=normal(16, 4),
+    )  # fmt: skip
+    RecognizeRegions().run(model, Context(Edit(model), target=TARGET, records=[PassRecord("recognize-regions")]))
+    context = run(Rotate(), model, [{"x": normal(1, 4, 6)}])
+    assert context.edit.count == 0
+    assert "it is written in parts" in skipped(context)
 
 
 def test_without_samples_only_hadamard_matrices_are_known(make: SimpleNamespace) -> None:
