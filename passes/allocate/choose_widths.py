@@ -59,7 +59,7 @@ class ChooseWidths(Pass):
         if not self.tolerance >= 0:
             raise PassError(f"a tolerance of {self.tolerance} is negative", where=self.name)
         request = resolve_format(ctx.target, ctx.format or ctx.target.default_format)
-        if request.activation_bits != 8 or not _has_wide_rules(ctx.target):
+        if (request.activation_bits or 16) > 8 or not _has_wide_rules(ctx.target):
             return
         trial = _trial(model, ctx, self.samples)
         if trial is None:

@@ -1,16 +1,16 @@
 """Formats of values and edges: what each reader wants, what the producer can write, what must share a scale.
 
 Readers come first: the graph is walked backwards, so that when a node is reached the format of its result is known.
-A reader wants the activation format asked for, or the widest it takes where the profile marks it ``wide``. The value
-gets the widest format wanted that its producer can write; a reader that wants less carries its own on the edge
-(a requantization), and one that is no integer node reads real numbers. Nodes that keep the scale of their input
-(pass-through, Concat, Split) tie values together.
+A reader wants the activation format asked for, or the widest it takes where the profile marks it ``wide``; of inputs
+of the graph it wants 8 bits at least. The value gets the widest format wanted that its producer can write; a reader
+that wants less carries its own on the edge (a requantization), and one that is no integer node reads real numbers.
+Nodes that keep the scale of their input (pass-through, Concat, Split) tie values together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import networkx as nx
 import numpy as np
@@ -34,6 +34,9 @@ Use: TypeAlias = tuple[ir.Node, int]
 Weights: TypeAlias = Mapping[ir.Value, Mapping[Use, QFormat]]
 """Formats of constants in weight role, by reader."""
 
+_BYTE: Final = 8
+"""Bits that inputs of the graph keep where fewer are asked for: an image has as many, and everything is made of it."""
+
 
 def assign_tensors(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, weights: Weights) -> None:
     """Write formats on every value and edge that integer nodes read or write."""
@@ -55,12 +58,25 @@ def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatReques
         for value in results(node, nodes):
             if (result := state.value_quant(value)) is not None:
                 return result.format
-    accepted = rule.activation_formats(index)
+    accepted, bits = rule.activation_formats(index), request.activation_bits
+    if bits is not None and bits < _BYTE and _is_given(node.inputs[index], nodes):
+        bits = _BYTE
     if is_narrow(node):
-        return _of_bits(accepted, request.activation_bits)
+        return _of_bits(accepted, bits)
     if rule.wide == "always" or (rule.wide == "stream" and _on_wide_stream(node, nodes)):
         return _widest(accepted)
-    return _of_bits(accepted, request.activation_bits)
+    return _of_bits(accepted, bits)
+
+
+def _is_given(value: ir.Value | None, nodes: IntegerNodes) -> bool:
+    """Whether a value is an input of the graph, merely moved or not."""
+    while value is not None and not value.is_graph_input():
+        producer = value.producer()
+        rule = None if producer is None else nodes.rules.get(nodes.owner.get(producer, producer))
+        if producer is None or rule is None or rule.kind != "same-scale":
+            return False
+        value = producer.inputs[0]
+    return value is not None
 
 
 def _on_wide_stream(node: ir.Node, nodes: IntegerNodes) -> bool:

@@ -12,7 +12,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +28,10 @@ from qcompiler.quant.format import QFormat
 from qcompiler.quant.state import TensorQuant
 
 __all__ = ["Calibrate", "Wish", "wishes"]
+
+
+_BYTE: Final = 8
+"""Bits from which on a range may cover everything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,9 +77,10 @@ class Calibrate(Pass):
     """Find ranges of activations on the calibration samples.
 
     Attributes:
-        method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for scales that must be
-            powers of two: the one that covers everything may be twice as coarse as needed. What becomes real numbers
-            again is covered all the same: of results the largest matter most.
+        method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for codes of less than
+            8 bits and for scales that must be powers of two: the one that covers everything may be
+            twice as coarse as needed. What becomes real numbers again is covered all the same: of results the largest
+            matter most.
         bins: Resolution of histograms: bins on each side of zero, a power of two.
         percentile: Share of the elements that ``percentile`` keeps.
         momentum: Weight of the past in ``moving-average``.
@@ -96,7 +101,11 @@ class Calibrate(Pass):
         if not groups:
             return
         results = {wish.value for group in groups if any(_becomes_real(wish) for wish in group) for wish in group}
-        methods = {name: self._method(wish, wish.value in results) for name, wish in values.items()}
+        narrow = {wish.value for group in groups for wish in group if wish.quant.format.bits < _BYTE}
+        methods = {
+            name: self._method(wish, result=wish.value in results, narrow=wish.value in narrow)
+            for name, wish in values.items()
+        }
         watchers = {name: self._observer(wish, methods[name]) for name, wish in values.items()}
         if watchers:
             _observe(model, watchers, ctx)
@@ -104,10 +113,12 @@ class Calibrate(Pass):
             _complete(group, watchers, ctx)
         _report(watchers, methods.values(), ctx)
 
-    def _method(self, wish: Wish, result: bool) -> str:
+    def _method(self, wish: Wish, *, result: bool, narrow: bool) -> str:
         if self.method != "auto":
             return self.method
-        return "mse" if wish.quant.format.power_of_two and not result else "minmax"
+        if wish.quant.format.power_of_two and not result:
+            return "mse"
+        return "narrow-mse" if narrow else "minmax"
 
     def _plain(self, form: QFormat, method: str) -> Observer:
         return observers.make(

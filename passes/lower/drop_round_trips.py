@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from qcompiler.ir import constants
 from qcompiler.ir.operators import has_type
+from qcompiler.ir.uses import only_use
 from qcompiler.pipeline.base import Context, Fact, Pass
 
 __all__ = ["DropRoundTrips"]
@@ -37,7 +38,7 @@ class DropRoundTrips(Pass):
 
 def _only_dequantized(node: ir.Node) -> bool:
     """Whether every reader of the codes turns them back with the same scale and zero point."""
-    codes = node.outputs[0]
+    codes = _codes(node)
     uses = list(codes.uses())
     return (
         bool(uses)
@@ -52,6 +53,14 @@ def _only_dequantized(node: ir.Node) -> bool:
     )
 
 
+def _codes(node: ir.Node) -> ir.Value:
+    """The codes that readers see: those of 4 bits are clipped first."""
+    codes = node.outputs[0]
+    use = only_use(codes)
+    clipped = use is not None and has_type(use[0], "Clip") and all(map(constants.is_constant, use[0].inputs[1:]))
+    return use[0].outputs[0] if use is not None and clipped and not codes.is_graph_output() else codes
+
+
 def _same(first: ir.Node, second: ir.Node, index: int) -> bool:
     """Whether two nodes have the same constant there, or both nothing."""
     values = [node.inputs[index] if index < len(node.inputs) else None for node in (first, second)]
@@ -62,7 +71,7 @@ def _same(first: ir.Node, second: ir.Node, index: int) -> bool:
 
 
 def _bypass(node: ir.Node, ctx: Context) -> None:
-    source, codes = node.inputs[0], node.outputs[0]
+    source, codes = node.inputs[0], _codes(node)
     if source is None:
         return
     readers = [use.node for use in codes.uses()]

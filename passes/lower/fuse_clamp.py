@@ -1,7 +1,8 @@
 """fuse-clamp: a Clip, Relu, Min or Max of codes becomes part of the operator that wrote them.
 
 Every operator of ours clips its result already; a clamp behind it only narrows the bounds:
-``clip(clip(v, l, h), least, most) = clip(v, clip(l, least, most), clip(h, least, most))``, exactly.
+``clip(clip(v, l, h), least, most) = clip(v, clip(l, least, most), clip(h, least, most))``, exactly. A clamp of
+codes that lie within its bounds whatever happens vanishes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
+from qcompiler.analysis.code_ranges import CodeRanges
 from qcompiler.ir.constants import scalar
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.uses import only_use
@@ -34,8 +36,18 @@ class FuseClamp(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Visit every clamp in graph order: a chain of them merges one by one."""
         for node in list(model.graph):
-            if has_type(node, *_CLAMPS) and (bounds := _bounds(node)) is not None:
+            if not has_type(node, *_CLAMPS) or (bounds := _bounds(node)) is None:
+                continue
+            if _changes_nothing(*bounds):
+                _replace(node, bounds[0], ctx)
+            else:
                 _fuse(node, *bounds, ctx)
+
+
+def _changes_nothing(source: ir.Value, least: int | None, most: int | None) -> bool:
+    """Whether all codes that can come lie within the bounds: what was clamped before it was moved."""
+    held = CodeRanges().of(source)  # anew, because what was fused before narrowed ranges
+    return held is not None and (least is None or least <= held[0]) and (most is None or held[1] <= most)
 
 
 def _bounds(node: ir.Node) -> tuple[ir.Value, int | None, int | None] | None:
@@ -75,6 +87,11 @@ def _fuse(node: ir.Node, source: ir.Value, least: int | None, most: int | None, 
         code = writer.attributes[name].as_int()
         raised = code if least is None else max(code, least)
         ctx.edit.set_attribute(writer, name, raised if most is None else min(raised, most))
+    _replace(node, source, ctx)
+
+
+def _replace(node: ir.Node, source: ir.Value, ctx: Context) -> None:
+    """Let readers of a clamp read what it clamps."""
     if (meaning := annotation(node.outputs[0])) is not None:
         annotate(source, meaning)
     ctx.edit.replace_uses(node.outputs[0], source)

@@ -4,6 +4,7 @@
 ``moving-average``  exponentially weighted mean of the extrema of each sample, newest first
 ``percentile``      the range that keeps the given share of the elements, with equal tails cut on both sides
 ``mse``             the range with the least mean squared quantization error in the format asked for
+``narrow-mse``      ``mse`` in formats of less than 8 bits, exact extrema in others
 ``entropy``         the range whose quantized distribution has the least divergence (KL) from the true one
 
 Every observer takes row weights: an element of weight 0 is as if it were not there, exactly.
@@ -98,7 +99,7 @@ class HistogramObserver:
             item.restore({key: state[f"{index}.{key}"] for key in ("place", "counts", "range")})
 
 
-METHODS = ("minmax", "moving-average", "percentile", "mse", "entropy")
+METHODS = ("minmax", "moving-average", "percentile", "mse", "narrow-mse", "entropy")
 
 
 def make(
@@ -128,6 +129,8 @@ def make(
         return HistogramObserver(lambda histogram, _: search.percentile(histogram, percentile), bins, axis, method)
     if method == "mse":
         return HistogramObserver(search.least_squares, bins * search.FINER, axis, method)
+    if method == "narrow-mse":
+        return HistogramObserver(search.narrow_least_squares, bins * search.FINER, axis, method)
     if method == "entropy":
         return HistogramObserver(search.entropy, bins, axis, method)
     hint = nearest(method, METHODS) or f"known: {', '.join(METHODS)}"

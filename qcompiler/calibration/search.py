@@ -17,11 +17,12 @@ from qcompiler.calibration.histogram import Histogram
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.params import QParams, params_from_range
 
-__all__ = ["FINER", "entropy", "least_squares", "percentile", "squared_errors"]
+__all__ = ["FINER", "entropy", "least_squares", "narrow_least_squares", "percentile", "squared_errors"]
 
 FINER = 16
 """The error search counts in bins this much finer than asked for, so that its bound is tight."""
 
+_BYTE = 8
 _SEARCH_BINS = 1024
 _FRACTIONS = np.concatenate([np.linspace(0.02, 0.5, 13), np.linspace(0.53, 1.0, 27)])
 _REFINE = np.linspace(0.95, 1.05, 9)
@@ -60,6 +61,11 @@ def least_squares(histogram: Histogram, form: QFormat) -> tuple[float, float]:
     candidates = np.array([full, best])
     errors, bounds = squared_errors(histogram, whole, candidates[:, 0], candidates[:, 1])
     return best if errors[1] + bounds[1] < errors[0] - bounds[0] else full
+
+
+def narrow_least_squares(histogram: Histogram, form: QFormat) -> tuple[float, float]:
+    """``least_squares`` where steps are coarse, that is below 8 bits; min-max from there on."""
+    return least_squares(histogram, form) if form.bits < _BYTE else (histogram.low, histogram.high)
 
 
 def _per_tensor(form: QFormat) -> QFormat:

@@ -23,9 +23,11 @@ NIGHTLY = pytest.mark.skipif(not os.environ.get("QCOMPILER_NIGHTLY"), reason="mi
 MODELS = [
     ("digits_cnn", "w8a8"),
     ("digits_cnn", "w4a8"),
+    ("digits_cnn", "w4a4"),
     ("digits_vit", "w8a8"),
     ("digits_vit", "w4a8"),
     ("digits_vit", "w3a8"),
+    ("digits_vit", "w4a4"),
     ("resnet20_cifar10", "w8a8"),
     ("resnet20_cifar10", "w4a8"),
     ("mobilenetv1_025_imagenet", "w8a8"),

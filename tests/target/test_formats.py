@@ -38,6 +38,7 @@ BLOCKY = OperatorRule(
         ("edge-npu", "w2a8/sym", "i2/sym", "channel"),
         ("edge-npu", "w8a16", "i8/sym/narrow", "channel"),
         ("edge-npu-per-tensor", "w4a8", "i4/sym", "tensor"),
+        ("lowbit-cpu", "w4a4", "i4/sym", "channel"),
     ],
 )
 def test_accepted(target: str, text: str | None, weight: str, granularity: str) -> None:
@@ -56,6 +57,8 @@ def test_accepted(target: str, text: str | None, weight: str, granularity: str) 
         ("cpu-x86-avx2", "w8a8", "takes 7-bit weights only"),
         ("edge-npu", "w3a8", "takes 8/4/2-bit weights only"),
         ("edge-npu", "w2a16", "does not offer w2a16"),
+        ("edge-npu", "w4a4", "edge-npu takes 16/8-bit activations only"),
+        ("lowbit-cpu", "w2a4", "does not offer w2a4"),
         ("edge-npu-per-tensor", "w8a8/channel", "per tensor only"),
         ("edge-npu", "w8b8", "is not a format"),
         ("edge-npu", "w8a8/blok=32", "did you mean 'block=N'"),

@@ -13,7 +13,7 @@ from qcompiler.errors import DataError, PassError
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.calibrate.calibrate import Calibrate
 from qcompiler.pipeline.base import Context
-from qcompiler.quant import state
+from qcompiler.quant import arithmetic, state
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.params import QParams, params_from_range
 from qcompiler.quant.state import TensorQuant
@@ -212,3 +212,36 @@ def test_a_power_of_two_that_makes_results_covers_them(chain: ir.Model) -> None:
         run(chain, dataset(chain, x=several))
         scales.append(float(params(chain, "a").scale))
     assert scales[0] < scales[1] == 2.0**-4
+
+
+def test_few_bits_are_clipped_where_that_costs_least(chain: ir.Model) -> None:
+    """Of one tensor 8 bits cover everything, 4 bits the bulk of it; behind a Relu no code is spent on signs."""
+    tail = np.random.default_rng(0).laplace(0, 1, (4000, 4)).astype(np.float32)
+    reader = node(chain, "Add")
+    want(chain, "b", QFormat.parse("i8"))
+    state.set_edge_quant(reader, 0, TensorQuant(QFormat.parse("i4")))
+    ctx = run(chain, dataset(chain, x=tail))
+    own = state.own_edge_quant(reader, 0)
+    assert isinstance(own, TensorQuant)
+    assert own.params is not None
+    greatest = float(-tail.min())
+    assert params(chain, "b") == params_from_range(0, greatest, QFormat.parse("i8"))
+    assert own.params.zero_point == -8
+    assert 0.2 * greatest < 15 * float(own.params.scale) < 0.8 * greatest
+    assert _error(np.maximum(-tail, 0), own.params) < 0.7 * _error(
+        np.maximum(-tail, 0), params_from_range(0, greatest, QFormat.parse("i4"))
+    )
+    assert "narrow-mse ranges" in notes(ctx)
+
+
+def test_few_bits_follow_a_method_that_is_named(chain: ir.Model) -> None:
+    tail = np.random.default_rng(0).laplace(0, 1, (4000, 4)).astype(np.float32)
+    want(chain, "a", QFormat.parse("i4"))
+    run(chain, dataset(chain, x=tail), method="minmax")
+    assert 15 * float(params(chain, "a").scale) == pytest.approx(float(np.ptp(tail)), rel=1e-5)
+
+
+def _error(data: np.ndarray, given: QParams) -> float:
+    form = QFormat.parse("i4")
+    codes = arithmetic.quantize(data, given, form)
+    return float(np.square(arithmetic.dequantize(codes, given, form) - data).mean())
