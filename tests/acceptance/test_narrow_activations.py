@@ -1,0 +1,69 @@
+"""``w4a4`` on a pretrained model, through the installed command line: convolutions read 4 bits, residual sums 8.
+
+The threshold is what the project promises. A normal run compares 500 of 2000 images, ``QCOMPILER_NIGHTLY=1`` all.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+
+from qcompiler.runtime import library_path
+
+NAME = "resnet20_cifar10"
+
+
+@pytest.fixture(scope="module")
+def made(compiled):
+    return compiled(NAME, "lowbit-cpu", "--format", "w4a4", "--effort", "normal")
+
+
+def test_accuracy(made, nightly):
+    found = made.subject.evaluate(made.path, limit=None if nightly else 500)
+    assert found["agree"] >= (90.5 if nightly else 89)
+    assert found["kl"] <= (0.12 if nightly else 0.14)
+
+
+def test_convolutions_read_codes_of_4_bits_and_sums_of_8(made):
+    """All but the first convolution: it reads the image."""
+    nodes = onnx.load(made.path).graph.node
+    makers = {node.output[0]: node for node in nodes}
+    read = [_bounds(makers[node.input[0]], makers) for node in nodes if node.op_type.startswith(("QConv", "QGemm"))]
+    assert read[0] == (-128, 127)
+    assert len(read) == 20
+    assert set(read[1:]) == {(-8, 7)}
+    sums = [_bounds(makers[name], makers) for node in nodes if node.op_type == "QAdd" for name in node.input[:2]]
+    assert len(sums) == 18
+    assert set(sums) == {(-128, 127)}
+
+
+@pytest.mark.skipif(not os.environ.get("QCOMPILER_NIGHTLY"), reason="compiles twice: QCOMPILER_NIGHTLY=1")
+def test_both_forms_decide_alike(compiled, made):
+    other = compiled(NAME, "lowbit-cpu", "--format", "w4a4", "--effort", "normal", "--lowering", "qdq")
+    assert made.plan == other.plan
+    kinds = {item.data_type for item in onnx.load(other.path).graph.initializer if item.name.endswith("_zero_point")}
+    assert onnx.TensorProto.INT4 in kinds
+    found, wanted = (item.subject.evaluate(item.path, limit=300) for item in (made, other))
+    assert abs(found["agree"] - wanted["agree"]) <= 1.5
+    assert found["kl"] == pytest.approx(wanted["kl"], rel=0.05)
+
+
+@pytest.mark.skipif(library_path() is None, reason="the installation has no native library")
+def test_three_executions_give_the_same_integers(made, bitwise):
+    run, count = bitwise(made)
+    made.subject.evaluate(run, limit=25)
+    assert count.integers > 0
+    assert count.different == 0
+
+
+def _bounds(node, makers):
+    """Least and greatest code that a node writes; what moves codes writes those that it reads."""
+    found = {item.name: item.i for item in node.attribute if item.name in ("low", "high")}
+    if found:
+        return found["low"], found["high"]
+    if node.op_type == "QuantizeLinear":
+        return int(np.iinfo(np.int8).min), int(np.iinfo(np.int8).max)
+    return _bounds(makers[node.input[0]], makers)
