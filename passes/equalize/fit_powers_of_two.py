@@ -81,7 +81,9 @@ def _form(ctx: Context) -> QFormat | None:
 
 
 def _may_change(stream: Stream, ctx: Context) -> bool:
-    """An input can be multiplied where the target takes real numbers and lets a node stay float."""
+    """What was not multiplied before; an input where the target takes real numbers and lets a node stay float."""
+    if any(multiplied.factor(value) != 1.0 for value in stream.values):
+        return False
     fed = any(value.is_graph_input() for value in stream.values)
     target = ctx.target
     return not fed or (

@@ -149,7 +149,8 @@ def _content(tensor: ir.TensorProtocol, weights: str) -> str:
 def _short(tensor: ir.TensorProtocol) -> str:
     array = tensor.numpy()
     if array.dtype.kind == "f":
-        return np.array2string(array, separator=", ", max_line_width=10**6, formatter={"all": lambda x: f"{x:.9g}"})
+        text = np.array2string(array, separator=", ", max_line_width=10**6, formatter={"all": lambda x: f"{x:.9g}"})
+        return " ".join(text.split())
     return str(array.tolist())
 
 

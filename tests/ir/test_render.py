@@ -61,6 +61,12 @@ def test_weights_change_the_digest(small_cnn: ir.Model) -> None:
     assert render(small_cnn, weights="shape") == shapes
 
 
+def test_a_small_matrix_takes_one_line(parse: Callable[[str], ir.Model]) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[2,2] x) => (float[2,2] y)'
+    model = parse(text + "<float[2,2] w = {1, 2, 3, 4.5}> { y = Mul (x, w) }")
+    assert "  %w: float[2,2] = [[1, 2], [3, 4.5]]\n" in render(model)
+
+
 def test_survives_save_and_load(small_cnn: ir.Model, tmp_path: Path) -> None:
     io.save(small_cnn, tmp_path / "m.onnx")
     assert render(io.load(tmp_path / "m.onnx")) == render(small_cnn)

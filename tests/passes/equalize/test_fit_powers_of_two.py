@@ -49,6 +49,9 @@ def fit(
         assert check(fact, model) == []
     for name, expected in before.items():
         np.testing.assert_allclose(Runner(model, optimize=False).run(feed)[name], expected, rtol=1e-4, atol=1e-5)
+    count = ctx.edit.count
+    FitPowersOfTwo(plan=plan).run(model, ctx)
+    assert ctx.edit.count == count, "a second run changes something"
     return ctx
 
 
