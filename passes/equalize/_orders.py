@@ -8,6 +8,7 @@ both sides of a residual stream) change places together: the k-th label of one t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +72,8 @@ def renaming(labels: Labels, orders: Sequence[Mapping[int, int]]) -> Names:
     while True:
         names = np.arange(labels.count)
         for order in kept:
-            for root, source in order.items():
-                names[members[root]] = members[source]
+            targets = chain.from_iterable(members[root] for root in order)
+            names[list(targets)] = list(chain.from_iterable(members[source] for source in order.values()))
         torn = _torn(labels, names)
         if not torn:
             return names

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.ir import constants, patterns
+from qcompiler.passes.equalize._labels import Names
 from qcompiler.passes.equalize._layers import peaks
 from qcompiler.passes.equalize._orders import cells, places, renaming
 from qcompiler.passes.equalize._permuting import Permuting, analyse
@@ -92,13 +93,14 @@ def _say_where_chains_break(found: Permuting, ctx: Context) -> None:
             ctx.skip(node, found.labels.reason(int(names[0])))
 
 
-def _sorted(roots: list[int], found: Permuting, weights: Mapping[ir.Node, NDArray[np.float64]]) -> dict[int, int]:
+def _sorted(
+    roots: list[int], read: Mapping[ir.Node, Names], weights: Mapping[ir.Node, NDArray[np.float64]]
+) -> dict[int, int]:
     """By root, the root whose content takes its place: the largest columns first; empty where nothing moves."""
     place = {root: index for index, root in enumerate(roots)}
     sizes, turns = np.zeros(len(roots)), np.full(len(roots), np.inf)
     for node, weight in weights.items():
-        read = found.labels.roots(found.readers[node])
-        inside = np.array([place.get(int(root), -1) for root in read])
+        inside = np.array([place.get(root, -1) for root in read[node].tolist()])
         if (inside < 0).all():
             continue
         energy = np.square(weight).sum(axis=1).ravel() / max(float(np.square(weight).sum()), 1e-300)
@@ -116,17 +118,15 @@ def _chosen(
     found: Permuting, weights: Mapping[ir.Node, NDArray[np.float64]], blocks: Mapping[ir.Node, int]
 ) -> list[dict[int, int]]:
     """Orders that make blocks of weights cheaper; what one gains may depend on another that the same layer reads."""
-    open_ = [order for roots in cells(found) if (order := _sorted(roots, found, weights))]
+    read = {node: found.labels.roots(found.readers[node]) for node in weights}
+    roots = {node: set(names.tolist()) for node, names in read.items()}
+    open_ = [order for cell in cells(found) if (order := _sorted(cell, read, weights))]
     chosen: list[dict[int, int]] = []
     gained = True
     while gained and open_:
         gained = False
         for order in list(open_):
-            reading = {
-                node: weight
-                for node, weight in weights.items()
-                if any(int(root) in order for root in found.labels.roots(found.readers[node]))
-            }
+            reading = {node: weight for node, weight in weights.items() if not order.keys().isdisjoint(roots[node])}
             before = _total(chosen, found, reading, blocks)
             if _total([*chosen, order], found, reading, blocks) < _WORTH * before:
                 chosen.append(order)

@@ -34,6 +34,9 @@ from qcompiler.target.formats import resolve_format
 
 __all__ = ["SmoothActivations"]
 
+_JUDGED: Final = "qcompiler.smoothed"
+"""Key in the meta of a node that makes channels: the pass that judged them. What it left alone, it leaves alone: that
+neighbours have changed since must not make a second run another one."""
 _SUFFIX: Final = "_smoothed"
 _COARSE: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FINE: Final = 0.125
@@ -83,17 +86,20 @@ class SmoothActivations(Pass):
         rows = collect(model, chosen, few, ctx)
         change = Change.none(sum(source.count for source in found.sources))
         moved = sum(self._decide(region, found, rows, change, ctx) for region in chosen)
+        for maker in (source.maker.node for region in chosen for source in region.sources):
+            maker.meta[_JUDGED] = self
         _migrate.apply(found, change, ctx.edit, _SUFFIX)
         if chosen:
             ctx.note(f"smoothed {moved} of {len(chosen)} regions of channels")
 
     def _chosen(self, items: list[Region], ctx: Context) -> Iterator[Region]:
-        """Regions that may be changed and were not changed before; says why others are not."""
+        """Regions that may be changed, and were neither changed before nor judged alike; says why others are not."""
         for region in items:
             attention = bool(region.meetings or region.averages)
             norm = isinstance(region.sources[0].maker, Norm)
             wanted = self.attention if attention else self.norms if norm else self.layers
-            if not wanted or any(_migrate.done(source.maker.node) for source in region.sources):
+            makers = [source.maker.node for source in region.sources]
+            if not wanted or any(map(_migrate.done, makers)) or all(item.meta.get(_JUDGED) == self for item in makers):
                 continue
             if region.scale:
                 ctx.skip(region.node, f"its channels are not divided: {region.scale}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,14 +196,6 @@ def test_a_shipped_transformer_stays_what_it_is(which: Pass) -> None:
         feeds = [{name: arrays[name][i : i + 1] for name in arrays.files} for i in range(8)]
     context = run(which, normalized(sample.path), feeds)
     assert context.edit.count > 20
-
-
-@pytest.mark.parametrize("name", ["vit_mnist", "stories260k_lm", "minilm_l6_stsb"])
-def test_transformers_of_the_zoo_stay_what_they_are(zoo: ModuleType, name: str) -> None:
-    case = zoo.load(name)
-    for which in (SmoothActivations(samples=4, alpha=0.5), ReparameterizeNorms(samples=4)):
-        model = normalized(Path(case.model))
-        run(which, model, case.calibration(4))
 
 
 def test_ranges_made_alike_round_as_a_quantizer_per_channel(make: SimpleNamespace) -> None:
