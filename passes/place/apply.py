@@ -14,6 +14,8 @@ from qcompiler.ir.edit import AttributeValue, Edit
 from qcompiler.passes.place.plan import Edge, Pair, ValuePlan
 from qcompiler.quant import arithmetic
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.quant.log_grids import Grid
 from qcompiler.quant.params import QParams
 
 __all__ = ["Applier", "saturates_like"]
@@ -78,11 +80,11 @@ class Applier:
 
     def _insert_pair(self, value: ir.Value, pair: Pair) -> ir.Value:
         params, form = _params(pair, value), pair.quant.format
-        base = str(value.name)
-        scale, zero = self.edit.constant(f"{base}_scale", params.scale), self._zero_point(base, params, form)
+        base, stored = str(value.name), arithmetic.WORDS if form.logarithmic else form
+        scale, zero = self.edit.constant(f"{base}_scale", params.scale), self._zero_point(base, params, stored)
         producer = value.producer()
         before = None if producer is not None else _first(self.graph)
-        quantize = self.edit.insert(
+        last = self.edit.insert(
             "QuantizeLinear",
             [value, scale, zero],
             attributes=_axis_attributes(form),
@@ -91,9 +93,29 @@ class Applier:
             before=before,
             after=producer,
         )
-        quantize.outputs[0].shape = value.shape
-        quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(arithmetic.storage_dtype(form)))
-        return self._dequantize_node(quantize.outputs[0], scale, zero, form, base, value.shape, after=quantize)
+        last.outputs[0].shape = value.shape
+        last.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(arithmetic.storage_dtype(stored)))
+        if params.grid is not None:
+            last = self._insert_grid(last, params.grid, base)
+        return self._dequantize_node(last.outputs[0], scale, zero, stored, base, value.shape, after=last)
+
+    def _insert_grid(self, quantize: ir.Node, grid: Grid, base: str) -> ir.Node:
+        """Insert codes along a grid between 16-bit codes and what these become by the grid's table."""
+        node, steps = quantize, (("QLogQuantize", grid.thresholds(), "log"), ("QLogDequantize", grid.decoded(), "grid"))
+        for op_type, table, result in steps:
+            source = node.outputs[0]
+            constant = self.edit.constant(f"{base}_{result}_table", table)
+            node = self.edit.insert(
+                op_type,
+                [source, constant],
+                domain=DOMAIN,
+                name=f"{base}_{op_type}",
+                output_name=f"{base}_{result}",
+                after=node,
+            )
+            node.outputs[0].shape = source.shape
+            node.outputs[0].type = ir.TensorType(ir.DataType.INT8 if result == "log" else ir.DataType.INT16)
+        return node
 
     def _drop_absorbed(self, main: Pair, value: ir.Value) -> None:
         """Remove a fused Relu or Clip whose work the saturation of its QuantizeLinear does exactly.
@@ -264,6 +286,8 @@ def saturates_like(node: ir.Node, form: QFormat, params: QParams) -> bool:
     The lower bound must get the least code and the upper bound the greatest: quantization is monotone, so everything
     beyond a bound then has the code of the bound.
     """
+    if form.logarithmic:
+        return False
     if node.op_type == "Relu":
         bounds: tuple[float | None, float | None] = (0.0, None)
     elif node.op_type == "Clip":

@@ -1,5 +1,8 @@
 """place-qdq: the only pass that turns decisions into QuantizeLinear and DequantizeLinear nodes.
 
+A tensor with a ``log`` format gets 16-bit codes, and between them and their DequantizeLinear the operators that put them
+on the grid and read its table: ``QuantizeLinear, QLogQuantize, QLogDequantize, DequantizeLinear``.
+
 Besides the pairs that the planner lists it stores biases of integer nodes as int32 at ``s_x * s_w``, and keeps
 nodes that were left in float out of reach of ONNX Runtime's WeightBiasQuantization (see ``Applier.exact_bias``).
 """
@@ -20,6 +23,7 @@ from qcompiler.passes.place.biases import bias_scale, float_bias, needs_shield
 from qcompiler.passes.place.plan import Edge, plan_values
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
+from qcompiler.quant.functions import catalogue
 from qcompiler.quant.operators import BIAS_INPUT
 
 __all__ = ["PlaceQdq", "place"]
@@ -52,6 +56,7 @@ def place(model: ir.Model, edit: Edit) -> None:
         applier.bias_pair(edge, scale)
     for node in shielded:
         applier.exact_bias(Edge(node, BIAS_INPUT), float_bias(node), f"{node.name}_bias")
+    catalogue.attach(model)
 
 
 def _lift_vectors(graph: ir.Graph, edit: Edit) -> None:

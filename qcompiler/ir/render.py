@@ -133,6 +133,8 @@ def _quant(quant: TensorQuant) -> str:
 
 def _params(params: QParams) -> str:
     """Scale and zero point; several are abbreviated to their range, with a digest that tells them apart."""
+    if params.grid is not None:
+        return f"grid={params.grid}"
     scale, zero = params.scale.ravel(), params.zero_point.ravel()
     if scale.size == 1:
         return f"s={scale[0]:.9g} zp={zero[0]}"

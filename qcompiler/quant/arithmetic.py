@@ -11,6 +11,9 @@ Dequantization subtracts in integers (exact) and multiplies once in float32 (one
 Both are bit for bit what ONNX Runtime computes wherever ONNX has the type; formats without an ONNX type
 (3, 5, 6, 7 bits) use the next wider storage with their own saturation limits.
 
+Codes of a ``log`` format are found in two steps: 16-bit codes as above, at the scale of the grid and zero point 0, then
+their place among the grid's thresholds. They are dequantized by the grid's table, then as above.
+
 Scales per axis vary along one axis; scales per block also repeat ``block`` times along it, the last block may be short.
 """
 
@@ -24,12 +27,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.integer.logarithmic import log_dequantize, log_quantize
+from qcompiler.quant.log_grids import Grid
 from qcompiler.quant.params import QParams
 
-__all__ = ["dequantize", "expand", "quantize", "quantize_bias", "storage_dtype"]
+__all__ = ["WORDS", "dequantize", "expand", "quantize", "quantize_bias", "storage_dtype"]
 
 SLAB: Final = 8 << 20
 """Bytes of a tensor that are quantized at a time."""
+
+WORDS: Final = QFormat(16, symmetric=True)
+"""What a tensor is before it gets codes of a ``log`` format, and what those are decoded to."""
 
 _STORAGE: dict[tuple[int, bool], Any] = {
     (4, True): ml_dtypes.int4,
@@ -79,6 +87,8 @@ def quantize(array: NDArray[Any], params: QParams, form: QFormat) -> NDArray[Any
 
     Source: ONNX operator QuantizeLinear-21.
     """
+    if form.logarithmic:
+        return log_quantize(quantize(array, params, WORDS), _grid(params, form).thresholds())
     real = np.asarray(array, np.float32)
     scale = expand(params.scale, real.shape, form)
     zero = expand(params.zero_point, real.shape, form)
@@ -119,11 +129,19 @@ def dequantize(codes: NDArray[Any], params: QParams, form: QFormat) -> NDArray[n
 
     Source: ONNX operator DequantizeLinear-21.
     """
+    if form.logarithmic:
+        return dequantize(log_dequantize(codes, _grid(params, form).decoded()), params, WORDS)
     wide = codes.astype(np.int32)
     zero = expand(params.zero_point, wide.shape, form)
     scale = expand(params.scale, wide.shape, form)
     real: NDArray[np.float32] = (wide - zero).astype(np.float32) * scale
     return real
+
+
+def _grid(params: QParams, form: QFormat) -> Grid:
+    if params.grid is None or params.grid.bits != form.bits:
+        raise ValueError(f"{form} needs a grid of {1 << form.bits} values, not {params.grid}")
+    return params.grid
 
 
 def quantize_bias(bias: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.int32]:

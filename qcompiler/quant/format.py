@@ -11,8 +11,10 @@ A format has a text form, used in profiles, plans and on the command line::
     i8/sym/narrow the most negative code is not used (-127..127)
     i8/pot        the scale is a power of two, so that rescaling is a shift
     i32/sym       biases
+    log4          4-bit codes of 16 values on a grid whose steps may grow (``qcompiler.quant.log_grids``)
 
-The arithmetic is affine: ``real = scale * (q - zero_point)``.
+The arithmetic is affine, ``real = scale * (q - zero_point)``, but for ``log`` formats, whose codes stand for the entries
+of a table: ``real = scale * values[q]``.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from dataclasses import dataclass, replace
 
 from qcompiler.errors import UsageError
 
-__all__ = ["QFormat"]
+__all__ = ["LOG_BITS", "QFormat"]
 
-_HEAD = re.compile(r"([iu])(\d{1,2})$")
+_HEAD = re.compile(r"(i|u|log)(\d{1,2})$")
 _FLAGS = {"sym": "symmetric", "narrow": "narrow", "pot": "power_of_two"}
 _BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
+LOG_BITS = (2, 3, 4, 5, 6, 7)
+"""Codes of ``log`` formats are int8 from 0 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class QFormat:
         axis: The axis along which scales vary; ``None`` means one scale for the tensor.
         block: Elements that share a scale along ``axis``; ``None`` means the whole slice does.
         power_of_two: Every scale is 2^k with a whole k.
+        logarithmic: Codes count from 0 along a grid, whose values are a table; one grid for the tensor.
     """
 
     bits: int
@@ -50,6 +55,7 @@ class QFormat:
     axis: int | None = None
     block: int | None = None
     power_of_two: bool = False
+    logarithmic: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in _BITS:
@@ -58,27 +64,38 @@ class QFormat:
             raise UsageError(f"block={self.block} needs an axis and at least 2 elements")
         if self.narrow and not self.signed:
             raise UsageError("only a signed format can be narrow")
+        if self.logarithmic:
+            self._check_logarithmic()
+
+    def _check_logarithmic(self) -> None:
+        if self.bits not in LOG_BITS:
+            hint = "codes are int8 from 0 on: log2 to log7"
+            raise UsageError(f"a format log{self.bits} does not exist", hint=hint)
+        modified = (self.symmetric, self.narrow, self.power_of_two, self.axis is not None, not self.signed)
+        if any(modified):
+            raise UsageError("a log format has no modifiers", hint=f"write log{self.bits}: one grid for the tensor")
 
     @property
     def minimum(self) -> int:
         """The least code."""
-        if not self.signed:
+        if not self.signed or self.logarithmic:
             return 0
         return -(1 << (self.bits - 1)) + (1 if self.narrow else 0)
 
     @property
     def maximum(self) -> int:
         """The greatest code."""
-        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+        half = self.signed and not self.logarithmic
+        return (1 << (self.bits - 1)) - 1 if half else (1 << self.bits) - 1
 
     @property
     def storage_bits(self) -> int:
-        """Bits of the ONNX type that holds one code: 4, 8, 16 or 32.
+        """Bits of the ONNX type that holds one code: 4, 8, 16 or 32; log codes are int8.
 
         ONNX has 2-bit types from opset 25 on, but ONNX Runtime 1.31 fuses such a weight into a kernel that then
         refuses it, and earlier runtimes know no such type: codes of 1 and 2 bits are stored in 4.
         """
-        return next(width for width in (4, 8, 16, 32) if width >= self.bits)
+        return 8 if self.logarithmic else next(width for width in (4, 8, 16, 32) if width >= self.bits)
 
     @property
     def per_tensor(self) -> bool:
@@ -90,7 +107,7 @@ class QFormat:
         return replace(self, axis=axis, block=block)
 
     def __str__(self) -> str:
-        parts = [f"{'i' if self.signed else 'u'}{self.bits}"]
+        parts = [f"{'log' if self.logarithmic else 'i' if self.signed else 'u'}{self.bits}"]
         parts += ["sym"] if self.symmetric else []
         parts += ["narrow"] if self.narrow else []
         parts += ["pot"] if self.power_of_two else []
@@ -108,7 +125,7 @@ class QFormat:
         head, *modifiers = text.strip().split("/")
         match = _HEAD.match(head)
         if match is None:
-            raise UsageError(f"'{text}' is not a format", hint="write e.g. u8, i8/sym/axis=0, i4/sym/axis=1/block=32")
+            raise UsageError(f"'{text}' is not a format", hint="write e.g. u8, i8/sym/axis=0, i4/sym/axis=1/block=32, log4")
         flags: dict[str, int | bool] = {}
         for modifier in modifiers:
             key, _, value = modifier.partition("=")
@@ -120,4 +137,5 @@ class QFormat:
                 raise UsageError(
                     f"'{modifier}' in format '{text}' is not a modifier", hint="use sym, narrow, pot, axis=N, block=N"
                 )
-        return cls(bits=int(match[2]), signed=match[1] == "i", **flags)  # type: ignore[arg-type]
+        kind = {"signed": match[1] != "u", "logarithmic": match[1] == "log"}
+        return cls(bits=int(match[2]), **kind, **flags)  # type: ignore[arg-type]

@@ -1,18 +1,20 @@
-"""Grids of few bits for tensors whose values crowd near zero: which ones there are, and which fits best.
+"""Grids of few bits for tensors whose values crowd near zero: the table behind a ``log`` format.
 
-A grid is a list of ``2^bits`` ascending values; every number goes to the nearest one. Four families::
+A grid is ``2^bits`` ascending values that codes stand for; every number goes to the nearest one. Four families, with
+``n = 2^bits - 1`` and ``i = 0 ... n``::
 
-    uniform              v = i * s                                        with the best clip: what the others must beat
-    log2                 v = t * 2^-i                                     i = 0 ... 2^bits - 1
-    searched base        v = t * 2^(-i * step)                            step a multiple of 1/16
-    shift-uniform-log2   v = (t + h) * r^i - h,   r = (h / (t + h))^(1/(2^bits - 1))
+    uniform              v = floor + span * i / n                     what the others must beat
+    log2                 v = floor + span * 2^-(n - i)
+    searched-base        v = floor + span * 2^(-step * (n - i))
+    shift-uniform-log2   v = floor + (span + shift) * r^(n - i) - shift,   r = (shift / (span + shift))^(1 / n)
 
-The last one is uniform in ``log(x + h)`` between 0 and ``t``: it holds zero exactly, and its steps grow with ``x + h``.
-Families with ``t`` alone never reach zero and waste no code on it.
+The last one is uniform in ``log(x + shift)`` between the ends: it holds its floor exactly, and its steps grow with
+``x + shift``. ``floor`` is 0 for probabilities and the least value of a Gelu; log2 and searched-base never reach it.
 
-The error of a grid on sorted numbers takes ``2^bits`` look-ups and no pass over them: with prefix sums of ``x`` and
-``x^2`` a cell that holds the numbers ``a ... b`` errs by ``S2 - 2 v S1 + v^2 (b - a)``. So families are searched by
-trying parameters, and the family is chosen by what was measured: at 3 bits uniform can win.
+In integers. All values are multiples of one scale, int16: ``v[i] ~ scale * values[i]``, where the value of greatest
+magnitude is 32767 (rounding ``half_even``). So a product of what is decoded needs no float. What is encoded has the
+same scale and zero point 0, and the border between two neighbours is ``ceil((values[i] + values[i + 1]) / 2)``: with it
+``QLogQuantize`` finds the nearest value, ties going upwards.
 
 Sources: I&S-ViT (arXiv:2311.10126, section 3.2) for the shift, AdaLog (arXiv:2407.12951, section 3.2) for the base.
 Rounding differs from both: to the nearest value and not to the nearest exponent, which never errs more.
@@ -20,135 +22,126 @@ Rounding differs from both: to the nearest value and not to the nearest exponent
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.quant.params import QParams
+from qcompiler.errors import UsageError, nearest
+from qcompiler.quant.format import LOG_BITS, QFormat
 
-__all__ = ["KINDS", "Grid", "Sorted", "best_grids", "decoded_values", "encode_thresholds"]
+__all__ = ["GREATEST", "KINDS", "Grid"]
 
 KINDS: Final = ("uniform", "log2", "searched-base", "shift-uniform-log2")
 
-_CLIPS: Final = np.concatenate([np.linspace(0.02, 0.3, 29), np.linspace(0.32, 1.0, 35)])
-_TOPS: Final = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
-_STEPS: Final = np.arange(2, 33) / 16
-_SHIFTS: Final = 2.0 ** -np.arange(1.0, 16.5, 0.5)
+GREATEST: Final = 32767
+"""The decoded value of greatest magnitude."""
 
-_Values = NDArray[np.float64]
+_LARGEST: Final = 2.0**100
+_SMALLEST: Final = 2.0**-80
+"""Of a span: its scale, a 32767th, stays above the least one."""
+_GREATEST_STEP: Final = 16.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Grid:
-    """Values that codes stand for.
+    """Values that codes stand for, as the few numbers that determine them.
 
     Attributes:
         kind: One of ``KINDS``.
-        values: Ascending, float64.
-        error: Sum of squared errors on the numbers it was fitted to, over their sum of squares.
+        bits: Bits of a code, 2 to 7.
+        span: Greatest value less ``floor``.
+        step: Of log2 (always 1) and searched-base: octaves between neighbours. 0 elsewhere.
+        shift: Of shift-uniform-log2: what is added before the logarithm. 0 elsewhere.
+        floor: Where values are counted from.
     """
 
     kind: str
-    values: _Values
-    error: float
+    bits: int
+    span: float
+    step: float = 0.0
+    shift: float = 0.0
+    floor: float = 0.0
 
-    def borders(self) -> _Values:
-        """Halfway between neighbours."""
-        return (self.values[1:] + self.values[:-1]) / 2
-
-
-class Sorted:
-    """Numbers in order, with sums that tell the error of a grid without looking at each.
-
-    Args:
-        numbers: Any shape, finite.
-    """
-
-    def __init__(self, numbers: NDArray[Any]) -> None:
-        self.numbers: _Values = np.sort(np.asarray(numbers, np.float64).reshape(-1))
-        self._sums = np.concatenate([[0.0], np.cumsum(self.numbers)])
-        self._squares = np.concatenate([[0.0], np.cumsum(np.square(self.numbers))])
-
-    @property
-    def power(self) -> float:
-        """Sum of squares."""
-        return float(self._squares[-1])
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            hint = nearest(self.kind, KINDS) or f"kinds are {', '.join(KINDS)}"
+            raise UsageError(f"'{self.kind}' is no kind of grid", hint=hint)
+        if self.bits not in LOG_BITS:
+            raise UsageError(f"grids have 2 to 7 bits, not {self.bits}")
+        if not _SMALLEST <= self.span <= _LARGEST:
+            raise UsageError(f"a grid spans 2^-80 to 2^100, not {self.span}")
+        if not abs(self.floor) <= _LARGEST:
+            raise UsageError(f"the floor {self.floor} of a grid is no number up to 2^100")
+        least, most = {"log2": (1.0, 1.0), "searched-base": (_SMALLEST, _GREATEST_STEP)}.get(self.kind, (0.0, 0.0))
+        if not least <= self.step <= most:
+            raise UsageError(f"a step of {self.step} octaves does not go with {self.kind}")
+        shifted = self.kind == "shift-uniform-log2"
+        if not (self.span * 2.0**-30 <= self.shift <= self.span * 2.0**30 if shifted else self.shift == 0):
+            raise UsageError(f"a shift of {self.shift} does not go with {self.kind} and a span of {self.span}")
 
     @property
-    def top(self) -> float:
-        """The greatest number, 0 where there is none."""
-        return float(self.numbers[-1]) if self.numbers.size else 0.0
+    def format(self) -> QFormat:
+        """The format whose codes count along the grid."""
+        return QFormat(self.bits, logarithmic=True)
 
-    def error(self, values: _Values) -> float:
-        """Sum of squared distances to the nearest of ascending ``values``."""
-        inner = np.searchsorted(self.numbers, (values[1:] + values[:-1]) / 2)
-        ends = np.concatenate([[0], inner, [self.numbers.size]])
-        count, total, squares = (np.diff(item[ends]) for item in (np.arange(ends[-1] + 1), self._sums, self._squares))
-        return max(float((squares - 2 * values * total + np.square(values) * count).sum()), 0.0)
+    def values(self) -> NDArray[np.float64]:
+        """The values, ascending, before they are rounded to multiples of the scale."""
+        last = (1 << self.bits) - 1
+        index = np.arange(last + 1, dtype=np.float64)
+        if self.kind == "uniform":
+            return self.floor + self.span * index / last
+        if self.kind != "shift-uniform-log2":
+            return np.asarray(self.floor + self.span * np.exp2(-self.step * index[::-1]), np.float64)
+        ratio = (self.shift / (self.span + self.shift)) ** (1 / last)
+        # From above: r^i of the greatest value first, so that the floor comes out nearly exactly.
+        above: NDArray[np.float64] = (self.span + self.shift) * ratio ** index[::-1] - self.shift
+        return self.floor + np.maximum(above, 0.0)
 
+    @property
+    def scale(self) -> np.float32:
+        """What one unit of the decoded integers is worth."""
+        return np.float32(max(abs(self.floor), abs(self.floor + self.span)) / GREATEST)
 
-def best_grids(numbers: NDArray[Any], bits: int) -> dict[str, Grid]:
-    """The best grid of each family, by measured squared error.
+    def decoded(self) -> NDArray[np.int16]:
+        """The values in units of the scale: the table of ``QLogDequantize``. Equal ones may repeat."""
+        units = np.rint(self.values() / np.float64(self.scale))
+        return np.clip(units, -GREATEST, GREATEST).astype(np.int16)
 
-    Args:
-        numbers: What a tensor held on calibration samples, not negative: probabilities, or a Gelu plus its least value.
-        bits: Bits of a code, 2 to 7.
+    def thresholds(self) -> NDArray[np.int16]:
+        """Borders between neighbours in units of the scale: the constant of ``QLogQuantize``."""
+        units = self.decoded().astype(np.int32)
+        return ((units[1:] + units[:-1] + 1) >> 1).astype(np.int16)
 
-    Raises:
-        ValueError: Numbers below zero, or other widths.
-    """
-    if not 2 <= bits <= 7:
-        raise ValueError(f"grids have 2 to 7 bits, not {bits}")
-    ordered = Sorted(numbers)
-    if ordered.numbers.size and ordered.numbers[0] < 0:
-        raise ValueError(f"grids begin at zero: the least number is {ordered.numbers[0]:g}")
-    if ordered.power == 0:
-        raise ValueError("all numbers are zero: there is nothing to fit")
-    found: dict[str, Grid] = {}
-    for kind, values in _candidates(ordered.top, 1 << bits):
-        error = ordered.error(values) / ordered.power
-        if kind not in found or error < found[kind].error:
-            found[kind] = Grid(kind, values, error)
-    return found
+    def parameters(self) -> dict[str, Any]:
+        """What a plan says of the grid: the kind and those numbers that it has."""
+        numbers = {"span": self.span, "step": self.step, "shift": self.shift, "floor": self.floor}
+        needless = ("step",) if self.kind == "log2" else ()
+        return {"kind": self.kind} | {key: item for key, item in numbers.items() if item and key not in needless}
 
+    def __str__(self) -> str:
+        numbers = [f"{key} {item:.4g}" for key, item in self.parameters().items() if key != "kind"]
+        return f"{self.kind} ({', '.join(numbers)})"
 
-def _candidates(top: float, levels: int) -> Iterator[tuple[str, _Values]]:
-    """All grids that are tried."""
-    index = np.arange(levels, dtype=np.float64)
-    for clip in _CLIPS:
-        yield "uniform", index * (top * clip / (levels - 1))
-    for share in _TOPS:
-        yield "log2", top * share * np.exp2(-index[::-1])
-        for step in _STEPS:
-            yield "searched-base", top * share * np.exp2(-step * index[::-1])
-        for shift in top * _SHIFTS:
-            ratio = (shift / (top * share + shift)) ** (1 / (levels - 1))
-            # From below: r^i of the greatest value first, so that zero comes out as zero.
-            values: _Values = (top * share + shift) * ratio ** index[::-1] - shift
-            yield "shift-uniform-log2", np.maximum(values, 0.0)
+    @classmethod
+    def of(cls, bits: int, parameters: dict[str, Any]) -> Grid:
+        """The inverse of :meth:`parameters`.
 
-
-def decoded_values(grid: Grid) -> tuple[NDArray[np.int16], np.float32]:
-    """The grid for ``QLogDequantize``: int16 codes with zero point 0, and the scale that they share.
-
-    Rounding: ``half_even``, once; the greatest value becomes 32767.
-    """
-    scale = np.float32(grid.values[-1] / 32767)
-    codes = np.clip(np.rint(grid.values / np.float64(scale)), -32768, 32767)
-    return codes.astype(np.int16), scale
-
-
-def encode_thresholds(grid: Grid, params: QParams, dtype: type[np.int8] | type[np.int16]) -> NDArray[Any]:
-    """The grid for ``QLogQuantize``: borders in codes of the tensor that is encoded, ties going upwards.
-
-    Args:
-        grid: The grid.
-        params: Scale and zero point of the codes that are encoded, one per tensor.
-        dtype: Their type.
-    """
-    limits = np.iinfo(dtype)
-    codes = np.ceil(grid.borders() / float(params.scale) + int(params.zero_point))
-    return np.clip(codes, limits.min, limits.max).astype(dtype)
+        Raises:
+            UsageError: A key is unknown or missing, or a value is no number that the kind can have.
+        """
+        known = ("kind", "span", "step", "shift", "floor")
+        for key, item in parameters.items():
+            if key not in known:
+                raise UsageError(f"'{key}' is not known of a grid", hint=nearest(key, known) or f"known: {known}")
+            number = isinstance(item, int | float) and not isinstance(item, bool)
+            if not (isinstance(item, str) if key == "kind" else number and math.isfinite(item)):
+                raise UsageError(f"'{key}' of a grid cannot be {item!r}")
+        missing = [key for key in known[:2] if key not in parameters]
+        if missing:
+            raise UsageError(f"a grid needs '{missing[0]}'")
+        numbers = {key: float(item) for key, item in parameters.items() if key != "kind"}
+        octave = {"step": 1.0} if parameters["kind"] == "log2" else {}
+        return cls(parameters["kind"], bits, **(octave | numbers))

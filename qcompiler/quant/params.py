@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.log_grids import Grid
 
-__all__ = ["QParams", "params_from_range", "power_of_two_above"]
+__all__ = ["QParams", "params_from_range", "params_of_grid", "power_of_two_above"]
 
 MINIMUM_SCALE = 2.0**-100
 """Below this a float32 product of two scales underflows to a subnormal number."""
@@ -32,10 +33,13 @@ class QParams:
         scale: float32, shape ``()`` per tensor, ``(C,)`` per axis, or the tensor's shape with the axis divided by
             the block per block. Always positive and finite.
         zero_point: int32, the same shape.
+        grid: Of a ``log`` format: what its codes stand for. Scale and zero point are those of the integers that codes
+            are decoded to (:func:`params_of_grid`), so whoever multiplies those needs to know nothing else.
     """
 
     scale: NDArray[np.float32]
     zero_point: NDArray[np.int32]
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         if self.scale.shape != self.zero_point.shape:
@@ -46,10 +50,16 @@ class QParams:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QParams):
             return NotImplemented
-        return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+        same = np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+        return same and self.grid == other.grid
 
     def __hash__(self) -> int:
-        return hash((self.scale.tobytes(), self.zero_point.tobytes()))
+        return hash((self.scale.tobytes(), self.zero_point.tobytes(), self.grid))
+
+
+def params_of_grid(grid: Grid) -> QParams:
+    """Parameters of a tensor whose codes count along a grid."""
+    return QParams(np.asarray(grid.scale, np.float32), np.asarray(0, np.int32), grid)
 
 
 def params_from_range(

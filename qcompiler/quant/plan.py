@@ -11,7 +11,7 @@
 
 ``values`` are tensors as their producer keeps them; an entry of ``edges`` (by input number) is what one reader
 takes instead: another format, or ``"float"``. Lists are per channel (or nested, per block). A decision without
-``scale`` is calibrated. Names are those of the normalized graph. ``factors`` (``{"conv1_fitted": 1.26}``) are what
+``scale`` (or ``grid``) is calibrated. Names are those of the normalized graph. ``factors`` (``{"conv1_fitted": 1.26}``) are what
 tensors were multiplied by before that, ``transforms`` the float-preserving passes that the recipe kept.
 """
 
@@ -26,9 +26,11 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.errors import QCompilerError, UsageError, nearest
+from qcompiler.ir.constants import is_constant
 from qcompiler.quant import factors, state
 from qcompiler.quant.format import QFormat
-from qcompiler.quant.params import QParams
+from qcompiler.quant.log_grids import Grid
+from qcompiler.quant.params import QParams, params_of_grid
 from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ _TOP = ("schema", "target", "format", "transforms", "factors", "nodes", "values"
 _TRANSFORMS = "qcompiler.transforms"
 """Key in the meta of a model."""
 _NODE_KEYS = ("operator", "integer", "reason", "edges")
-_QUANT_KEYS = ("format", "scale", "zero_point", "tie")
+_QUANT_KEYS = ("format", "scale", "zero_point", "grid", "tie")
 
 
 def dump(model: ir.Model) -> dict[str, Any]:
@@ -135,7 +137,9 @@ def _edge_entry(quant: TensorQuant | state.Float) -> dict[str, Any] | str:
 
 def _quant_entry(quant: TensorQuant) -> dict[str, Any]:
     entry: dict[str, Any] = {"format": str(quant.format)}
-    if quant.params is not None:
+    if quant.params is not None and quant.params.grid is not None:
+        entry["grid"] = quant.params.grid.parameters()
+    elif quant.params is not None:
         entry["scale"] = _shortest(quant.params.scale.tolist(), quant.params.scale.dtype.type)
         entry["zero_point"] = quant.params.zero_point.tolist()
     return entry | ({"tie": quant.tie} if quant.tie is not None else {})
@@ -195,6 +199,8 @@ def _quant(entry: Any, where: str, value: ir.Value | None) -> TensorQuant:
 
 
 def _params(table: Mapping[str, Any], form: QFormat, where: str, value: ir.Value | None) -> QParams | None:
+    if form.logarithmic or "grid" in table:
+        return _grid_params(table, form, where, value)
     if "scale" not in table:
         if "zero_point" in table:
             raise UsageError("'zero_point' without 'scale'", where=where)
@@ -214,6 +220,22 @@ def _params(table: Mapping[str, Any], form: QFormat, where: str, value: ir.Value
         raise UsageError(f"a scale is no power of two, as {form} wants", where=where)
     _check_shape(scale, form, where, value)
     return params
+
+
+def _grid_params(table: Mapping[str, Any], form: QFormat, where: str, value: ir.Value | None) -> QParams | None:
+    """The parameters of a ``log`` format; scale and zero point follow from the grid."""
+    if not form.logarithmic:
+        raise UsageError(f"{form} has no grid", where=where, hint="write a log format, e.g. log4, or leave it out")
+    if value is not None and is_constant(value):
+        raise UsageError(f"{form} is for tensors that are computed", where=where, hint="store constants as e.g. i8/sym")
+    if "scale" in table or "zero_point" in table:
+        raise UsageError(f"{form} has a grid, neither scale nor zero point", where=where)
+    if "grid" not in table:
+        return None
+    try:
+        return params_of_grid(Grid.of(form.bits, dict(_table(table["grid"], f"{where}.grid"))))
+    except UsageError as error:
+        raise UsageError(error.message, where=f"{where}.grid", hint=error.hint) from error
 
 
 def _check_shape(scale: np.ndarray[Any, Any], form: QFormat, where: str, value: ir.Value | None) -> None:

@@ -127,6 +127,8 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
 
 def format_words(form: QFormat) -> str:
     """A format in words, e.g. ``signed 8 bits, symmetric``."""
+    if form.logarithmic:
+        return f"{form.bits}-bit codes of a grid of {1 << form.bits} values, decoded to 16 bits"
     words = [f"{'signed' if form.signed else 'unsigned'} {form.bits} bits"]
     words += ["symmetric" if form.symmetric else "asymmetric"]
     words += ["scale a power of two"] if form.power_of_two else []

@@ -23,7 +23,15 @@ def test_round_trip(bits, signed, symmetric, narrow, axis, block):
     assert QFormat.parse(str(form)) == form
 
 
-@pytest.mark.parametrize("text", ["", "x8", "i9", "u8/odd", "i4/block=32", "i8/axis=a", "u8/narrow", "i8/sym=1"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7])
+def test_log_formats_count_along_a_grid(bits):
+    form = QFormat.parse(f"log{bits}")
+    assert str(form) == f"log{bits}"
+    assert form == QFormat(bits, logarithmic=True)
+    assert form.per_tensor
+
+
+@pytest.mark.parametrize("text", ["", "x8", "i9", "u8/odd", "i4/block=32", "i8/axis=a", "u8/narrow", "i8/sym=1", "log1", "log8", "log4/sym", "log4/axis=0"])
 def test_nonsense_is_refused(text):
     with pytest.raises(UsageError):
         QFormat.parse(text)
@@ -39,6 +47,8 @@ def test_nonsense_is_refused(text):
         ("i3", -4, 3, 4),
         ("u2", 0, 3, 4),
         ("i16", -32768, 32767, 16),
+        ("log2", 0, 3, 8),
+        ("log7", 0, 127, 8),
     ],
 )
 def test_codes(text, low, high, storage):

@@ -1,71 +1,92 @@
-"""Grids whose steps grow: their error, their integers, and that the better family is found."""
+"""Grids whose steps grow: their integers, what a plan says of them, and codes as the operators find them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from qcompiler.errors import UsageError
+from qcompiler.quant.arithmetic import WORDS, dequantize, quantize
 from qcompiler.quant.integer import logarithmic
-from qcompiler.quant.log_grids import KINDS, Sorted, best_grids, decoded_values, encode_thresholds
-from qcompiler.quant.params import QParams
+from qcompiler.quant.log_grids import GREATEST, Grid
+from qcompiler.quant.params import params_of_grid
 
 
-def attention(seed: int = 0, rows: int = 400, length: int = 50, temperature: float = 3.0) -> np.ndarray:
-    scores = np.random.default_rng(seed).standard_normal((rows, length)) * temperature
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+@st.composite
+def grids(draw: st.DrawFn) -> Grid:
+    kind = draw(st.sampled_from(["uniform", "log2", "searched-base", "shift-uniform-log2"]))
+    span = draw(st.floats(1e-6, 1e6))
+    numbers = {"floor": draw(st.just(0.0) | st.floats(-2.0, 0.0).map(lambda part: part * span))}
+    if kind == "shift-uniform-log2":
+        numbers["shift"] = span * draw(st.floats(1e-5, 10))
+    if kind in ("log2", "searched-base"):
+        numbers["step"] = 1.0 if kind == "log2" else draw(st.floats(0.05, 4))
+    return Grid(kind, draw(st.integers(2, 7)), span, **numbers)
 
 
-def test_error_by_prefix_sums_is_the_distance_to_the_nearest_value() -> None:
-    random = np.random.default_rng(3)
-    for _ in range(20):
-        numbers = random.exponential(size=300)
-        values = np.sort(random.exponential(size=int(random.integers(2, 17))))
-        exact = np.square(np.abs(numbers[:, None] - values).min(axis=1)).sum()
-        assert Sorted(numbers).error(values) == pytest.approx(exact, rel=1e-9)
+@given(grids())
+def test_integers_of_a_grid(grid: Grid) -> None:
+    values, decoded = grid.values(), grid.decoded()
+    assert values.shape == decoded.shape == (1 << grid.bits,)
+    assert (np.diff(values) >= 0).all()
+    assert (np.diff(decoded.astype(int)) >= 0).all()
+    assert np.abs(decoded.astype(int)).max() <= GREATEST
+    assert grid.floor or decoded[-1] == GREATEST
+    assert np.abs(decoded * np.float64(grid.scale) - values).max() <= 0.51 * float(grid.scale)
+    assert values[-1] == pytest.approx(grid.floor + grid.span, rel=1e-9, abs=1e-9 * grid.span)
+    if grid.kind in ("uniform", "shift-uniform-log2"):
+        assert values[0] == pytest.approx(grid.floor, abs=1e-9 * grid.span)
 
 
-@pytest.mark.parametrize("bits", [3, 4, 5])
-def test_every_family_is_measured_and_ascends(bits: int) -> None:
-    numbers = attention()
-    found = best_grids(numbers, bits)
-    assert set(found) == set(KINDS)
-    for grid in found.values():
-        assert grid.values.shape == (1 << bits,)
-        assert (np.diff(grid.values) > 0).all()
-        nearest = grid.values[np.searchsorted(grid.borders(), numbers)]
-        assert grid.error == pytest.approx(np.square(nearest - numbers).sum() / np.square(numbers).sum(), rel=1e-6)
-    assert found["searched-base"].error <= found["log2"].error
+@given(grids())
+def test_a_plan_gives_the_grid_back(grid: Grid) -> None:
+    assert Grid.of(grid.bits, grid.parameters()) == grid
+    assert str(grid.format) == f"log{grid.bits}"
 
 
-def test_a_shift_wins_on_peaked_rows_and_uniform_on_uniform_numbers() -> None:
-    peaked = best_grids(attention(), 4)
-    assert min(peaked.values(), key=lambda grid: grid.error).kind == "shift-uniform-log2"
-    assert peaked["shift-uniform-log2"].error < 0.7 * peaked["uniform"].error
-    flat = best_grids(np.random.default_rng(0).uniform(size=5000), 4)
-    assert flat["uniform"].error < min(flat["log2"].error, flat["searched-base"].error)
+@given(grids(), st.integers(0, 2**32 - 1))
+def test_codes_are_those_of_the_nearest_value(grid: Grid, seed: int) -> None:
+    params, form = params_of_grid(grid), grid.format
+    low, high = grid.floor, grid.floor + grid.span
+    numbers = np.random.default_rng(seed).uniform(low - 0.1 * grid.span, high + 0.1 * grid.span, 200)
+    numbers = numbers.astype(np.float32)
+    codes = quantize(numbers, params, form)
+    assert codes.dtype == np.int8
+    assert codes.min() >= 0
+    assert codes.max() < 1 << grid.bits
+    words = quantize(numbers, params, WORDS)
+    units = grid.decoded().astype(np.int64)
+    least = np.abs(words.astype(np.int64)[:, None] - units).min(axis=1)
+    np.testing.assert_array_equal(np.abs(words.astype(np.int64) - units[codes]), least)
+    real = dequantize(codes, params, form)
+    decoded = logarithmic.log_dequantize(codes, grid.decoded())
+    np.testing.assert_array_equal(real, decoded.astype(np.float32) * params.scale, strict=True)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int16])
-def test_integer_codes_are_those_of_the_nearest_value(dtype: type) -> None:
-    grid = best_grids(attention(), 4)["shift-uniform-log2"]
-    limits = np.iinfo(dtype)
-    scale, zero = np.float32(1.0 / (limits.max - limits.min)), limits.min
-    params = QParams(np.asarray(scale), np.asarray(zero, np.int32))
-    x = np.arange(limits.min, limits.max + 1).astype(dtype)
-    codes = logarithmic.log_quantize(x, encode_thresholds(grid, params, dtype))
-    values, step = decoded_values(grid)
-    decoded = logarithmic.log_dequantize(codes, values) * np.float64(step)
-    real = np.float64(scale) * (x.astype(np.int64) - zero)
-    nearest = np.abs(real[:, None] - grid.values).min(axis=1)
-    assert (np.abs(decoded - real) <= nearest + 0.51 * step + 1e-9).all()
-    assert values[0] == 0
-    assert values[-1] == 32767
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"kind": "log3", "span": 1.0}, "'log3' is no kind of grid"),
+        ({"kind": "uniform"}, "a grid needs 'span'"),
+        ({"kind": "uniform", "span": 0.0}, "a grid spans"),
+        ({"kind": "uniform", "span": float("nan")}, "'span' of a grid cannot be nan"),
+        ({"kind": "uniform", "span": True}, "'span' of a grid cannot be True"),
+        ({"kind": "uniform", "span": 1.0, "step": 1.0}, "a step of 1.0 octaves does not go with uniform"),
+        ({"kind": "searched-base", "span": 1.0}, "a step of 0.0 octaves does not go with searched-base"),
+        ({"kind": "log2", "span": 1.0, "step": 2.0}, "a step of 2.0 octaves does not go with log2"),
+        ({"kind": "shift-uniform-log2", "span": 1.0}, "a shift of 0.0 does not go with shift-uniform-log2"),
+        ({"kind": "uniform", "span": 1.0, "flor": 1.0}, "'flor' is not known of a grid"),
+        ({"kind": "uniform", "span": 1.0, "floor": 1e300}, "is no number up to"),
+    ],
+)
+def test_nonsense_is_refused(parameters: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Grid.of(4, parameters)
 
 
-@pytest.mark.parametrize("numbers", [np.zeros(4), np.array([-1.0, 2.0])])
-def test_what_no_grid_fits_is_refused(numbers: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="zero"):
-        best_grids(numbers, 4)
-    with pytest.raises(ValueError, match="bits"):
-        best_grids(np.ones(3), 8)
+def test_codes_without_a_grid_are_refused() -> None:
+    grid = Grid("uniform", 4, 1.0)
+    with pytest.raises(ValueError, match="log3 needs a grid of 8 values"):
+        quantize(np.zeros(2, np.float32), params_of_grid(grid), Grid("uniform", 3, 1.0).format)

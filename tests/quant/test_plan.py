@@ -11,6 +11,7 @@ from qcompiler.ir.edit import Edit
 from qcompiler.pipeline.base import Context
 from qcompiler.quant import plan, state
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.log_grids import Grid
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
 
@@ -63,6 +64,35 @@ def test_scales_that_are_powers_of_two_stay_what_they_are() -> None:
     assert plan.dump(model)["values"] == {"x": entry}
     with pytest.raises(UsageError, match="a scale is no power of two, as i8/pot wants"):
         _apply({"schema": 1, "values": {"x": entry | {"scale": 0.01}}})
+
+
+def test_a_log_format_has_a_grid() -> None:
+    entry = {"format": "log4", "grid": {"kind": "shift-uniform-log2", "span": 0.98, "shift": 0.0156}}
+    model = _model()
+    plan.apply(model, {"schema": 1, "values": {"h": entry, "x": {"format": "log3"}}}, Context(Edit(model)))
+    assert plan.dump(model)["values"] == {"x": {"format": "log3"}, "h": entry}
+    quant = state.value_quant(model.graph.node("product").outputs[0])
+    assert quant is not None
+    assert quant.params is not None
+    assert quant.params.grid == Grid("shift-uniform-log2", 4, 0.98, shift=0.0156)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"format": "log4", "scale": 0.1}, "log4 has a grid, neither scale nor zero point"),
+        ({"format": "i8", "grid": {"kind": "uniform", "span": 1.0}}, "i8 has no grid"),
+        ({"format": "log4", "grid": "uniform"}, "a table is expected here"),
+        ({"format": "log4", "grid": {"kind": "unifrom", "span": 1.0}}, "is no kind of grid"),
+        ({"format": "log4", "grid": {"kind": "uniform", "span": -1.0}}, "a grid spans"),
+    ],
+)
+def test_a_grid_is_checked(entry: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        _apply({"schema": 1, "values": {"x": entry}})
+    assert str(raised.value.where).startswith("values.x")
+    with pytest.raises(UsageError, match="log4 is for tensors that are computed"):
+        _apply({"schema": 1, "values": {"w": {"format": "log4"}}})
 
 
 def test_a_plan_survives_the_file() -> None:
