@@ -100,6 +100,7 @@ class Calibrate(Pass):
         values = {str(wish.value.name): wish for group in groups for wish in group if not is_constant(wish.value)}
         if not groups:
             return
+        _refuse_open_grids(groups)
         results = {wish.value for group in groups if any(_becomes_real(wish) for wish in group) for wish in group}
         narrow = {wish.value for group in groups for wish in group if wish.quant.format.bits < _BYTE}
         methods = {
@@ -138,6 +139,17 @@ class Calibrate(Pass):
         return masks.MaskedObserver(
             self._plain(wish.quant.format, method), float(info.constant), operand=info.role == "operand"
         )
+
+
+def _refuse_open_grids(groups: list[list[Wish]]) -> None:
+    """A range says nothing about a grid."""
+    for wish in (wish for group in groups for wish in group):
+        if wish.quant.format.logarithmic and wish.quant.params is None:
+            raise PassError(
+                f"'{wish.value.name}' has the format {wish.quant.format} and no grid",
+                where=Calibrate.name,
+                hint="choose-log-formats finds one, in front of calibrate; or give a grid in the plan",
+            )
 
 
 def _becomes_real(wish: Wish) -> bool:

@@ -1,7 +1,7 @@
 """place-qdq: the only pass that turns decisions into QuantizeLinear and DequantizeLinear nodes.
 
-A tensor with a ``log`` format gets 16-bit codes, and between them and their DequantizeLinear the operators that put them
-on the grid and read its table: ``QuantizeLinear, QLogQuantize, QLogDequantize, DequantizeLinear``.
+A tensor with a ``log`` format gets 16-bit codes, and between them and their DequantizeLinear the operators that put
+them on the grid and read its table: ``QuantizeLinear, QLogQuantize, QLogDequantize, DequantizeLinear``.
 
 Besides the pairs that the planner lists it stores biases of integer nodes as int32 at ``s_x * s_w``, and keeps
 nodes that were left in float out of reach of ONNX Runtime's WeightBiasQuantization (see ``Applier.exact_bias``).

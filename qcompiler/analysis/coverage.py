@@ -23,7 +23,7 @@ import onnx_ir as ir
 from qcompiler.analysis.work import macs
 from qcompiler.ir.constants import is_constant
 from qcompiler.quant.functions.definition import DOMAIN
-from qcompiler.quant.operators import LINEAR
+from qcompiler.quant.operators import LINEAR, is_log
 from qcompiler.quant.state import NodeDecision, node_decision
 from qcompiler.target.lowered import stands_for
 
@@ -156,6 +156,8 @@ def coverage(model: ir.Model, dimensions: Mapping[str, int] | None = None) -> Co
     decided = any(node_decision(node) is not None for node in model.graph)
     found: list[NodeCoverage] = []
     for node in model.graph:
+        if is_log(node):
+            continue  # a way of storing what its neighbours compute, like Q/DQ nodes
         if node.domain == DOMAIN:
             found.append(NodeCoverage(_name(node), stands_for(node.op_type), True, "", macs(node, dimensions)))
             continue

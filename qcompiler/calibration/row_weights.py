@@ -4,7 +4,8 @@ A model that takes an attention mask of shape ``N × L`` computes rows for paddi
 they weigh 0. A tensor's token axis is found by shape, only where that leaves no doubt:
 
 * ``(N, L, …)`` and the flattened ``(N·L, D)``: its leading axes,
-* ``(N, H, L, D)``: its third axis; neither ``H`` nor ``D`` may happen to equal ``L``.
+* ``(N, H, L, D)``: its third axis; neither ``H`` nor ``D`` may happen to equal ``L``,
+* where the caller knows that square matrices are attention, ``(N, H, L, L)``: its third axis, the token that attends.
 
 Tensors that carry the mask are read at padded positions above all: what is computed from the mask alone (the additive
 mask: 0 and −1e4) and the results of nodes that mix it in keep every row. Elsewhere, too, every row weighs 1.
@@ -43,11 +44,13 @@ class RowWeights:
         mask: Name of the input that holds it: 1 for tokens, 0 for padding; ``None`` without one.
         exempt: Tensors that carry the mask; all their rows count.
         given: Data with weights of samples or positions; ``None`` where all count alike.
+        attention: Whether tensors ``(N, H, L, L)`` hold what each token attends to.
     """
 
     mask: str | None = None
     exempt: frozenset[str] = frozenset()
     given: Dataset | None = None
+    attention: bool = False
 
     def of_feed(self, feed: Mapping[str, NDArray[Any]], number: int = 0) -> FeedWeights | None:
         """Weights in this feed; ``None`` where every row weighs 1.
@@ -62,12 +65,13 @@ class RowWeights:
         tokens = self._tokens(feed)
         given = None if self.given is None else self.given.weights_of(number)
         if given is None or given.ndim == 1:
-            return None if given is None and tokens is None else FeedWeights(tokens, self.exempt, given)
+            nothing = given is None and tokens is None
+            return None if nothing else FeedWeights(tokens, self.exempt, given, self.attention)
         if tokens is not None and tokens.shape != given.shape:
             text = f"weights of shape {given.shape} do not fit '{self.mask}' of shape {tokens.shape}"
             where = "" if self.given is None else self.given.source
             raise DataError(text, where=where, hint="give weights of the positions that the mask is about")
-        return FeedWeights(given if tokens is None else given * tokens, self.exempt)
+        return FeedWeights(given if tokens is None else given * tokens, self.exempt, attention=self.attention)
 
     def _tokens(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
         """1 for tokens, 0 for padding; ``None`` where nothing is padding or the input is no 0/1 mask."""
@@ -80,7 +84,7 @@ class RowWeights:
 
     def key(self) -> str:
         """What the weights depend on beside the data, for the cache."""
-        return f"{self.mask} {sorted(self.exempt)}"
+        return f"{self.mask} {sorted(self.exempt)}{' attention' if self.attention else ''}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +95,13 @@ class FeedWeights:
         tokens: Weights of positions, ``(N, L)``.
         exempt: Tensors in which every position counts alike.
         samples: Weights of samples, ``(N,)``.
+        attention: Whether tensors ``(N, H, L, L)`` hold what each token attends to.
     """
 
     tokens: NDArray[np.float32] | None
     exempt: frozenset[str] = frozenset()
     samples: NDArray[np.float32] | None = None
+    attention: bool = False
 
     def of(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """Weights for a tensor, broadcastable to ``shape`` and of its rank; ``None`` where every row weighs 1."""
@@ -112,6 +118,9 @@ class FeedWeights:
         batch, length = self.tokens.shape
         if len(shape) == 2 and shape[0] == batch * length and shape[1] != length:
             return self.tokens.reshape(batch * length, 1)
+        square = len(shape) == 4 and shape == (batch, shape[1], length, length) and shape[1] != length
+        if self.attention and square:
+            return self.tokens.reshape(batch, 1, length, 1)
         if len(shape) < 3 or shape[0] != batch or shape[1:].count(length) != 1:
             return None
         if shape[1] == length:

@@ -19,6 +19,7 @@ from qcompiler.ir.uses import is_used
 from qcompiler.pipeline.base import Fact
 from qcompiler.quant import state
 from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.quant.operators import is_log
 from qcompiler.quant.state import TensorQuant
 
 __all__ = ["check"]
@@ -119,7 +120,7 @@ def _name_clashes(graph: ir.Graph) -> Iterator[str]:
 def _formats(model: ir.Model) -> Iterator[str]:
     """Every node is decided on; a node on integers has something quantized to read."""
     for node in model.graph:
-        if node.op_type in _QDQ and node.domain in STANDARD_DOMAINS:
+        if is_log(node) or (node.op_type in _QDQ and node.domain in STANDARD_DOMAINS):
             continue
         decision = state.node_decision(node)
         if decision is None:

@@ -13,8 +13,8 @@ A format has a text form, used in profiles, plans and on the command line::
     i32/sym       biases
     log4          4-bit codes of 16 values on a grid whose steps may grow (``qcompiler.quant.log_grids``)
 
-The arithmetic is affine, ``real = scale * (q - zero_point)``, but for ``log`` formats, whose codes stand for the entries
-of a table: ``real = scale * values[q]``.
+The arithmetic is affine, ``real = scale * (q - zero_point)``, but for ``log`` formats, whose codes stand for the
+entries of a table: ``real = scale * values[q]``.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class QFormat:
         head, *modifiers = text.strip().split("/")
         match = _HEAD.match(head)
         if match is None:
-            raise UsageError(f"'{text}' is not a format", hint="write e.g. u8, i8/sym/axis=0, i4/sym/axis=1/block=32, log4")
+            hint = "write e.g. u8, i8/sym/axis=0, i4/sym/axis=1/block=32, log4"
+            raise UsageError(f"'{text}' is not a format", hint=hint)
         flags: dict[str, int | bool] = {}
         for modifier in modifiers:
             key, _, value = modifier.partition("=")

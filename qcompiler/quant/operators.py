@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["BIAS_INPUT", "LINEAR", "LOOKUP", "TABLE_INPUT", "WEIGHT_INPUT", "output_channel_axis"]
+from qcompiler.quant.functions.definition import DOMAIN
+
+__all__ = [
+    "BIAS_INPUT",
+    "LINEAR",
+    "LOG_DECODE",
+    "LOG_ENCODE",
+    "LOOKUP",
+    "TABLE_INPUT",
+    "WEIGHT_INPUT",
+    "is_log",
+    "output_channel_axis",
+]
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators with a weight operand."""
 
 LOOKUP = "Gather"
 """The operator that looks up rows of a table, such as an embedding."""
+
+LOG_ENCODE = "QLogQuantize"
+LOG_DECODE = "QLogDequantize"
+"""Codes along a grid, from 16-bit codes and to such: in a Q/DQ graph the only operators of ``ai.qcompiler``."""
 
 TABLE_INPUT = 0
 WEIGHT_INPUT = 1
@@ -20,3 +36,8 @@ BIAS_INPUT = 2
 def output_channel_axis(node: ir.Node, rank: int) -> int:
     """The axis of the output along which channels lie: 1 for convolutions, the last for matrix products."""
     return 1 if node.op_type in ("Conv", "ConvTranspose") else rank - 1
+
+
+def is_log(node: ir.Node) -> bool:
+    """Whether a node puts codes on a grid, or reads its table: like Q/DQ nodes it computes nothing of the model."""
+    return node.domain == DOMAIN and node.op_type in (LOG_ENCODE, LOG_DECODE)

@@ -11,8 +11,9 @@
 
 ``values`` are tensors as their producer keeps them; an entry of ``edges`` (by input number) is what one reader
 takes instead: another format, or ``"float"``. Lists are per channel (or nested, per block). A decision without
-``scale`` (or ``grid``) is calibrated. Names are those of the normalized graph. ``factors`` (``{"conv1_fitted": 1.26}``) are what
-tensors were multiplied by before that, ``transforms`` the float-preserving passes that the recipe kept.
+``scale`` (or ``grid``) is calibrated. Names are those of the normalized graph. ``factors``
+(``{"conv1_fitted": 1.26}``) are what tensors were multiplied by before that, ``transforms`` the float-preserving
+passes that the recipe kept.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ import onnx_ir as ir
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import operator_name
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.operators import is_log
 from qcompiler.target import qdq
+from qcompiler.target.log_codes import log_reasons
 from qcompiler.target.parameters import BIAS_TOLERANCE, bias_reasons, form_reason, scale_reasons
 from qcompiler.target.qdq import Codes, View
 from qcompiler.target.schema import Fallback, InputOutput, Kind, OperatorRule, Target
@@ -55,7 +57,7 @@ def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) 
         target: The profile.
         floating: Names of nodes known to be meant for real numbers; codes on all sides do not make them integer.
     """
-    found = [Violation(_HEADER, reason) for reason in header_reasons(model, target)]
+    found = [Violation(_HEADER, reason) for reason in (*header_reasons(model, target), *_function_reasons(model))]
     views = {
         id(node): qdq.view(node, rule)
         for node in model.graph
@@ -64,6 +66,8 @@ def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) 
     integer = {key: seen for key, seen in views.items() if qdq.is_integer(seen)}
     absorbed = {id(item) for seen in integer.values() for item in seen.absorbed}
     for node in model.graph:
+        if is_log(node):
+            found.extend(Violation(label(node), reason) for reason in log_reasons(node, target))
         if node.op_type in _CONVERTERS or id(node) in absorbed:
             continue
         seen, meant = integer.get(id(node)), node.name not in floating
@@ -75,6 +79,14 @@ def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) 
         if target.fallback is Fallback.REFUSE and works_on_floats(node):
             found.append(Violation(label(node), fallback_reason(node, views.get(id(node)), target)))
     return found
+
+
+def _function_reasons(model: ir.Model) -> Iterator[str]:
+    """What is wrong with the functions of codes along a grid, the only operators of ours among Q/DQ nodes."""
+    if any(is_log(node) for node in model.graph):
+        from qcompiler.target.definitions import definition_reasons
+
+        yield from definition_reasons(model)
 
 
 def check_node(seen: View, target: Target) -> Iterator[str]:

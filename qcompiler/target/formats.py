@@ -1,7 +1,8 @@
 """From a ``--format`` name to what each operator of a target gets.
 
 ``w4a8/block=32/asym`` asks for 4-bit weights, 8-bit activations, one scale per 32 weights, free zero points; ``w4``
-leaves activations real numbers and stores the weights of matrix products in 4 bits (*weight-only*). The
+leaves activations real numbers and stores the weights of matrix products in 4 bits (*weight-only*); ``w8a8/log4``
+also keeps the results of those operators whose rule lists ``log4`` in codes of 4 bits along a grid. The
 request is refused when no operator of the target can follow it. An operator that cannot follow while others can
 keeps its least-loss legal format, and says why.
 """
@@ -31,7 +32,8 @@ __all__ = [
     "weight_only_format",
 ]
 
-_MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym")
+_MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym", "logN")
+_LOG = re.compile(r"log(\d{1,2})$")
 _BLOCK_SIZE = re.compile(r"([2-9]|[1-9][0-9]{1,8})$")
 
 
@@ -46,6 +48,7 @@ class FormatRequest:
         granularity: How weights share scales; ``None`` leaves it to the profile.
         block: Weights per scale where the granularity is block.
         symmetric: Whether weights have no zero point; ``None`` leaves it to the profile.
+        log: The format of results that may be kept in codes along a grid; ``None`` keeps them as any activation.
     """
 
     text: str
@@ -54,6 +57,7 @@ class FormatRequest:
     granularity: Granularity | None = None
     block: int | None = None
     symmetric: bool | None = None
+    log: QFormat | None = None
 
     @property
     def weight_only(self) -> bool:
@@ -111,6 +115,8 @@ def resolve_format(target: Target, text: str | None = None) -> FormatRequest:
         UsageError: The text is no format, or the target does not offer it; says what it offers.
     """
     request = _parse(target, target.default_format if text is None else text)
+    if request.log is not None:
+        _check_log(target, request, request.log)
     if request.weight_only:
         return _check_weight_only(target, request)
     rules = [rule for rule in target.rules() if rule.weights]
@@ -197,6 +203,21 @@ def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequ
     return ActivationChoice(chosen, f"{rule.operator} takes {_listed(_bits(forms))}-bit activations only")
 
 
+def _check_log(target: Target, request: FormatRequest, form: QFormat) -> None:
+    """Refuse codes along a grid that no operator of the target writes, or none reads."""
+    where = f"format '{request.text}'"
+    if request.weight_only:
+        raise UsageError(f"activations stay real numbers, so none is kept in {form}", where=where,
+                         hint=f"write w{request.weight_bits}a8/{form}, or leave /{form} out")  # fmt: skip
+    writes = {rule.operator: rule.log_results() for rule in target.rules() if rule.log_results()}
+    if not writes or not any(rule.log_operands() for rule in target.rules()):
+        raise UsageError(f"{target.name} keeps no tensor in codes along a grid", where=where,
+                         hint=f"leave /{form} out; profiles offer it with log_outputs and log_inputs")  # fmt: skip
+    if not any(form in forms for forms in writes.values()):
+        listed = "; ".join(f"{operator}: {', '.join(map(str, forms))}" for operator, forms in writes.items())
+        raise UsageError(f"{target.name} keeps no result in {form}", where=where, hint=f"it offers {listed}")
+
+
 def _check_weight_only(target: Target, request: FormatRequest) -> FormatRequest:
     """Refuse a weight-only request that the target does not offer."""
     rules = [rule for rule in target.rules() if rule.weight_only and rule.operator != LOOKUP]
@@ -242,6 +263,7 @@ def _parse(target: Target, text: str) -> FormatRequest:
     granularity: Granularity | None = None
     block: int | None = None
     symmetric: bool | None = None
+    log: QFormat | None = None
     for modifier in modifiers:
         key, _, value = modifier.partition("=")
         if modifier in ("sym", "asym") and symmetric is None:
@@ -250,11 +272,13 @@ def _parse(target: Target, text: str) -> FormatRequest:
             granularity = Granularity(modifier)
         elif key == "block" and _BLOCK_SIZE.match(value) and granularity is None:
             granularity, block = Granularity.BLOCK, int(value)
+        elif _LOG.match(modifier) and log is None:
+            log = QFormat.parse(modifier)
         else:
             hint = nearest(modifier, _MODIFIERS) or f"modifiers: {', '.join(_MODIFIERS)}, each kind once"
             raise UsageError(f"modifier '{modifier}' in format '{text}' is unknown or contradicts another", hint=hint)
     activation_bits = None if match[2] is None else int(match[2])
-    return FormatRequest(text, int(match[1]), activation_bits, granularity, block, symmetric)
+    return FormatRequest(text, int(match[1]), activation_bits, granularity, block, symmetric, log)
 
 
 def _granularity(rule: OperatorRule, request: FormatRequest) -> tuple[Granularity, int | None, str]:

@@ -7,6 +7,7 @@ operators compute is defined by their functions: those of the model must be the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -19,9 +20,11 @@ from qcompiler.quant.annotations import annotation
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.functions.catalogue import operators
 from qcompiler.quant.functions.definition import DOMAIN, Operator
+from qcompiler.quant.operators import is_log
 from qcompiler.target import qdq
 from qcompiler.target.checks import Violation, fallback_reason, fixed_reasons, header_reasons, label, works_on_floats
 from qcompiler.target.definitions import definition_reasons
+from qcompiler.target.log_codes import log_reasons
 from qcompiler.target.lowered_constants import (
     accumulator_reasons,
     multiplier_bits,
@@ -34,7 +37,7 @@ from qcompiler.target.lowered_weight_only import weight_only_reasons
 from qcompiler.target.schema import Fallback, Kind, OperatorRule, Target, ZeroPoint
 from qcompiler.target.weights import storage_type
 
-__all__ = ["check_lowered", "family", "is_lowered", "stands_for", "why_not_rescales"]
+__all__ = ["check_lowered", "family", "governing", "is_lowered", "stands_for", "why_not_rescales"]
 
 _STANDS_FOR: Final = {
     "QAdd": ("Add", "Sub", "Sum"),
@@ -64,8 +67,14 @@ _QDQ: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def is_lowered(model: ir.Model) -> bool:
-    """Whether the main graph holds operators of ``ai.qcompiler``."""
-    return any(node.domain == DOMAIN for node in model.graph)
+    """Whether the main graph holds operators of ``ai.qcompiler``, other than codes along a grid among Q/DQ nodes."""
+    return any(node.domain == DOMAIN and not is_log(node) for node in model.graph)
+
+
+def governing(base: str, target: Target) -> list[OperatorRule]:
+    """The rules of the profile that govern a family of operators."""
+    names = _STANDS_FOR.get(base, tuple(target.operators))
+    return [target.operators[name] for name in names if name in target.operators]
 
 
 def stands_for(op_type: str) -> str:
@@ -98,7 +107,8 @@ def check_lowered(model: ir.Model, target: Target) -> list[Violation]:
     ranges = CodeRanges()
     for node in model.graph:
         if node.domain == DOMAIN:
-            reasons = _operator_reasons(node, ranges, target)
+            own = _operator_reasons(node, ranges, target)
+            reasons = itertools.chain(own, log_reasons(node, target)) if is_log(node) else own
         elif node.op_type in _QDQ and not node.domain:
             reasons = _scale_reasons(node, target)
         elif works_on_floats(node):
@@ -129,10 +139,9 @@ def _operator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iter
         yield f"{node.op_type} is no operator of {DOMAIN}"
         return
     base = family(node.op_type)
-    governed = _STANDS_FOR.get(base, tuple(target.operators))
-    rules = [target.operators[name] for name in governed if name in target.operators]
+    rules = governing(base, target)
     if not rules:
-        yield f"{target.name} has no integer {' or '.join(governed)}"
+        yield f"{target.name} has no integer {' or '.join(_STANDS_FOR.get(base, ()))}"
         return
     if _multiplies(operator) and target.integer.shifts_only:
         yield f"it multiplies to rescale, {target.name} only shifts"
@@ -158,7 +167,8 @@ def _operator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iter
 def _type_reasons(operator: Operator, inputs: dict[str, ir.Value | None]) -> Iterator[str]:
     """Element types that the operator is not defined for."""
     for name, value in inputs.items():
-        accepted = operator.types.get(name, "").replace(",", " ").split()
+        words = operator.types.get(name, "").replace(",", " ").split()
+        accepted = [word for word in words if word.upper() in ir.DataType.__members__]
         if value is not None and value.dtype is not None and accepted and value.dtype.name.lower() not in accepted:
             yield f"its {name} is {value.dtype.name.lower()}, {operator.name} takes {' or '.join(accepted)}"
 

@@ -7,7 +7,6 @@ compiler derives placement, allocation and legality from it; nothing in here is 
 
 from __future__ import annotations
 
-import enum
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,18 @@ from qcompiler.quant.format import QFormat
 from qcompiler.quant.integer.weight_only import BITS, LEAST_BLOCK
 from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.integer import IntegerArithmetic, Lowering
+from qcompiler.target.kinds import (
+    Fallback,
+    Granularity,
+    InputOutput,
+    Kind,
+    Output,
+    Place,
+    Provider,
+    Role,
+    Wide,
+    ZeroPoint,
+)
 
 __all__ = [
     "SCHEMA",
@@ -50,81 +61,6 @@ FORMAT_NAME = re.compile(r"w(\d{1,2})(?:a(\d{1,2}))?$")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _OPERATOR = re.compile(r"([A-Za-z0-9_.]+:)?[A-Za-z_][A-Za-z0-9_]*$")
 _NOTHING: Mapping[str, tuple[AttributeValue, ...]] = MappingProxyType({})
-
-
-class Kind(enum.StrEnum):
-    """How the result of an operator gets its parameters."""
-
-    COMPUTE = "compute"  # an integer kernel that rescales to the output's own scale
-    SAME_SCALE = "same-scale"  # codes are moved or compared, never rescaled: output and data inputs share parameters
-
-
-class Place(enum.StrEnum):
-    """When an operator is worth running on integers."""
-
-    ALWAYS = "always"
-    BETWEEN = "between"  # only where what feeds it and what reads it is integer too
-
-
-class Role(enum.StrEnum):
-    """What an input is to its operator."""
-
-    ACTIVATION = "activation"
-    WEIGHT = "weight"  # a constant; a computed one is an activation, if the rule has formats for a ``second``
-    BIAS = "bias"
-    FLOAT = "float"  # left alone: shapes, indices, clip bounds
-
-
-class Wide(enum.StrEnum):
-    """Where an operator reads the widest activation it accepts, because 8 bits lose too much."""
-
-    NEVER = "never"
-    STREAM = "stream"  # where what it reads or who reads it is wide: residual streams around a normalization
-    ALWAYS = "always"
-
-
-class Output(enum.StrEnum):
-    """What an integer kernel writes."""
-
-    QUANTIZED = "quantized"
-    OPTIONAL = "optional"  # codes or real numbers
-    FLOAT = "float"
-
-
-class Granularity(enum.StrEnum):
-    """How many weights share a scale."""
-
-    TENSOR = "tensor"
-    CHANNEL = "channel"
-    BLOCK = "block"
-
-
-class ZeroPoint(enum.StrEnum):
-    """What the zero point of an activation may be."""
-
-    ANY = "any"
-    ZERO = "zero"
-
-
-class InputOutput(enum.StrEnum):
-    """What the compiled graph takes and gives."""
-
-    FLOAT = "float"
-    QUANTIZED = "quantized"
-
-
-class Provider(enum.StrEnum):
-    """Who runs the compiled model where its speed is measured."""
-
-    STOCK = "stock"  # ONNX Runtime's CPU provider
-    QCOMPILER = "qcompiler"  # our kernels in ONNX Runtime
-
-
-class Fallback(enum.StrEnum):
-    """What becomes of a node that the target cannot run on integers."""
-
-    FLOAT = "float"
-    REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +103,9 @@ class OperatorRule:
         second: Accepted formats of the input in weight role where it is not constant (MatMul of two activations);
             empty means that weights must be constant.
         outputs: Accepted formats of the result; empty means ``activations``.
+        log_inputs: ``log`` formats in which an activation may be read, where asked for: the kernel decodes their codes
+            by a table of 16-bit integers.
+        log_outputs: ``log`` formats in which the result may be kept, where asked for and every reader takes them.
         mixed: Whether activations and result of one node may have different formats of those lists.
         wide: Where it reads the widest activation it accepts.
         weights: Accepted weight formats without axis, preferred first.
@@ -190,6 +129,8 @@ class OperatorRule:
     activations: tuple[QFormat, ...] = ()
     second: tuple[QFormat, ...] = ()
     outputs: tuple[QFormat, ...] = ()
+    log_inputs: tuple[QFormat, ...] = ()
+    log_outputs: tuple[QFormat, ...] = ()
     mixed: bool = False
     wide: Wide = Wide.NEVER
     weights: tuple[QFormat, ...] = ()
@@ -212,6 +153,7 @@ class OperatorRule:
         self._check_weights()
         self._check_weight_only()
         self._check_fixed()
+        self._check_log()
 
     def _check_fixed(self) -> None:
         forms = {str(form): form for form in self.output_formats()}
@@ -225,6 +167,14 @@ class OperatorRule:
                 _refuse(f"fixed.{name}", f"{zero} is no zero point of {form}", "write [scale, zero point]")
         if self.fixed and self.kind is Kind.SAME_SCALE:
             _refuse("fixed", "a same-scale operator has its input's scale", None)
+
+    def _check_log(self) -> None:
+        for key in ("log_inputs", "log_outputs"):
+            for form in getattr(self, key):
+                if not form.logarithmic:
+                    _refuse(key, f"'{form}' is no log format", 'write e.g. ["log4"]')
+                if self.kind is Kind.SAME_SCALE:
+                    _refuse(key, "a same-scale operator has no table to decode by", None)
 
     def _check_inputs(self) -> None:
         if not self.inputs:
@@ -243,8 +193,9 @@ class OperatorRule:
             _refuse("activations", "no activation format is accepted", 'write e.g. activations = ["u8"]')
         for key in ("activations", "second", "outputs"):
             for form in getattr(self, key):
-                if form.axis is not None or form.bits > 16:
-                    _refuse(key, f"'{form}' is not an activation format", "up to 16 bits, one scale")
+                if form.axis is not None or form.bits > 16 or form.logarithmic:
+                    hint = "log formats go to log_inputs and log_outputs" if form.logarithmic else None
+                    _refuse(key, f"'{form}' is not an activation format", hint or "up to 16 bits, one scale")
 
     def _check_weights(self) -> None:
         if (Role.WEIGHT in self.inputs) != bool(self.weights):
@@ -258,7 +209,7 @@ class OperatorRule:
         if any(size < 2 for size in self.block_sizes):
             _refuse("block_sizes", "a block has at least 2 elements", None)
         for form in self.weights:
-            if form.axis is not None or form.bits > 16:
+            if form.axis is not None or form.bits > 16 or form.logarithmic:
                 _refuse("weights", f"'{form}' is not a weight format", "give it without axis and block")
         bias = self.bias
         if bias is not None and not (bias.bits in (16, 32) and bias.symmetric and bias.per_tensor):
@@ -270,19 +221,25 @@ class OperatorRule:
         if self.weight_only_blocks and not self.weight_only:
             _refuse("weight_only_blocks", "block sizes go with formats", 'write e.g. weight_only = ["i4"]')
         for form in self.weight_only:
-            if form.bits not in BITS or not form.signed or form.axis is not None or form.power_of_two:
+            plain = form.signed and form.axis is None and not (form.power_of_two or form.logarithmic)
+            if form.bits not in BITS or not plain:
                 _refuse("weight_only", f"'{form}' is no such format", f"signed, one of {BITS} bits, without axis")
         if any(size < LEAST_BLOCK or size % 8 for size in self.weight_only_blocks):
             _refuse("weight_only_blocks", f"blocks are multiples of 8, at least {LEAST_BLOCK}", None)
 
     def in_powers_of_two(self) -> OperatorRule:
-        """The same rule with scales that are powers of two; a bias has the product of two of them anyway."""
+        """The same rule with scales that are powers of two; a bias has the product of two of them anyway.
+
+        Grids have free scales.
+        """
         return replace(
             self,
             activations=_in_powers_of_two(self.activations),
             second=_in_powers_of_two(self.second),
             outputs=_in_powers_of_two(self.outputs),
             weights=_in_powers_of_two(self.weights),
+            log_inputs=(),
+            log_outputs=(),
         )
 
     def role(self, index: int) -> Role:
@@ -292,6 +249,15 @@ class OperatorRule:
     def activation_formats(self, index: int) -> tuple[QFormat, ...]:
         """Accepted formats of the activation at input ``index``."""
         return self.second if self.role(index) is Role.WEIGHT else self.activations
+
+    def log_operands(self) -> tuple[QFormat, ...]:
+        """``log`` formats that it reads; none where it takes no 16-bit codes, to which they are decoded."""
+        return self.log_inputs if any(form.bits == 16 for form in (*self.activations, *self.second)) else ()
+
+    def log_results(self) -> tuple[QFormat, ...]:
+        """``log`` formats of its result; none where it writes no free 16-bit codes, of which they are made."""
+        free = any(form.bits == 16 and str(form) not in self.fixed for form in self.output_formats())
+        return self.log_outputs if free and self.output is Output.QUANTIZED else ()
 
     def fixed_result(self, form: QFormat) -> tuple[float, int] | None:
         """Scale and zero point of a result in ``form`` that nothing but the kernel decides; ``None`` where free."""

@@ -109,6 +109,13 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
     if rule.output is Output.FLOAT:
         found.append("it writes real numbers")
     found += _wide(rule)
+    asked = "where asked for (--format w8a8/log4)"
+    found += (
+        [f"it reads {_listed(rule.log_operands())} {asked}, decoded to 16 bits by a table"]
+        if rule.log_operands()
+        else []
+    )
+    found += [f"its result may be kept in {_listed(rule.log_results())} {asked}"] if rule.log_results() else []
     found += [
         f"its {name} result has scale {scale:g}, zero point {zero:g}" for name, (scale, zero) in rule.fixed.items()
     ]

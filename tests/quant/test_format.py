@@ -31,7 +31,13 @@ def test_log_formats_count_along_a_grid(bits):
     assert form.per_tensor
 
 
-@pytest.mark.parametrize("text", ["", "x8", "i9", "u8/odd", "i4/block=32", "i8/axis=a", "u8/narrow", "i8/sym=1", "log1", "log8", "log4/sym", "log4/axis=0"])
+@pytest.mark.parametrize("text", ["log1", "log8", "log16", "log4/sym", "log4/axis=0", "log4/pot", "4log", "log"])
+def test_log_formats_that_do_not_exist(text):
+    with pytest.raises(UsageError):
+        QFormat.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "x8", "i9", "u8/odd", "i4/block=32", "i8/axis=a", "u8/narrow", "i8/sym=1"])
 def test_nonsense_is_refused(text):
     with pytest.raises(UsageError):
         QFormat.parse(text)

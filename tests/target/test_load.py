@@ -68,6 +68,20 @@ def test_power_of_two_scales_reach_every_format_of_every_rule(tmp_path: Path) ->
     assert [form.power_of_two for form in (*rule.activations, *rule.weights)] == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("change", "reads", "writes"),
+    [
+        ("", 6, 6),
+        ('[defaults]\nactivations = ["i8"]', 6, 0),  # MatMul lists 16 bits of its own
+        ("power_of_two_scales = true", 0, 0),
+    ],
+)
+def test_log_formats_need_free_16_bit_codes(tmp_path: Path, change: str, reads: int, writes: int) -> None:
+    target = load(write(tmp_path, f'schema = 1\nname = "mine"\nextends = "edge-npu"\n{change}'))
+    assert len(target.operators["MatMul"].log_operands()) == reads
+    assert len(target.operators["Softmax"].log_results()) == writes
+
+
 def test_fpga_computes_with_shifts_alone() -> None:
     target = load("fpga-pot")
     assert target.lowering is Lowering.INTEGER
@@ -176,6 +190,10 @@ def test_long_chain_is_refused(tmp_path: Path) -> None:
         (BASE.replace("schema = 1", "schema = 1\nscale_floor = nan"), "is not between 0 and 1"),
         (BASE.replace("schema = 1", "schema = 1\npower_of_two_scales = 1"), "is not true or false"),
         (BASE.replace("schema = 1", "schema = 1\ninput_output = 'flot'"), "did you mean 'float'"),
+        (BASE + 'log_inputs = ["i4"]', "operators.Conv.log_inputs: 'i4' is no log format"),
+        (BASE + 'log_outputs = ["log9"]', "a format of 9 bits does not exist"),
+        (BASE.replace('["i8"]', '["log4"]'), "'log4' is not an activation format"),
+        (BASE.replace('["i8/sym"]', '["log4"]'), "'log4' is not a weight format"),
         (BASE.replace("schema = 1", "schema = 1\nfallback = 'refused'"), "did you mean 'refuse'"),
         (BASE.replace("schema = 1", "schema = 1\nrequires = 'avx2'"), "is not a list"),
         (BASE + "[cost]\ntable = 'costs.json'", "cost"),
