@@ -23,14 +23,14 @@ import onnx_ir as ir
 
 from qcompiler.calibration import engine, row_weights
 from qcompiler.calibration.grid_search import Fit, ValueSums, best_grids
-from qcompiler.errors import DataError, UsageError, nearest
+from qcompiler.errors import DataError, nearest
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
 from qcompiler.quant.format import LOG_BITS, QFormat
 from qcompiler.quant.log_grids import KINDS
 from qcompiler.quant.params import params_of_grid
 from qcompiler.quant.state import TensorQuant
-from qcompiler.target.formats import resolve_format
+from qcompiler.target.formats import FormatRequest, resolve_format
 from qcompiler.target.legality import rule_for
 from qcompiler.target.log_codes import why_not_log
 from qcompiler.target.schema import Target
@@ -43,9 +43,10 @@ class ChooseLogFormats(Pass):
     """Keep results that crowd near zero (Softmax) in few bits, on the grid that measures best.
 
     Attributes:
-        bits: Bits of a code, 2 to 7; 0 takes them from ``--format`` (``w8a8/log4``) and does nothing without.
+        bits: Bits of a code, 2 to 7; 0 takes them and the operators from ``--format`` (``w8a8/log4``,
+            ``w8a8/log4=Softmax``) and does nothing without.
         kinds: Families of grids to choose from.
-        operators: Operators whose results are meant; ``()`` means all that the target lists.
+        operators: Operators whose results get ``bits``; ``()`` means all that the target lists.
     """
 
     name: ClassVar[str] = "choose-log-formats"
@@ -61,48 +62,29 @@ class ChooseLogFormats(Pass):
         for kind in self.kinds:
             if kind not in KINDS:
                 raise ValueError(f"'{kind}' is no kind of grid; {nearest(kind, KINDS) or ', '.join(KINDS)}")
+        if self.operators and not self.bits:
+            raise ValueError("operators go with bits")
         if not self.kinds:
             raise ValueError("kinds names no family of grids")
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Complete the decisions on results that get a grid."""
         wishes = {value: quant.format for value, quant in state.quantized_values(model.graph) if _is_open(quant)}
-        form = self._asked(ctx)
-        if form is not None and ctx.target is not None:
-            wishes |= dict.fromkeys(self._meant(model.graph, form, ctx.target, ctx), form)
+        if ctx.target is not None and (request := self._request(ctx.target, ctx)).log is not None:
+            wishes |= dict.fromkeys(_meant(model.graph, request, ctx.target, ctx), request.log)
         if not wishes:
             return
         sums = _observed(model, list(wishes), ctx)
         for value, wish in wishes.items():
             self._decide(value, wish, sums[str(value.name)], ctx)
 
-    def _asked(self, ctx: Context) -> QFormat | None:
-        """The format that is asked for, and offered."""
-        if ctx.target is None:
-            return None
-        text = ctx.format or ctx.target.default_format
-        if self.bits:  # said with the format, so that a target that offers none refuses it
-            base = "/".join(part for part in text.split("/") if not part.startswith("log"))
-            text = f"{base}/log{self.bits}"
-        return resolve_format(ctx.target, text).log
-
-    def _meant(self, graph: ir.Graph, form: QFormat, target: Target, ctx: Context) -> Iterator[ir.Value]:
-        """Results that can have the format; why others cannot is recorded."""
-        for operator in self.operators:
-            rule = target.operators.get(operator)
-            if rule is None or form not in rule.log_results():
-                able = [item.operator for item in target.rules() if form in item.log_results()]
-                hint = f"it does so of {', '.join(able)}"
-                raise UsageError(f"{target.name} keeps no {form} result of {operator}", where=self.name, hint=hint)
-        for node in graph:
-            rule = rule_for(target, node)
-            if rule is None or not rule.log_results() or (self.operators and node.op_type not in self.operators):
-                continue
-            reason = _why_not(node, form, target)
-            if reason is None:
-                yield node.outputs[0]
-            elif reason:
-                ctx.skip(node, reason)
+    def _request(self, target: Target, ctx: Context) -> FormatRequest:
+        """What is asked for, and offered: the options of the pass count as if they stood in the format."""
+        text = ctx.format or target.default_format
+        if self.bits:
+            kept = [part for part in text.split("/") if not part.lower().startswith("log")]
+            text = "/".join([*kept, f"log{self.bits}{'=' if self.operators else ''}{'+'.join(self.operators)}"])
+        return resolve_format(target, text)
 
     def _decide(self, value: ir.Value, form: QFormat, sums: ValueSums, ctx: Context) -> None:
         name, ordered = str(value.name), sums.sorted()
@@ -119,6 +101,21 @@ class ChooseLogFormats(Pass):
             state.set_edge_quant(use.node, use.idx, None)
         ctx.edit.count += 1
         ctx.note(_sentence(name, form, best, found))
+
+
+def _meant(graph: ir.Graph, request: FormatRequest, target: Target, ctx: Context) -> Iterator[ir.Value]:
+    """Results that can have the format; why others cannot is recorded."""
+    for node in graph:
+        rule = rule_for(target, node)
+        if rule is None or not rule.log_results() or request.log is None:
+            continue
+        if request.log_operators and rule.operator not in request.log_operators:
+            continue
+        reason = _why_not(node, request.log, target)
+        if reason is None:
+            yield node.outputs[0]
+        elif reason:
+            ctx.skip(node, reason)
 
 
 def _is_open(quant: TensorQuant) -> bool:

@@ -2,7 +2,8 @@
 
 ``w4a8/block=32/asym`` asks for 4-bit weights, 8-bit activations, one scale per 32 weights, free zero points; ``w4``
 leaves activations real numbers and stores the weights of matrix products in 4 bits (*weight-only*); ``w8a8/log4``
-also keeps the results of those operators whose rule lists ``log4`` in codes of 4 bits along a grid. The
+also keeps the results of those operators whose rule lists ``log4`` in codes of 4 bits along a grid, and
+``w8a8/log4=Softmax`` those of Softmax alone. The
 request is refused when no operator of the target can follow it. An operator that cannot follow while others can
 keeps its least-loss legal format, and says why.
 """
@@ -32,7 +33,7 @@ __all__ = [
     "weight_only_format",
 ]
 
-_MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym", "logN")
+_MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym", "logN", "logN=OPERATOR")
 _LOG = re.compile(r"log(\d{1,2})$")
 _BLOCK_SIZE = re.compile(r"([2-9]|[1-9][0-9]{1,8})$")
 
@@ -49,6 +50,7 @@ class FormatRequest:
         block: Weights per scale where the granularity is block.
         symmetric: Whether weights have no zero point; ``None`` leaves it to the profile.
         log: The format of results that may be kept in codes along a grid; ``None`` keeps them as any activation.
+        log_operators: Whose results those are; empty: of all operators that list the format.
     """
 
     text: str
@@ -58,6 +60,7 @@ class FormatRequest:
     block: int | None = None
     symmetric: bool | None = None
     log: QFormat | None = None
+    log_operators: tuple[str, ...] = ()
 
     @property
     def weight_only(self) -> bool:
@@ -205,17 +208,21 @@ def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequ
 
 def _check_log(target: Target, request: FormatRequest, form: QFormat) -> None:
     """Refuse codes along a grid that no operator of the target writes, or none reads."""
-    where = f"format '{request.text}'"
+    where, writes = f"format '{request.text}'", {rule.operator: rule.log_results() for rule in target.rules()}
+    able = [operator for operator, forms in writes.items() if form in forms]
     if request.weight_only:
         raise UsageError(f"activations stay real numbers, so none is kept in {form}", where=where,
                          hint=f"write w{request.weight_bits}a8/{form}, or leave /{form} out")  # fmt: skip
-    writes = {rule.operator: rule.log_results() for rule in target.rules() if rule.log_results()}
-    if not writes or not any(rule.log_operands() for rule in target.rules()):
+    if not any(writes.values()) or not any(rule.log_operands() for rule in target.rules()):
         raise UsageError(f"{target.name} keeps no tensor in codes along a grid", where=where,
                          hint=f"leave /{form} out; profiles offer it with log_outputs and log_inputs")  # fmt: skip
-    if not any(form in forms for forms in writes.values()):
-        listed = "; ".join(f"{operator}: {', '.join(map(str, forms))}" for operator, forms in writes.items())
+    if not able:
+        listed = "; ".join(f"{operator}: {', '.join(map(str, forms))}" for operator, forms in writes.items() if forms)
         raise UsageError(f"{target.name} keeps no result in {form}", where=where, hint=f"it offers {listed}")
+    for operator in request.log_operators:
+        if operator not in able:
+            hint = nearest(operator, able) or f"it does so of {', '.join(able)}"
+            raise UsageError(f"{target.name} keeps no {form} result of {operator}", where=where, hint=hint)
 
 
 def _check_weight_only(target: Target, request: FormatRequest) -> FormatRequest:
@@ -264,6 +271,7 @@ def _parse(target: Target, text: str) -> FormatRequest:
     block: int | None = None
     symmetric: bool | None = None
     log: QFormat | None = None
+    log_operators: tuple[str, ...] = ()
     for modifier in modifiers:
         key, _, value = modifier.partition("=")
         if modifier in ("sym", "asym") and symmetric is None:
@@ -272,13 +280,19 @@ def _parse(target: Target, text: str) -> FormatRequest:
             granularity = Granularity(modifier)
         elif key == "block" and _BLOCK_SIZE.match(value) and granularity is None:
             granularity, block = Granularity.BLOCK, int(value)
-        elif _LOG.match(modifier) and log is None:
-            log = QFormat.parse(modifier)
+        elif _LOG.match(key) and log is None:
+            log, log_operators = QFormat.parse(key), _operators(value, target)
         else:
             hint = nearest(modifier, _MODIFIERS) or f"modifiers: {', '.join(_MODIFIERS)}, each kind once"
             raise UsageError(f"modifier '{modifier}' in format '{text}' is unknown or contradicts another", hint=hint)
     activation_bits = None if match[2] is None else int(match[2])
-    return FormatRequest(text, int(match[1]), activation_bits, granularity, block, symmetric, log)
+    return FormatRequest(text, int(match[1]), activation_bits, granularity, block, symmetric, log, log_operators)
+
+
+def _operators(text: str, target: Target) -> tuple[str, ...]:
+    """Operators joined by ``+``, as the profile spells them."""
+    known = {name.lower(): name for name in target.operators}
+    return tuple(known.get(name, name) for name in text.split("+") if name)
 
 
 def _granularity(rule: OperatorRule, request: FormatRequest) -> tuple[Granularity, int | None, str]:

@@ -28,6 +28,7 @@ MODELS = [
     ("digits_vit", "w4a8"),
     ("digits_vit", "w3a8"),
     ("digits_vit", "w4a4"),
+    ("digits_vit", "w8a8/log4"),
     ("resnet20_cifar10", "w8a8"),
     ("resnet20_cifar10", "w4a8"),
     ("mobilenetv1_025_imagenet", "w8a8"),

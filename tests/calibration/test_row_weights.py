@@ -99,3 +99,12 @@ def test_tensors_that_carry_the_mask_keep_every_row(parse: Callable[[str], ir.Mo
     assert weights is not None
     assert weights.of("spread", (1, 3, 4)) is None
     assert weights.of("hidden", (1, 3, 4)) is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((1, 2, 3, 3), (1, 1, 3, 1)), ((1, 3, 3, 3), None), ((1, 2, 3, 5), (1, 1, 3, 1)), ((2, 2, 3, 3), None)],
+)
+def test_rows_of_attention(shape: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
+    weights = FeedWeights(TOKENS.tokens, attention=True).of("any", shape)
+    assert (None if weights is None else weights.shape) == expected
