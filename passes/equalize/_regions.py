@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
     from qcompiler.pipeline.base import Context
 
-__all__ = ["Region", "Rows", "collect", "regions"]
+__all__ = ["Region", "Rows", "collect", "regions", "unread"]
 
 _ROWS: Final = 512
 """Rows of an input that are kept, over all samples."""
@@ -74,6 +74,14 @@ def regions(found: Channels) -> list[Region]:
         result.append(_region(labels, found))
     result.sort(key=lambda region: int(region.labels[0]))
     return result
+
+
+def unread(found: Channels, items: Iterable[Region]) -> Iterator[tuple[Source, str]]:
+    """What makes channels none of which ends where a factor could be taken back, and why."""
+    ended = {label for region in items for label in region.labels.tolist()}
+    for source in found.sources:
+        if ended.isdisjoint(source.labels.tolist()):
+            yield source, found.stuck.get(source.first, "no matrix product reads them")
 
 
 def _region(labels: Labels, found: Channels) -> Region:

@@ -21,10 +21,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.passes.equalize import _channels, _migrate
+from qcompiler.passes.equalize import _channel_walk, _migrate
 from qcompiler.passes.equalize._migrate import Change
 from qcompiler.passes.equalize._producers import Norm
-from qcompiler.passes.equalize._regions import Region, collect, regions
+from qcompiler.passes.equalize._regions import Region, collect, regions, unread
 from qcompiler.passes.equalize._statistics import Statistics, observe
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 
@@ -54,8 +54,12 @@ class ReparameterizeNorms(Pass):
         if ctx.calibration is None or not len(ctx.calibration):
             ctx.warn("no norm was reparameterized: the ranges of channels are not known without calibration samples")
             return
-        found = _channels.find(model.graph)
-        chosen = [region for region in regions(found) if _wanted(region, ctx)]
+        found = _channel_walk.find(model.graph)
+        items = regions(found)
+        for source, reason in unread(found, items):
+            if isinstance(source.maker, Norm):
+                ctx.skip(source.maker.node, f"its channels are not divided: {reason}")
+        chosen = [region for region in items if _wanted(region, ctx)]
         few = ctx.calibration.subset(range(min(self.samples, len(ctx.calibration))))
         rows = collect(model, chosen, few, ctx)
         change = Change.none(sum(source.count for source in found.sources))

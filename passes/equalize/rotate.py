@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from qcompiler.errors import DataError
 from qcompiler.ir import regions
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.equalize import _channels, _orthogonal
+from qcompiler.passes.equalize import _channel_walk, _orthogonal
 from qcompiler.passes.equalize._moments import moments
 from qcompiler.passes.equalize._producers import linear
 from qcompiler.passes.equalize._residual import NORMS, Residual, follow
@@ -90,7 +90,7 @@ class Rotate(Pass):
             ctx.note(f"turned {len(found)} residual streams of {sizes} channels ({self.kind})")
 
     def _heads(self, model: ir.Model, ctx: Context, turned: set[ir.Node]) -> None:
-        channels = _channels.find(model.graph)
+        channels = _channel_walk.find(model.graph)
         found: list[Head] = []
         for head in heads(channels):
             if not isinstance(head, Head):

@@ -23,11 +23,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import UsageError
-from qcompiler.passes.equalize import _channels, _migrate
+from qcompiler.passes.equalize import _channel_walk, _migrate
+from qcompiler.passes.equalize._channels import Channels
 from qcompiler.passes.equalize._loss import Formats, Loss
 from qcompiler.passes.equalize._migrate import Change
 from qcompiler.passes.equalize._producers import Norm
-from qcompiler.passes.equalize._regions import Region, Rows, collect, regions
+from qcompiler.passes.equalize._regions import Region, Rows, collect, regions, unread
 from qcompiler.passes.equalize._statistics import Statistics, observe
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.target.formats import resolve_format
@@ -78,10 +79,13 @@ class SmoothActivations(Pass):
         if ctx.calibration is None or not len(ctx.calibration):
             ctx.warn("nothing was smoothed: the ranges of channels are not known without calibration samples")
             return
-        found = _channels.find(model.graph)
+        found = _channel_walk.find(model.graph)
         for node, reason in found.refused:
             ctx.skip(node, reason)
-        chosen = list(self._chosen(regions(found), ctx))
+        items = regions(found)
+        for source, reason in unread(found, items):
+            ctx.skip(source.maker.node, f"its channels are not divided: {reason}")
+        chosen = list(self._chosen(items, ctx))
         few = ctx.calibration.subset(range(min(self.samples, len(ctx.calibration))))
         rows = collect(model, chosen, few, ctx)
         change = Change.none(sum(source.count for source in found.sources))
@@ -109,7 +113,7 @@ class SmoothActivations(Pass):
                 yield region
 
     def _decide(
-        self, region: Region, found: _channels.Channels, rows: dict[ir.Value, Rows], change: Change, ctx: Context
+        self, region: Region, found: Channels, rows: dict[ir.Value, Rows], change: Change, ctx: Context
     ) -> bool:
         """Find the best factors and shifts of a region and write them into ``change``; whether there are any."""
         seen = observe(region, rows, found, change.factors.size)

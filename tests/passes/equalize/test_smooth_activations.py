@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.facts import check
 from qcompiler.models import loaders
-from qcompiler.passes.equalize import _channels
+from qcompiler.passes.equalize import _channel_walk
 from qcompiler.passes.equalize._layout import Layout, along
 from qcompiler.passes.equalize._union import SignedUnion
 from qcompiler.passes.equalize.reparameterize_norms import ReparameterizeNorms
@@ -172,7 +173,7 @@ def test_a_residual_sum_takes_back_a_shift(make: SimpleNamespace) -> None:
 
 
 def test_channels_of_a_sample_reach_where_they_should() -> None:
-    found = _channels.find(normalized(loaders.load("digits_vit").path).graph)
+    found = _channel_walk.find(normalized(loaders.load("digits_vit").path).graph)
     heads = found.meetings
     assert len(heads) == len(found.averages) == 3
     for meeting in heads:
@@ -181,6 +182,69 @@ def test_channels_of_a_sample_reach_where_they_should() -> None:
         for one, two in zip(meeting.left.ravel().tolist(), meeting.right.ravel().tolist(), strict=True):
             (root, sign), (other, inverse) = found.union.find(one), found.union.find(two)
             assert (root, sign) == (other, -inverse)
+
+
+def test_a_product_of_two_free_tensors_lets_no_factor_pass(make: SimpleNamespace) -> None:
+    """Also where nothing else in the graph is stuck: the product is all that ends there."""
+    model = make.build(
+        [
+            make.node("MatMul", "x w1", "a"),
+            make.node("MatMul", "a w2", "c"),
+            make.node("Mul", "a c", "m"),
+            make.node("Softmax", "m"),
+        ],
+        ["N", 4, 16], w1=normal(16, 16) * np.geomspace(0.01, 1, 16).astype(np.float32), w2=normal(16, 16, seed=1),
+    )  # fmt: skip
+    context = run(SmoothActivations(alpha=0.5), model, feeds_of())
+    assert "multiplies two tensors of free channels" in skipped(context)
+
+
+def test_channels_that_end_nowhere_are_named(make: SimpleNamespace) -> None:
+    """Asking for a shape does not count as reading."""
+    model = make.build(
+        [
+            make.node("MatMul", "x w1", "a"),
+            make.node("Shape", "a", "s"),
+            make.node("Gelu", "a", "g"),
+            make.node("MatMul", "g w2", "b"),
+            make.node("LayerNormalization", "b gamma", "n"),
+            make.node("Tanh", "n", "t"),
+            make.node("Reshape", "t s"),
+        ],
+        ["N", 4, 16], w1=normal(16, 16), w2=normal(16, 16, seed=1), gamma=normal(16),
+    )  # fmt: skip
+    for which in (SmoothActivations(), ReparameterizeNorms()):
+        text = skipped(run(which, model, feeds_of()))
+        assert "(LayerNormalization): its channels are not divided: Tanh_t (Tanh) lets no factor pass" in text
+        assert ("MatMul_a (MatMul): its channels are not divided: Gelu_g (Gelu)" in text) == (which.name[0] == "s")
+
+
+BODY = """<ir_version: 10, opset_import: ["" : 21]> g (float[1,4,16] x, bool flag, float[16,16] w1, float[16,8] w2)
+=> (float[1,4,8] y, float[1,16,4] z)
+{
+    [first] a = MatMul (x, w1)
+    [turn] t = Transpose <perm = [0, 2, 1]> (a)
+    [second] y = MatMul (a, w2)
+    [if] z = If (flag) <then_branch = yes () => (float[1,16,4] p) { p = Neg (t) },
+                   else_branch = no () => (float[1,16,4] q) { q = Abs (t) }>
+}"""
+
+
+def test_what_only_a_body_reads_keeps_its_size() -> None:
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(BODY)))
+    edit = Edit(model)
+    sizes = np.geomspace(0.01, 1, 16).astype(np.float32)
+    for node, content in ((0, normal(16, 16) * sizes), (2, normal(16, 8))):
+        edit.set_input(model.graph[node], 1, edit.constant(f"w_{node}", content))
+    del model.graph.inputs[2:]
+    feeds = [{"x": normal(1, 4, 16, seed=seed), "flag": np.array(True)} for seed in range(4)]
+    wanted = Runner(model, optimize=False).run(feeds[0])
+    data = load_data(feeds, inputs_of(model))
+    context = Context(edit, target=TARGET, calibration=data, records=[PassRecord("smooth-activations")])
+    SmoothActivations(alpha=0.5).run(model, context)
+    assert "a body reads" in skipped(context)
+    for name, array in Runner(model, optimize=False).run(feeds[0]).items():
+        np.testing.assert_allclose(array, wanted[name], rtol=1e-5, atol=1e-5)
 
 
 def normalized(path: Path) -> ir.Model:
