@@ -12,6 +12,7 @@ from qcompiler.ir import constants, patterns
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.equalize._labels import Names, vector
 from qcompiler.passes.equalize._layers import scale_layer
+from qcompiler.passes.equalize._names import rename
 from qcompiler.passes.equalize._scaling import Scaling
 from qcompiler.passes.equalize._upper_bounds import set_bounds
 from qcompiler.passes.normalize._affine import Affine, keep_statistics
@@ -41,7 +42,7 @@ def divide(found: Scaling, factors: dict[int, float], edit: Edit) -> None:
     for value in found.labels.values():
         divisor = of(found.labels.of(value))
         if (divisor != 1).any():
-            _rename(value, found, divisor, edit)
+            _keep_account(value, found, divisor, edit)
     for node in dict.fromkeys((*found.makers, *found.readers)):
         after, before = of(found.makers[node]), of(found.readers[node])
         if (after != 1).any():
@@ -57,16 +58,15 @@ def divide(found: Scaling, factors: dict[int, float], edit: Edit) -> None:
             set_bounds(bound.node, bound.values / divisor, edit)
 
 
-def _rename(value: ir.Value, found: Scaling, divisor: NDArray[np.float64], edit: Edit) -> None:
-    """A name stands for a content: under the old one, the tensor would be compared with what it was."""
+def _keep_account(value: ir.Value, found: Scaling, divisor: NDArray[np.float64], edit: Edit) -> None:
+    """Divide what statistics say of a tensor, and give it another name."""
     shape = patterns.static_shape(value)
     size = None if shape is None or len(shape) < 2 else shape[1]
     along = None if size is None else vector(found.labels.of(value), 1, size)
     if size is not None and along is not None:
         shrink = 1 / np.broadcast_to(divisor.reshape(-1), (size,))
         keep_statistics(value, Affine(shrink, np.zeros(size)))
-    if not str(value.name).endswith(SUFFIX):
-        edit.rename(value, f"{value.name}{SUFFIX}")
+    rename(value, SUFFIX, edit)
 
 
 def _divide_constant(node: ir.Node, index: int, divisor: NDArray[np.float64], edit: Edit) -> None:

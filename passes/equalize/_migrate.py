@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.equalize._channels import Channels
+from qcompiler.passes.equalize._names import rename
 
 __all__ = ["Change", "apply", "done"]
 
@@ -60,13 +61,8 @@ def apply(found: Channels, change: Change, edit: Edit, suffix: str) -> None:
         if change.touches(source.labels):
             source.maker.divide_outputs(change.factors[source.labels], change.shifts[source.labels], edit)
             source.maker.node.meta[_DONE] = True
-    _rename(found, change, edit, suffix)
-
-
-def _rename(found: Channels, change: Change, edit: Edit, suffix: str) -> None:
-    """A name stands for a content: under the old one, a tensor would be compared with what it was."""
     for value, layout in found.layouts.items():
         labels = layout.all()
         moved = value in found.shifted and change.shifts[labels].any()
-        if (moved or (change.factors[labels] != 1).any()) and not str(value.name).endswith(suffix):
-            edit.rename(value, f"{value.name}{suffix}")
+        if moved or (change.factors[labels] != 1).any():
+            rename(value, suffix, edit)

@@ -15,6 +15,7 @@ from qcompiler.ir.statistics import set_statistics, statistics
 from qcompiler.ir.transformed import transformed
 from qcompiler.passes.equalize._apply import APPLIED
 from qcompiler.passes.equalize._labels import Names, vector
+from qcompiler.passes.equalize._names import rename
 from qcompiler.passes.equalize._orders import places
 from qcompiler.passes.equalize._permuting import Permuting
 from qcompiler.passes.normalize._rewrite import own_constant, tensor_shape
@@ -43,15 +44,15 @@ def reorder(found: Permuting, names: Names, edit: Edit) -> None:
     for value in found.labels.values():
         labels = found.labels.of(value)
         if (names[labels] != labels).any():
-            _rename(value, labels, names, edit)
+            _keep_account(value, labels, names, edit)
 
 
 def _still(moved: _Places) -> bool:
     return bool((moved == np.arange(moved.size)).all())
 
 
-def _rename(value: ir.Value, labels: Names, names: Names, edit: Edit) -> None:
-    """A name stands for a content: under the old one, the tensor would be compared with what it was."""
+def _keep_account(value: ir.Value, labels: Names, names: Names, edit: Edit) -> None:
+    """Put what is known of a tensor's channels into the new order, and give it another name."""
     shape = patterns.static_shape(value)
     size = None if shape is None or len(shape) < 2 else shape[1]
     along = None if size is None else vector(labels, 1, size)
@@ -61,8 +62,7 @@ def _rename(value: ir.Value, labels: Names, names: Names, edit: Edit) -> None:
             set_statistics(value, known[0][moved], known[1][moved])
         if (done := value.meta.get(APPLIED)) is not None:
             value.meta[APPLIED] = np.asarray(done)[moved]
-    if not str(value.name).endswith(_SUFFIX):
-        edit.rename(value, f"{value.name}{_SUFFIX}")
+    rename(value, _SUFFIX, edit)
 
 
 def _layer(node: ir.Node, rows: _Places, columns: _Places, edit: Edit) -> None:

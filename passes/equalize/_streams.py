@@ -26,7 +26,7 @@ from qcompiler.passes.equalize._layers import LAYERS, why_not_layer
 from qcompiler.passes.normalize._rewrite import own_constant, tensor_shape
 from qcompiler.quant.factors import keep_float, set_factor
 
-__all__ = ["MOVERS", "Stream", "multiply", "streams"]
+__all__ = ["MOVERS", "Stream", "multiply", "refused", "streams"]
 
 MOVERS: Final = (
     "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "GlobalMaxPool", "Reshape", "Slice",
@@ -53,8 +53,15 @@ class Stream:
     values: tuple[ir.Value, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Border:
-    """Stands for everything that cannot be multiplied."""
+    """Something that cannot be multiplied, or bears no multiple: what is tied to it is not free.
+
+    Attributes:
+        reason: What it is.
+    """
+
+    reason: str
 
 
 _BEFORE_CODES: Final = "it multiplies an input of the model before that becomes codes"
@@ -62,24 +69,39 @@ _BEFORE_CODES: Final = "it multiplies an input of the model before that becomes 
 
 def streams(graph: ir.Graph) -> list[Stream]:
     """The free streams of a graph, in graph order."""
-    border = _Border()
-    pairs: list[tuple[object, object]] = [(border, value) for value in graph.outputs]
-    pairs += [
-        (value, value) if _is_real(value) and not value.is_initializer() else (border, value) for value in graph.inputs
-    ]
-    for node in graph:
-        pairs += _ties(node, border)
-    groups = [group for group in ties(pairs) if border not in group]
+    groups = [group for group in _groups(graph) if not any(isinstance(item, _Border) for item in group)]
     return [Stream(tuple(item for item in group if isinstance(item, ir.Value))) for group in groups]
 
 
-def _ties(node: ir.Node, border: _Border) -> Iterator[tuple[object, object]]:
-    """What a node ties, to each other or to the border."""
+def refused(graph: ir.Graph) -> Iterator[tuple[ir.Node, str]]:
+    """Every layer whose result cannot be multiplied, and why."""
+    for group in _groups(graph):
+        border = next((item for item in group if isinstance(item, _Border)), None)
+        for item in group if border is not None else ():
+            maker = item.producer() if isinstance(item, ir.Value) else None
+            if border is not None and maker is not None and is_layer(maker):
+                yield maker, border.reason
+
+
+def _groups(graph: ir.Graph) -> list[list[object]]:
+    """Tensors that are tied to each other, and borders that they touch."""
+    output = "it is an output of the model"
+    pairs: list[tuple[object, object]] = [(_Border(output), value) for value in graph.outputs]
+    for value in graph.inputs:
+        free = _is_real(value) and not value.is_initializer()
+        pairs.append((value if free else _Border(f"'{value.name}' is not fed with real numbers"), value))
+    for node in graph:
+        pairs += _ties(node)
+    return ties(pairs)
+
+
+def _ties(node: ir.Node) -> Iterator[tuple[object, object]]:
+    """What a node ties, to each other or to a border."""
     results = [value for value in node.outputs if _is_real(value)]
     for value in results:
         yield value, value
         if any(use.node.graph is not node.graph for use in value.uses()):
-            yield border, value  # a body of control flow reads it
+            yield _Border("a body of control flow reads it"), value
     if is_layer(node):
         return
     if patterns.has_type(node, *_PASSING, *_JOINING) or _multiplies_by_constant(node):
@@ -87,8 +109,9 @@ def _ties(node: ir.Node, border: _Border) -> Iterator[tuple[object, object]]:
         for value in tied[1:]:
             yield tied[0], value
         for value in results:
-            yield (tied[0] if tied else border), value
+            yield tied[0] if tied else _Border(f"{node.name} ({node.op_type}) is constant"), value
         return
+    border = _Border(f"{node.name} ({node.op_type}) bears no factor")
     for value in (*results, *(value for value in node.inputs if value is not None and _is_real(value))):
         if not constants.is_constant(value):
             yield border, value

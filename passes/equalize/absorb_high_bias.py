@@ -19,6 +19,7 @@ from qcompiler.analysis.intervals import Intervals
 from qcompiler.ir import patterns
 from qcompiler.ir.statistics import statistics
 from qcompiler.passes.equalize._layers import LAYERS
+from qcompiler.passes.equalize._names import rename
 from qcompiler.passes.equalize._shifts import Path, path_behind
 from qcompiler.passes.equalize._upper_bounds import set_bounds, why_no_bounds
 from qcompiler.passes.normalize._affine import Affine, keep_statistics
@@ -147,7 +148,6 @@ def _move(path: Path, shift: NDArray[np.float64], ctx: Context) -> None:
     for value in path.values:
         if patterns.rank(value) == patterns.rank(path.first.outputs[0]):
             keep_statistics(value, Affine(ones, -shift))
-        if not str(value.name).endswith(_SUFFIX):
-            ctx.edit.rename(value, f"{value.name}{_SUFFIX}")
+        rename(value, _SUFFIX, ctx.edit)
     if path.bound is not None and path.limits is not None:
         set_bounds(path.bound, path.limits - shift, ctx.edit)

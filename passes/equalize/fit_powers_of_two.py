@@ -22,7 +22,7 @@ from qcompiler.calibration.histogram import Histogram
 from qcompiler.errors import DataError
 from qcompiler.ir import patterns
 from qcompiler.ir.operators import has_type
-from qcompiler.passes.equalize._streams import MOVERS, Stream, multiply, streams
+from qcompiler.passes.equalize._streams import MOVERS, Stream, multiply, refused, streams
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.quant import factors as multiplied
 from qcompiler.quant import plan as plans
@@ -60,6 +60,8 @@ class FitPowersOfTwo(Pass):
         form = _form(ctx)
         if form is None:
             return
+        for node, reason in refused(model.graph):
+            ctx.skip(node, f"its result is not multiplied: {reason}")
         free = [item for item in streams(model.graph) if _may_change(item, ctx)]
         if self.plan:
             factors = _planned(free, multiplied.read(plans.load(self.plan)))

@@ -16,7 +16,7 @@ matrix before a linear layer there, whose weight takes the inverse: it costs nod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -25,10 +25,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.errors import DataError
-from qcompiler.ir import regions
-from qcompiler.ir.edit import Edit
+from qcompiler.ir import constants, regions
 from qcompiler.passes.equalize import _channel_walk, _orthogonal
 from qcompiler.passes.equalize._moments import moments
+from qcompiler.passes.equalize._names import rename
 from qcompiler.passes.equalize._producers import linear
 from qcompiler.passes.equalize._residual import NORMS, Residual, follow
 from qcompiler.passes.equalize._turning import Head, heads, turn_head, turn_stream, why_not_fold
@@ -84,7 +84,8 @@ class Rotate(Pass):
             turn_stream(stream, _orthogonal.keeping_ones(turn) if stream.centred else turn, ctx.edit)
             for node in stream.norms:
                 node.meta[_DONE] = True
-            _rename([*stream.axes, *(node.outputs[0] for node in stream.norms)], ctx.edit)
+            for value in (*stream.axes, *(node.outputs[0] for node in stream.norms)):
+                rename(value, _SUFFIX, ctx.edit)
         if found:
             sizes = ", ".join(str(stream.size) for stream in found)
             ctx.note(f"turned {len(found)} residual streams of {sizes} channels ({self.kind})")
@@ -108,7 +109,9 @@ class Rotate(Pass):
             turn_head(head, turn, ctx.edit)
             head.product.meta[_DONE] = True
         labels = np.unique(np.concatenate([head.labels for head in found])) if found else np.zeros(0, np.int64)
-        _rename((value for value, at in channels.layouts.items() if np.isin(at.all(), labels).any()), ctx.edit)
+        for value, layout in channels.layouts.items():
+            if np.isin(layout.all(), labels).any():
+                rename(value, _SUFFIX, ctx.edit)
         if found:
             ctx.note(f"turned the values of {len(found)} attention heads ({self.kind})")
 
@@ -118,6 +121,8 @@ class Rotate(Pass):
         for node in list(model.graph):
             layer = linear(node) if node.op_type in ("MatMul", "Gemm") and not node.domain else ""
             source = node.inputs[0] if node.inputs else None
+            if isinstance(layer, str) and layer and constants.is_constant(node.inputs[1]):
+                ctx.skip(node, f"no product is added before it: {layer}")
             if isinstance(layer, str) or node in turned or node.meta.get(_DONE) or source is None:
                 continue
             size = layer.size[0]
@@ -174,10 +179,3 @@ def _free_streams(model: ir.Model, ctx: Context, turned: set[ir.Node]) -> list[R
                 continue
         ctx.skip(node, f"its stream is not turned: {reason}")
     return found
-
-
-def _rename(values: Iterable[ir.Value], edit: Edit) -> None:
-    """A name stands for a content: under the old one, a tensor would be compared with what it was."""
-    for value in values:
-        if not str(value.name).endswith(_SUFFIX) and not value.is_graph_output():
-            edit.rename(value, f"{value.name}{_SUFFIX}")

@@ -153,6 +153,21 @@ def test_shared_weights_are_left_alone() -> None:
     assert streams(model.graph) == []
 
 
+def test_layers_that_touch_what_bears_no_factor_are_named() -> None:
+    model = build(
+        [node("Conv", "x w1", "c"), node("Add", "c one", "a"), node("Sigmoid", "a", "s"), node("Conv", "s w2", "d"),
+         node("Relu", "d", "r"), node("Conv", "r w3")],
+        ["N", 4, 6, 6], w1=normal(4, 4, 1, 1), w2=normal(4, 4, 1, 1), w3=normal(4, 4, 1, 1),
+        one=np.ones(1, np.float32),
+    )  # fmt: skip
+    context = fit(model, (4, 6, 6), scale=np.pi)
+    found = {skip.node: skip.reason for skip in context.records[0].skips[:2]}
+    assert found == {
+        "Conv_y (Conv)": "its result is not multiplied: it is an output of the model",
+        "Conv_c (Conv)": "its result is not multiplied: Sigmoid_s (Sigmoid) bears no factor",
+    }
+
+
 def test_other_targets_are_not_touched() -> None:
     model = chain()
     ctx = Context(Edit(model), target=load("edge-npu"))
