@@ -78,6 +78,7 @@ class Bench:
         ctx: The context of the running pass.
         effort: How much work a trial may take.
         margin: Share of the loss that a candidate must take away to count as a gain.
+        samples: What candidates are fitted on and judged by.
         grows: Whether candidates may add nodes, each of which takes time wherever the model runs.
         loss: The loss of what is kept so far.
     """
@@ -87,13 +88,12 @@ class Bench:
     ctx: Context
     effort: Effort
     margin: float
+    samples: Dataset
     grows: bool = True
     loss: float = field(default=math.inf, init=False)
 
     def __post_init__(self) -> None:
-        if self.ctx.calibration is None:
-            raise ValueError("a bench needs calibration samples")
-        self._all, self._few, judging = divided(self.ctx.calibration, self.reference, self.effort)
+        self._all, self._few, judging = divided(self.samples, self.reference, self.effort)
         self._judge = Judge(Runner(self.reference, threads=self.ctx.jobs), judging, self.ctx, "judge")
 
     def start(self, model: ir.Model) -> bool:

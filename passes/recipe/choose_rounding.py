@@ -13,11 +13,10 @@ import onnx_ir as ir
 
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.originals import restored
-from qcompiler.passes.recipe._candidates import reads_tokens, roundings, weight_bits
+from qcompiler.passes.recipe._candidates import roundings, samples, weight_bits
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.pipeline.spec import parse
-from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseRounding"]
 
@@ -46,21 +45,18 @@ class ChooseRounding(Pass):
         if bits is None:
             ctx.note("nothing was tried: no weight is quantized")
             return
-        if reason := why_not(model, ctx):
+        reason = why_not(model, ctx)
+        if reason or ctx.calibration is None:
             ctx.note(reason)
             return
-        few_words = reads_tokens(model.graph) and not _weight_only(ctx)
-        texts = self.candidates or roundings(self.effort, bits, few_words=few_words)
+        data, drawn = samples(model.graph, ctx.calibration, bits)
+        texts = self.candidates or roundings(self.effort, bits, few_words=drawn)
         for text in texts:
             parse(text)  # a wrong word is refused before any work
-        bench = Bench(shared_copy(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN)
+        bench = Bench(shared_copy(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN, data)
         if not bench.start(model):
             return
         for index, text in enumerate(texts):
             ctx.progress("try roundings", index, len(texts))
             bench.offer(model, text)
 
-
-def _weight_only(ctx: Context) -> bool:
-    """Whether activations stay real numbers."""
-    return ctx.target is not None and resolve_format(ctx.target, ctx.format).weight_only

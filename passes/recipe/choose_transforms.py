@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from qcompiler.errors import UsageError
 from qcompiler.ir.copies import shared_copy
-from qcompiler.passes.recipe._candidates import transforms
+from qcompiler.passes.recipe._candidates import samples, transforms
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.pipeline.spec import parse
@@ -57,13 +57,16 @@ class ChooseTransforms(Pass):
         if not rest or ctx.target is None:
             ctx.note("nothing was tried: no pass behind this one quantizes the model")
             return
-        if reason := why_not(model, ctx):
+        reason = why_not(model, ctx)
+        if reason or ctx.calibration is None:
             ctx.note(reason)
             return
-        texts = self.candidates or transforms(self.effort, resolve_format(ctx.target, ctx.format))
+        request = resolve_format(ctx.target, ctx.format)
+        texts = self.candidates or transforms(self.effort, request)
         for text in texts:
             _check(text)
-        bench = Bench(shared_copy(model), rest, ctx, self.effort, _MARGIN, grows=self.effort == "high")
+        data, _ = samples(model.graph, ctx.calibration, request.weight_bits)
+        bench = Bench(shared_copy(model), rest, ctx, self.effort, _MARGIN, data, grows=self.effort == "high")
         if not bench.start(model):
             return
         kept = []

@@ -314,5 +314,5 @@ def test_candidates_are_passes_that_exist(effort):
         for text in (*texts, *_candidates.roundings(effort, request.weight_bits)):
             assert parse(text)
         assert set(_candidates.transforms("normal", request)) <= set(_candidates.transforms("high", request))
-    assert parse(*_candidates.roundings(effort, 4, few_words=True))
+    assert all(parse(text) for text in _candidates.roundings(effort, 4, few_words=True))
     assert set(_candidates.roundings("normal", 8)) <= set(_candidates.roundings("high", 2))
