@@ -22,13 +22,15 @@ from qcompiler.passes.calibrate.bias_analytic import error_of
 from qcompiler.passes.calibrate.linear import Layer
 from qcompiler.pipeline.base import Context
 
-__all__ = ["Moments", "clipped", "mean_errors", "moments"]
+__all__ = ["FLATTENING", "KEEPING", "Moments", "bounds", "clipped", "mean_errors", "moments", "padded"]
 
 _Array: TypeAlias = NDArray[np.float64]
 Moments: TypeAlias = "tuple[_Array, _Array]"
 """Mean and variance of each channel of axis 1."""
-_KEEPING = ("Identity", "AveragePool", "GlobalAveragePool", "Resize")
-_FLATTENING = ("Flatten", "Reshape", "Squeeze")
+KEEPING = ("Identity", "AveragePool", "GlobalAveragePool", "Resize")
+"""Operators whose results have the mean of their input; the variance is at most that."""
+FLATTENING = ("Flatten", "Reshape", "Squeeze")
+"""Operators that may put all positions of a channel side by side."""
 
 
 def mean_errors(model: ir.Model, layers: list[Layer], ctx: Context) -> list[_Array | None]:
@@ -77,13 +79,16 @@ def _derived(node: ir.Node, known: dict[ir.Value, Moments]) -> Moments | None:
         return _joined(node, known)
     if before is None or data is None:
         return None
-    if patterns.has_type(node, "Relu"):
-        return clipped(*before, 0.0, math.inf)
-    if patterns.has_type(node, "Clip", "Min"):
-        return _limited(node, before)
-    if patterns.has_type(node, *_KEEPING):
+    if patterns.has_type(node, "Relu", "Clip", "Min"):
+        ends = bounds(node)
+        return None if ends is None or ends[1].size not in (1, before[0].size) else clipped(*before, *ends)
+    if patterns.has_type(node, *KEEPING):
         return before
-    if patterns.has_type(node, *_FLATTENING):
+    if patterns.has_type(node, "Slice"):
+        return before if _keeps_channels(node) else None
+    if patterns.has_type(node, "Pad"):
+        return padded(node, before)
+    if patterns.has_type(node, *FLATTENING):
         return _flattened(node, before)
     return _linear(node, before)
 
@@ -113,17 +118,45 @@ def _distribution(z: _Array) -> _Array:
     return np.array([0.5 * (1 + math.erf(item / math.sqrt(2))) for item in z.ravel()]).reshape(z.shape)
 
 
-def _limited(node: ir.Node, before: Moments) -> Moments | None:
-    bounds = [constants.array(value) for value in node.inputs[1:]]
+def bounds(node: ir.Node) -> tuple[_Array, _Array] | None:
+    """What Relu, Clip or a Min with a constant per channel cut off at; ``None`` where that is not constant."""
+    if node.op_type == "Relu":
+        return np.zeros(1), np.full(1, math.inf)
     if node.op_type == "Min":
-        if len(bounds) != 1 or bounds[0] is None or bounds[0].size not in (1, before[0].size):
+        contents = [constants.array(value) for value in node.inputs[1:]]
+        if len(contents) != 1 or contents[0] is None:
             return None
-        return clipped(*before, -math.inf, bounds[0].reshape(-1).astype(np.float64))
+        return np.full(1, -math.inf), contents[0].reshape(-1).astype(np.float64)
     low, high = ([*node.inputs[1:], None, None][index] for index in range(2))
     ends = -math.inf if low is None else constants.scalar(low), math.inf if high is None else constants.scalar(high)
     if ends[0] is None or ends[1] is None:
         return None
-    return clipped(*before, float(ends[0]), float(ends[1]))
+    return np.full(1, float(ends[0])), np.full(1, float(ends[1]))
+
+
+def _keeps_channels(node: ir.Node) -> bool:
+    """Whether a Slice takes all channels."""
+    rest = [constants.array(value) for value in node.inputs[1:]]
+    if len(rest) < 3 or rest[2] is None:
+        return False
+    return 1 not in rest[2].reshape(-1).tolist() and bool((rest[2] > 0).all())
+
+
+def padded(node: ir.Node, before: Moments) -> Moments | None:
+    """Channels added by a Pad are constant; positions are not added."""
+    pads = constants.array(node.inputs[1]) if len(node.inputs) > 1 else None
+    axes = constants.array(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    filler = constants.scalar(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
+    if pads is None or filler is None or node.attributes.get_string("mode", "constant") != "constant":
+        return None
+    ends = pads.reshape(2, -1)
+    along = range(ends.shape[1]) if axes is None else axes.reshape(-1).tolist()
+    added = {int(axis): ends[:, index] for index, axis in enumerate(along)}
+    if any(axis != 1 and sizes.any() for axis, sizes in added.items()) or (ends < 0).any():
+        return None
+    sizes = added.get(1, np.zeros(2, np.int64))
+    front, back = int(sizes[0]), int(sizes[1])
+    return np.pad(before[0], (front, back), constant_values=float(filler)), np.pad(before[1], (front, back))
 
 
 def _joined(node: ir.Node, known: dict[ir.Value, Moments]) -> Moments | None:

@@ -21,6 +21,7 @@ from qcompiler.calibration import masks, observers, row_weights
 from qcompiler.calibration.observers import Observer, Range
 from qcompiler.errors import DataError, PassError
 from qcompiler.ir.constants import is_constant
+from qcompiler.passes.calibrate.range_statistics import Extent, extents, range_of
 from qcompiler.passes.calibrate.scales import scales_for
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
@@ -80,19 +81,24 @@ class Calibrate(Pass):
         method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for codes of less than
             8 bits and for scales that must be powers of two: the one that covers everything may be
             twice as coarse as needed. What becomes real numbers again is covered all the same: of results the largest
-            matter most.
+            matter most. ``statistics`` is ``auto``, but where all is to be covered, ranges reach as far as the statistics
+            of BatchNormalization say (``range_statistics``); so does ``auto`` where samples were made up. Noise tells
+            nothing: of what the statistics know it is not asked.
         bins: Resolution of histograms: bins on each side of zero, a power of two.
         percentile: Share of the elements that ``percentile`` keeps.
         momentum: Weight of the past in ``moving-average``.
+        deviations: How many standard deviations ``statistics`` reaches; of 3, 4, 5, 6 and 8 resnet20 got divergences of
+            0.0047, 0.0039, 0.0038, 0.0040 and 0.0062. Results in 16 bits and ranges that a Clip bounds do not mind.
     """
 
     name: ClassVar[str] = "calibrate"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
 
-    method: Literal["auto", "minmax", "moving-average", "percentile", "mse", "entropy"] = "auto"
+    method: Literal["auto", "minmax", "moving-average", "percentile", "mse", "entropy", "statistics"] = "auto"
     bins: int = 2048
     percentile: float = 99.99
     momentum: float = 0.9
+    deviations: float = 5.0
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Complete the decisions on activations."""
@@ -110,12 +116,33 @@ class Calibrate(Pass):
         watchers = {name: self._observer(wish, methods[name]) for name, wish in values.items()}
         if watchers:
             _observe(model, watchers, ctx)
+        known = self._known(model.graph, groups, methods, watchers, ctx)
         for group in groups:
-            _complete(group, watchers, ctx)
+            _complete(group, watchers, known, ctx)
         _report(watchers, methods.values(), ctx)
 
+    def _known(
+        self, graph: ir.Graph, groups: list[list[Wish]], methods: dict[str, str], watchers: dict[str, Observer], ctx: Context
+    ) -> dict[ir.Value, Extent]:
+        """What statistics tell of the tensors that are watched, where it is asked for or the samples were made up."""
+        made = None if ctx.calibration is None else ctx.calibration.made
+        if self.method != "statistics" and (self.method != "auto" or made is None):
+            return {}
+        found = {value: own for value, own in extents(graph, self.deviations).items() if value.name in watchers}
+        only = made is not None and made.noise
+        along = {wish.value for group in groups for wish in group if wish.axis not in (None, 1)}
+        cut = {name for name, method in methods.items() if method != "minmax" and not only}
+        known = {value: own for value, own in found.items() if value not in along and value.name not in cut}
+        how = "follow from" if only else "reach at least as far as"
+        if known or self.method == "statistics":
+            statistics = f"{self.deviations:g} deviations by BatchNormalization statistics"
+            ctx.note(f"ranges of {len(known)} tensors {how} {statistics}")
+        for value in known if only else ():
+            del watchers[str(value.name)]
+        return known
+
     def _method(self, wish: Wish, *, result: bool, narrow: bool) -> str:
-        if self.method != "auto":
+        if self.method not in ("auto", "statistics"):
             return self.method
         if wish.quant.format.power_of_two and not result:
             return "mse"
@@ -210,7 +237,9 @@ def _observe(model: ir.Model, watchers: dict[str, Observer], ctx: Context) -> No
     engine.collect(model, dataset, watchers, ctx=ctx, row_weights=weights)
 
 
-def _complete(group: list[Wish], watchers: dict[str, Observer], ctx: Context) -> None:
+def _complete(
+    group: list[Wish], watchers: dict[str, Observer], known: dict[ir.Value, Extent], ctx: Context
+) -> None:
     """Give every decision of a group the parameters of the group's common range."""
     given = next((wish.quant for wish in group if wish.quant.params is not None), None)
     ranges: dict[QFormat, Range] = {}
@@ -222,17 +251,20 @@ def _complete(group: list[Wish], watchers: dict[str, Observer], ctx: Context) ->
             wish.grant(wish.quant.with_params(given.params))
             continue
         if form not in ranges:
-            ranges[form] = _common_range(group, watchers, form)
+            ranges[form] = _common_range(group, watchers, known, form)
         low, high = ranges[form]
         wish.grant(wish.quant.with_params(scales_for(low, high, form, ctx.target)))
         ctx.edit.count += 1
 
 
-def _common_range(group: list[Wish], watchers: dict[str, Observer], form: QFormat) -> Range:
-    """The range of all values of a group together."""
-    names = dict.fromkeys(str(wish.value.name) for wish in group if not is_constant(wish.value))
+def _common_range(
+    group: list[Wish], watchers: dict[str, Observer], known: dict[ir.Value, Extent], form: QFormat
+) -> Range:
+    """The range of all values of a group together, from samples and from statistics."""
+    told = (range_of(known[wish.value], form.axis) for wish in group if wish.value in known)
+    ranges: list[Range] = [item for item in told if item is not None]
+    names = dict.fromkeys(name for wish in group if (name := str(wish.value.name)) in watchers)
     kinds = {type(watchers[name]) for name in names}
-    ranges: list[Range] = []
     if len(names) > 1 and len(kinds) == 1 and masks.MaskedObserver not in kinds:
         first, *others = (watchers[name] for name in names)
         merged = copy.deepcopy(first)

@@ -2,7 +2,8 @@
 
 Three ways to measure it: ``sequential`` (quantized inputs, layer after layer, on a few samples), ``analytic`` (mean
 float inputs, one float run per sample) and ``statistics`` (mean inputs from kept BatchNormalization statistics: no
-sample; those there are still judge). What was fitted must prove itself on samples that were not used: the last
+sample; those there are still judge). ``auto`` is the first, and the last where samples were made up and there are such
+statistics. What was fitted must prove itself on samples that were not used: the last
 eighth of the calibration samples is left out and judges; where the outputs of the corrected model are not closer to
 the float model's there, the biases are put back.
 """
@@ -40,7 +41,7 @@ class CorrectBias(Pass):
     """Add each layer's mean output error to its bias, where that measures a gain.
 
     Attributes:
-        method: How the error is measured.
+        method: How the error is measured; see the module.
         samples: Most samples that the sequential method holds in memory.
         guard: Whether the correction must lower the output error on samples it was not fitted on.
     """
@@ -48,7 +49,7 @@ class CorrectBias(Pass):
     name: ClassVar[str] = "correct-bias"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
-    method: Literal["sequential", "analytic", "statistics"] = "sequential"
+    method: Literal["auto", "sequential", "analytic", "statistics"] = "auto"
     samples: int = 96
     guard: bool = True
 
@@ -61,7 +62,10 @@ class CorrectBias(Pass):
         # The reference is the float model: later edits replace tensors, they never write into them.
         reference = Runner(originals.restored(model), threads=ctx.jobs)
         judge = None if judging is None else Judge(reference, judging, ctx, "judge biases")
-        errors = self._errors(model, layers, fitted, ctx)
+        method = self._method(model, fitted)
+        if method == "statistics" != self.method:
+            ctx.note("mean errors follow from BatchNormalization statistics: the samples were made up")
+        errors = self._errors(model, layers, fitted, method, ctx)
         found = [(layer, error) for layer, error in zip(layers, errors, strict=True) if error is not None]
         layers = [layer for layer, _ in found]
         if not layers:
@@ -96,12 +100,19 @@ class CorrectBias(Pass):
             return ctx.calibration, None
         return ctx.calibration.divided()
 
+    def _method(self, model: ir.Model, dataset: Dataset | None) -> str:
+        """What ``auto`` stands for with this model and these samples."""
+        if self.method != "auto":
+            return self.method
+        made = dataset is not None and dataset.made is not None
+        return "statistics" if made and bias_statistics.moments(model.graph) else "sequential"
+
     def _errors(
-        self, model: ir.Model, layers: list[Layer], dataset: Dataset | None, ctx: Context
+        self, model: ir.Model, layers: list[Layer], dataset: Dataset | None, method: str, ctx: Context
     ) -> Sequence[NDArray[np.float64] | None]:
-        if self.method == "statistics" or dataset is None:
+        if method == "statistics" or dataset is None:
             return bias_statistics.mean_errors(model, layers, ctx)
-        if self.method == "analytic":
+        if method == "analytic":
             return bias_analytic.mean_errors(model, layers, dataset, ctx)
         few = as_many_as_fit(dataset, layers, self.samples)
         return bias_sequential.mean_errors(model, layers, few, ctx)

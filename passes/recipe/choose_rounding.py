@@ -45,7 +45,7 @@ class ChooseRounding(Pass):
         if bits is None:
             ctx.note("nothing was tried: no weight is quantized")
             return
-        reason = why_not(model, ctx)
+        reason = why_not(model, ctx, bits)
         if reason or ctx.calibration is None:
             ctx.note(reason)
             return

@@ -57,11 +57,11 @@ class ChooseTransforms(Pass):
         if not rest or ctx.target is None:
             ctx.note("nothing was tried: no pass behind this one quantizes the model")
             return
-        reason = why_not(model, ctx)
+        request = resolve_format(ctx.target, ctx.format)
+        reason = why_not(model, ctx, request.weight_bits)
         if reason or ctx.calibration is None:
             ctx.note(reason)
             return
-        request = resolve_format(ctx.target, ctx.format)
         texts = self.candidates or transforms(self.effort, request)
         for text in texts:
             _check(text)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from qcompiler.calibration import given_weights
 from qcompiler.calibration.checks import InputSpec, cast, check_dtype, check_finite, fits, inputs_of, spec_text
 from qcompiler.calibration.feeds import BESIDE
+from qcompiler.calibration.trust import Made
 from qcompiler.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Dataset:
         all_weights: Weights of all samples in the columns, or of their positions: ``(samples,)`` or ``(samples,
             positions)``; ``None`` where all count alike.
         notes: What the reader of a report should know about the data.
+        made: What the samples are worth where nobody gave them; ``None`` for given ones.
     """
 
     inputs: Mapping[str, InputSpec]
@@ -66,6 +68,7 @@ class Dataset:
     all_labels: NDArray[Any] | None = None
     all_weights: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
+    made: Made | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -295,4 +298,4 @@ def random(inputs: Mapping[str, tuple[Any, Sequence[Any] | None]], count: int = 
 
     declared = {name: InputSpec(_dtype(pair[0]), _shape(pair[1])) for name, pair in inputs.items()}
     dataset = load(made_up.feeds(declared, count, seed), declared)
-    return replace(dataset, source=made_up.MADE_UP, notes=made_up.notes(declared))
+    return replace(dataset, source=made_up.MADE_UP, notes=made_up.notes(declared), made=Made())

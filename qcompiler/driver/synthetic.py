@@ -39,6 +39,7 @@ def without_data(job: Job, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple
     """Samples that fit the statistics in the model, or noise where there are none; and what they are worth."""
     from qcompiler.calibration import data, made_up
     from qcompiler.calibration.synthesis import synthesise
+    from qcompiler.calibration.trust import Made
 
     options = job.options
     shapes = made_up.shapes(inputs)
@@ -61,10 +62,18 @@ def without_data(job: Job, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple
         f"synthesised to fit {found.layers} BatchNormalization nodes{picture}; distance {found.before:.3g} at the "
         f"start, {found.after:.3g} at the end"
     )
-    dataset = replace(data.load(found.feeds, inputs), source="synthesised samples (no data given)", notes=(note,))
-    text = "there is no calibration data: ranges were fitted on samples synthesised from BatchNormalization statistics"
-    hint = "" if job.evaluation is not None else "; so was the quality measured: give real samples with --evaluation"
-    return dataset, (text + hint,)
+    made = Made(found.after / found.layers)
+    dataset = replace(
+        data.load(found.feeds, inputs), source="synthesised samples (no data given)", notes=(note,), made=made
+    )
+    text = (
+        "there is no calibration data: ranges and biases follow from BatchNormalization statistics, and from samples "
+        f"synthesised to fit them, {'as near as' if made.near else 'but not as near as'} real ones "
+        f"({made.distance:.2g} per layer, real ones about 0.02)"
+    )
+    worth = "" if made.near else "; expect losses below 8 bits, where weights are rounded for these samples"
+    hint = "" if job.evaluation is not None else "; quality was measured on them too: give real ones with --evaluation"
+    return dataset, (text + worth + hint,)
 
 
 def _canonical(job: Job) -> ir.Model:

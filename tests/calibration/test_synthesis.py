@@ -98,7 +98,7 @@ def test_none_is_honest(model: ir.Model) -> None:
     )
     assert result.report.calibration is not None
     assert "synthesised" in result.report.calibration.source
-    assert any("synthesised from BatchNormalization" in text for text in result.report.warnings)
+    assert any("samples synthesised to fit them, as near as real ones" in text for text in result.report.warnings)
     assert any("--evaluation" in text for text in result.report.warnings)
     assert result.report.configuration["calibration"].startswith("none")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.calibration import data
+from qcompiler.calibration.trust import Made
 from qcompiler.errors import PassError, PipelineError, UsageError
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
@@ -259,16 +261,19 @@ def test_rounding_is_chosen_behind_scales():
 
 @pytest.mark.parametrize("choose", [ChooseTransforms(), ChooseRounding()])
 @pytest.mark.parametrize(
-    ("samples", "source", "reason"),
-    [(7, "", "that takes 8 calibration samples"), (16, "random data", "random samples say nothing of the loss")],
+    ("samples", "made", "reason"),
+    [
+        (7, None, "that takes 8 calibration samples"),
+        (16, Made(), "random samples say nothing of the loss"),
+        (16, Made(0.01), "synthesised samples do not choose well among 8-bit weights"),
+    ],
 )
-def test_nothing_is_tried_where_nothing_can_be_judged(choose, samples, source, reason):
+def test_nothing_is_tried_where_nothing_can_be_judged(choose, samples, made, reason):
     model = network()
     ctx = context(model, samples=samples)
     for item in parse("choose-widths,assign-formats,calibrate,calibrate-weights"):
         item.run(model, ctx)
-    if source:
-        object.__setattr__(ctx.calibration, "source", source)
+    ctx.calibration = dataclasses.replace(ctx.calibration, made=made)
     choose.run(model, ctx)
     assert not ctx.records[0].trials
     assert reason in ctx.records[0].notes[-1].text
