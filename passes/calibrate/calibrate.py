@@ -81,9 +81,9 @@ class Calibrate(Pass):
         method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for codes of less than
             8 bits and for scales that must be powers of two: the one that covers everything may be
             twice as coarse as needed. What becomes real numbers again is covered all the same: of results the largest
-            matter most. ``statistics`` is ``auto``, but where all is to be covered, ranges reach as far as the statistics
-            of BatchNormalization say (``range_statistics``); so does ``auto`` where samples were made up. Noise tells
-            nothing: of what the statistics know it is not asked.
+            matter most. ``statistics`` is ``auto``, but where all is to be covered, ranges reach as far as the
+            statistics of BatchNormalization say (``range_statistics``); so does ``auto`` where samples were made up.
+            Noise tells nothing: of what the statistics know it is not asked.
         bins: Resolution of histograms: bins on each side of zero, a power of two.
         percentile: Share of the elements that ``percentile`` keeps.
         momentum: Weight of the past in ``moving-average``.
@@ -122,7 +122,12 @@ class Calibrate(Pass):
         _report(watchers, methods.values(), ctx)
 
     def _known(
-        self, graph: ir.Graph, groups: list[list[Wish]], methods: dict[str, str], watchers: dict[str, Observer], ctx: Context
+        self,
+        graph: ir.Graph,
+        groups: list[list[Wish]],
+        methods: dict[str, str],
+        watchers: dict[str, Observer],
+        ctx: Context,
     ) -> dict[ir.Value, Extent]:
         """What statistics tell of the tensors that are watched, where it is asked for or the samples were made up."""
         made = None if ctx.calibration is None else ctx.calibration.made

@@ -108,7 +108,7 @@ def with_drawn(dataset: Dataset, vocabulary: Vocabulary, each: int, seed: int = 
         feeds.append(feed)
         feeds += (_drawn(feed, vocabulary, mask, frame, generator) for _ in range(each))
     note = f"{each} samples of drawn words for each of {len(dataset)} given ones"
-    return replace(load(feeds, dataset.inputs), source=dataset.source, notes=(*dataset.notes, note))
+    return replace(load(feeds, dataset.inputs), source=dataset.source, notes=(*dataset.notes, note), made=dataset.made)
 
 
 def _readers(value: ir.Value) -> Iterator[ir.Node]:
