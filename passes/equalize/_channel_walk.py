@@ -13,7 +13,7 @@ is taken back by the bias of the other operand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -35,9 +35,9 @@ def find(graph: ir.Graph) -> Channels:
     """Follow all labels of a graph.
 
     A product of two labelled tensors lets factors of one of them pass only if the other is not multiplied at all. So
-    labels are followed twice: what is stuck for other reasons is known the second time.
+    labels are followed twice: what is stuck for other reasons is known the second time, and stays so.
     """
-    known: frozenset[int] | None = None
+    known: dict[ir.Node, dict[int, str]] | None = None
     for _ in range(2):
         walk = _Walk(Channels(), known)
         for node in graph:
@@ -49,7 +49,7 @@ def find(graph: ir.Graph) -> Channels:
         for label in range(walk.count):
             if (root := found.union.find(label)[0]) in reasons:
                 found.stuck.setdefault(label, reasons[root])
-        known = frozenset(found.stuck)
+        known = {source.maker.node: source.among(found.stuck) for source in found.sources}
     return found
 
 
@@ -58,12 +58,13 @@ class _Walk:
 
     Args:
         found: What it fills.
-        known: Labels that are stuck; ``None`` where that is not known yet.
+        known: By the node that makes them, which outputs are stuck and why; ``None`` where that is not known yet.
     """
 
-    def __init__(self, found: Channels, known: frozenset[int] | None) -> None:
+    def __init__(self, found: Channels, known: Mapping[ir.Node, Mapping[int, str]] | None) -> None:
         self.found = found
         self._known = known
+        self._held: set[int] = set()
         self.count = 0
         self._places: dict[ir.Node, Linear | Norm] = {}
         self._made: dict[ir.Value, Linear | Norm] = {}
@@ -113,6 +114,9 @@ class _Walk:
         self.count += source.count
         self.found.union.grow(self.count)
         self.found.sources.append(source)
+        for index, reason in (self._known or {}).get(maker.node, {}).items():
+            self._held.add(source.first + index)
+            self.found.stuck[source.first + index] = reason
         self._made[maker.result] = maker
         self._set(value, along(rank, rank - 1, source.first, source.count), shifts=True)
         place = maker.bias_node if isinstance(maker, Linear) else maker.shift_node
@@ -150,8 +154,7 @@ class _Walk:
         self._set(node.outputs[0], self.found.layouts[source], shifts=False)
 
     def _product(self, node: ir.Node, labelled: list[ir.Value]) -> None:
-        stuck = self._known or frozenset()
-        free = [value for value in labelled if not stuck.issuperset(self.found.layouts[value].all().tolist())]
+        free = [value for value in labelled if not self._held.issuperset(self.found.layouts[value].all().tolist())]
         for value in labelled:
             stays = f"{node.name} ({node.op_type}) multiplies it by what is not shifted"
             self.found.stop(value, stays, scale=False)

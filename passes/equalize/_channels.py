@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,10 @@ class Source:
     def labels(self) -> Labels:
         """All its labels."""
         return np.arange(self.first, self.first + self.count)
+
+    def among(self, reasons: Mapping[int, str]) -> dict[int, str]:
+        """Reasons for its labels, by output."""
+        return {index: reasons[self.first + index] for index in range(self.count) if self.first + index in reasons}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

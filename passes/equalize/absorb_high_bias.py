@@ -29,6 +29,8 @@ from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 __all__ = ["AbsorbHighBias"]
 
 _SUFFIX: Final = "_absorbed"
+_DONE: Final = "qcompiler.absorbed"
+"""Key in the meta of a layer: the pass that shifted its channels. What rounding leaves of a shift is no new one."""
 _WORTH: Final = 1e-3
 """Share of its range that a channel must lie away from 0 to be shifted."""
 _Extent = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -85,6 +87,8 @@ class AbsorbHighBias(Pass):
         count = shifted = 0
         for path in paths:
             value = path.first.outputs[0]
+            if path.first.meta.get(_DONE) == self:
+                continue
             known = _extent(proven, value) if proven is not None and path.rectified else seen.get(value)
             shift = None if known is None else _shift(path, *known)
             if shift is None or not shift.any():
@@ -93,6 +97,7 @@ class AbsorbHighBias(Pass):
                 ctx.skip(path.first, reason)
                 continue
             _move(path, shift, ctx)
+            path.first.meta[_DONE] = self
             shifted, count = shifted + 1, count + int((shift != 0).sum())
         basis = f"proven for inputs within [{self.input_low:g}, {self.input_high:g}]"
         if self.by == "statistics":

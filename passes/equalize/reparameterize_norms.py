@@ -77,15 +77,15 @@ class ReparameterizeNorms(Pass):
 
 
 def _wanted(region: Region, ctx: Context) -> bool:
-    """Whether a norm makes the channels, and they can be divided."""
-    maker = region.sources[0].maker
-    if not isinstance(maker, Norm) or _migrate.done(maker.node):
+    """Whether a norm makes the channels, alone or with others, and they can be divided."""
+    norm = next((source.maker.node for source in region.sources if isinstance(source.maker, Norm)), None)
+    if norm is None or any(_migrate.done(source.maker.node) for source in region.sources):
         return False
     if region.scale:
-        ctx.skip(maker.node, f"its channels are not divided: {region.scale}")
+        ctx.skip(norm, f"its channels are not divided: {region.scale}")
         return False
     if region.shift:
-        ctx.skip(maker.node, f"its channels are not shifted: {region.shift}")
+        ctx.skip(norm, f"its channels are not shifted: {region.shift}")
     return True
 
 
@@ -93,7 +93,9 @@ def _decide(region: Region, seen: Statistics, change: Change) -> None:
     labels = region.labels
     movable: NDArray[np.int64] = np.array(sorted(region.movable), np.int64)
     change.shifts[movable] = seen.middle()[movable]
-    sizes = seen.sizes(change.shifts)[labels]
-    if sizes.any():
-        mean = sizes[sizes > 0].mean()
-        change.factors[labels] = np.where(sizes > 0, np.maximum(sizes, _LEAST * mean) / mean, 1.0)
+    sizes = seen.sizes(change.shifts)
+    live = sizes > 0
+    if live.any():
+        mean = sizes[live].mean()
+        factors = np.where(live, np.maximum(sizes, _LEAST * mean) / mean, 1.0)
+        change.factors[labels] = seen.spread(factors)[labels]

@@ -64,6 +64,19 @@ def test_any_chain_keeps_its_outputs(make: SimpleNamespace, seed: int, kind: str
     make.run(model, PROOF)
 
 
+def test_what_rounding_leaves_of_a_shift_is_no_new_one(make: SimpleNamespace) -> None:
+    """Channels that are constant: what is left of them is their last digit, and that is all of it."""
+    model = model_with(make, [make.node("MaxPool", "c", "m", kernel_shape=[2, 2])])
+    feeds = [{"x": np.full((1, 3, 6, 6), 0.1, np.float32)} for _ in range(4)]
+    context = Context(Edit(model), calibration=data.load(feeds, data.inputs_of(model)))
+    counts = []
+    for _ in range(2):
+        context.records.append(PassRecord("absorb-high-bias"))
+        PROOF.run(model, context)
+        counts.append(context.edit.count)
+    assert counts[0] == counts[1] > 0
+
+
 def test_clip_gets_a_bound_per_channel(make: SimpleNamespace) -> None:
     model = model_with(
         make, [make.node("Clip", "c zero high", "m")], zero=make.SIX["zero"], high=np.array(150, np.float32)

@@ -199,6 +199,37 @@ def test_a_product_of_two_free_tensors_lets_no_factor_pass(make: SimpleNamespace
     assert "multiplies two tensors of free channels" in skipped(context)
 
 
+def test_what_stuck_the_first_time_stays_stuck(make: SimpleNamespace) -> None:
+    """A gate that a factor passes, behind it something that it does not; another product reads the same channels."""
+    model = make.build(
+        [
+            make.node("Relu", "x", "r"),
+            make.node("MatMul", "r w1", "a"),
+            make.node("MatMul", "a w2", "y"),
+            make.node("Mul", "a r", "m"),
+            make.node("Max", "m x", "z"),
+        ],
+        ["N", 4, 16], outputs="y z", w1=normal(16, 16) * np.geomspace(0.01, 1, 16).astype(np.float32),
+        w2=normal(16, 16, seed=1),
+    )  # fmt: skip
+    context = run(SmoothActivations(alpha=0.5), model, feeds_of())
+    assert context.edit.count == 0
+    assert "MatMul_a (MatMul): its channels are not divided: Max_z (Max) lets no factor pass" in skipped(context)
+
+
+def test_norms_that_are_added_to_layers_take_one_factor_with_them(make: SimpleNamespace) -> None:
+    model = make.build(
+        [
+            make.node("MatMul", "x w1", "a"),
+            make.node("LayerNormalization", "x gamma", "n"),
+            make.node("Add", "a n", "s"),
+            make.node("MatMul", "s w2"),
+        ],
+        ["N", 4, 16], w1=normal(16, 16), gamma=np.geomspace(0.1, 10, 16).astype(np.float32), w2=normal(16, 4),
+    )  # fmt: skip
+    assert run(ReparameterizeNorms(), model, feeds_of()).edit.count > 0
+
+
 def test_channels_that_end_nowhere_are_named(make: SimpleNamespace) -> None:
     """Asking for a shape does not count as reading."""
     model = make.build(
