@@ -121,7 +121,11 @@ class Fit:
         return Rebuilt(codes, [self._present[str(value.name)] for value in self.biases])
 
     def fit(self, start: Rebuilt, samples: Sequence[int], settings: Settings) -> Rebuilt:
-        """Codes and biases with less error, as far as the samples tell."""
+        """Codes and biases with less error, as far as the samples tell.
+
+        Raises:
+            ModelError: An operator inside has a form without gradient, or a layer no influence; names the node.
+        """
         base, codes, keep = self._begin(start, samples, settings)
         if base <= 0:
             return start
@@ -139,6 +143,8 @@ class Fit:
             values = {str(value.name): array for value, array in zip(named, [*real, *biases], strict=True)}
             gradients = self._gradients(chosen, values, base)
             for layer, item, value in zip(self.layers, soft, self.weights, strict=True):
+                if str(value.name) not in gradients:
+                    raise ModelError("nothing of it reaches what its unit gives", where=layer.node.name)
                 item.step(layer.matrices(gradients[str(value.name)]), strength / count, exponent, factor)
             for bias, stepper, value in zip(biases, steppers, self.biases, strict=True):
                 if str(value.name) in gradients:  # the bias of an Add may lie behind the unit

@@ -196,6 +196,18 @@ def test_units_behind_one_that_is_left_are_fitted_behind_its_codes(
         assert np.linalg.norm(found - wanted) < 0.02 * np.linalg.norm(wanted)
 
 
+def test_a_layer_without_influence_leaves_its_unit_alone(calibrated: Callable) -> None:
+    body = """a = Conv (x, w1)
+       dead = Conv (a, w2)
+       b = Conv (a, w3)
+       y = Add (b, a)"""
+    shapes = {"w1": (4, 3, 1, 1), "w2": (4, 4, 1, 1), "w3": (4, 4, 1, 1)}
+    model, ctx = calibrated(body, "float[N,3,8,8] x", "float[N,4,8,8] y", shapes, images(16))
+    Reconstruct(unit="model", iterations=5).run(model, ctx)
+    reasons = {skip.node: skip.reason for skip in ctx.records[-1].skips}
+    assert "Conv_dead: nothing of it reaches what its unit gives" in reasons["Conv_b (Conv)"]
+
+
 def test_blocks_are_found_on_the_graph(calibrated: Callable) -> None:
     """The stem; the residual block with the activation behind it; a depthwise layer with the next; the rest."""
     model, _ = network(calibrated)
