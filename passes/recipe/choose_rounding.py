@@ -1,7 +1,8 @@
 """choose-rounding: keep the rounding of weights that gives the least loss of this model on this target.
 
 Rounding to nearest is where it starts. Each candidate goes on from what was kept before it, on a copy, followed by the
-corrections that the pipeline has behind it, and is judged on samples that nothing was fitted on.
+corrections that the pipeline has behind it, and is judged on samples that nothing was fitted on. Where activations
+have few bits, ``effort=high`` first tries other grids for attention weights (``choose-log-formats``).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import onnx_ir as ir
 
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.originals import restored
-from qcompiler.passes.recipe._candidates import roundings, samples, weight_bits
+from qcompiler.passes.recipe._candidates import attention, roundings, samples, weight_bits
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.pipeline.spec import parse
+from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseRounding"]
 
@@ -50,7 +52,7 @@ class ChooseRounding(Pass):
             ctx.note(reason)
             return
         data, drawn = samples(model.graph, ctx.calibration, bits)
-        texts = self.candidates or roundings(self.effort, bits, few_words=drawn)
+        texts = self.candidates or (*self._grids(ctx), *roundings(self.effort, bits, few_words=drawn))
         for text in texts:
             parse(text)  # a wrong word is refused before any work
         bench = Bench(shared_copy(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN, data)
@@ -59,4 +61,10 @@ class ChooseRounding(Pass):
         for index, text in enumerate(texts):
             ctx.progress("try roundings", index, len(texts))
             bench.offer(model, text)
+
+    def _grids(self, ctx: Context) -> tuple[str, ...]:
+        """Other grids for attention weights, where the target has them."""
+        if ctx.target is None:
+            return ()
+        return attention(self.effort, resolve_format(ctx.target, ctx.format), ctx.target)
 

@@ -54,7 +54,7 @@ OPERATORS: Final = (
         name="QLogQuantize",
         formula="number of thresholds that are <= x",
         inputs=("x", "thresholds"),
-        types={"x": "int8 or int16", "thresholds": "the type of x, 1 to 127 ascending entries"},
+        types={"x": "int8 int16", "thresholds": "the type of x, 1 to 127 ascending entries"},
         attributes={},
         body=_QUANTIZE,
         specification=logarithmic.log_quantize,

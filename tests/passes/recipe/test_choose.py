@@ -25,7 +25,7 @@ from qcompiler.passes.recipe.choose_transforms import ChooseTransforms
 from qcompiler.pipeline import registry
 from qcompiler.pipeline.base import Context, Pass, PassRecord, Preserves
 from qcompiler.pipeline.spec import parse
-from qcompiler.quant import plan
+from qcompiler.quant import plan, state
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.load import load
 
@@ -321,3 +321,39 @@ def test_candidates_are_passes_that_exist(effort):
         assert set(_candidates.transforms("normal", request)) <= set(_candidates.transforms("high", request))
     assert all(parse(text) for text in _candidates.roundings(effort, 4, few_words=True))
     assert set(_candidates.roundings("normal", 8)) <= set(_candidates.roundings("high", 2))
+
+
+def test_attention_of_few_bits_is_offered_another_grid():
+    cpu, npu = load("lowbit-cpu"), load("edge-npu")
+    offered = ("choose-log-formats{bits=4 operators=Softmax}",)
+    assert _candidates.attention("high", resolve_format(cpu, "w4a4"), cpu) == offered
+    assert _candidates.attention("normal", resolve_format(cpu, "w4a4"), cpu) == ()
+    assert _candidates.attention("high", resolve_format(cpu, "w4a4/log3"), cpu) == ()
+    assert _candidates.attention("high", resolve_format(cpu, "w4a8"), cpu) == ()
+    assert _candidates.attention("high", resolve_format(npu, "w4a8"), npu) == ()
+    assert _candidates.attention("high", resolve_format(cpu, "w4"), cpu) == ()
+
+
+def test_another_grid_for_attention_is_kept_where_it_gains():
+    """Scores come from outside, so that nothing but attention weights and what they weigh has 4 bits."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,16,16] s, float[N,16,8] v) => (float[N,16,4] y) {
+       [soft] p = Softmax(s)
+       [mix] c = MatMul(p, v)
+       [out] y = MatMul(c, w) }"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=(8, 4)).astype(np.float32), "w"))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    feeds = [{"s": 3 * rng.normal(size=(1, 16, 16)).astype(np.float32),
+              "v": 1 + rng.normal(size=(1, 16, 8)).astype(np.float32)} for _ in range(32)]  # fmt: skip
+    target = load("lowbit-cpu")
+    ctx = Context(Edit(model), target=target, format="w4a4", following=parse("place-qdq"))
+    ctx.calibration = data.load(feeds, data.inputs_of(model))
+    for item in parse("assign-formats,choose-log-formats,calibrate,calibrate-weights"):
+        item.run(model, ctx)
+    assert str(state.edge_quant(model.graph.node("mix"), 0).format) == "i4"
+    ChooseRounding(candidates=_candidates.attention("high", resolve_format(target, "w4a4"), target)).run(model, ctx)
+    (trial,) = ctx.records[-1].trials
+    assert trial.kept, trial
+    assert trial.after < 0.9 * trial.before
+    assert str(state.edge_quant(model.graph.node("mix"), 0).format) == "log4"
