@@ -54,7 +54,7 @@ def _only_dequantized(node: ir.Node) -> bool:
 
 
 def _codes(node: ir.Node) -> ir.Value:
-    """The codes that readers see: those of 4 bits are clipped first."""
+    """The codes that readers see: those of less than 8 bits are clipped first."""
     codes = node.outputs[0]
     use = only_use(codes)
     clipped = use is not None and has_type(use[0], "Clip") and all(map(constants.is_constant, use[0].inputs[1:]))

@@ -21,7 +21,6 @@ import onnx_ir as ir
 from qcompiler.errors import PassError
 from qcompiler.ir.constants import is_constant
 from qcompiler.passes import lower
-from qcompiler.passes.lower.byte_codes import make_bytes
 from qcompiler.passes.lower.emitter import Emitter
 from qcompiler.passes.lower.groups import computes_floats, quantizers, site_of
 from qcompiler.passes.lower.signed_codes import make_signed
@@ -60,8 +59,6 @@ class LowerInteger(Pass):
         arithmetic = ctx.target.integer if ctx.target is not None else IntegerArithmetic()
         if recoded := make_signed(model, ctx.edit):
             ctx.note(f"{recoded} tensors of unsigned codes were recoded as signed")
-        if widened := make_bytes(model.graph, ctx.edit):
-            ctx.note(f"{widened} tensors of 4-bit codes are kept as bytes of their range")
         floating: list[str] = []
         for node in list(model.graph):
             if node.graph is None or node.domain == DOMAIN:

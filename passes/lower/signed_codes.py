@@ -14,7 +14,7 @@ import onnx_ir as ir
 from qcompiler.ir import constants
 from qcompiler.ir.edit import Edit
 
-__all__ = ["code_type", "make_signed"]
+__all__ = ["make_signed"]
 
 _SIGNED: Final = {ir.DataType.UINT8: ir.DataType.INT8, ir.DataType.UINT16: ir.DataType.INT16}
 _MIDDLE: Final = {ir.DataType.UINT8: 1 << 7, ir.DataType.UINT16: 1 << 15}
@@ -31,7 +31,7 @@ def make_signed(model: ir.Model, edit: Edit) -> int:
     """
     tensors: dict[ir.Value, list[ir.Node]] = {}
     for node in model.graph:
-        if node.op_type not in _MOVERS or node.domain or code_type(node) not in _SIGNED:
+        if node.op_type not in _MOVERS or node.domain or _dtype(node) not in _SIGNED:
             continue
         codes = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
         if codes is not None:
@@ -42,7 +42,7 @@ def make_signed(model: ir.Model, edit: Edit) -> int:
     return len(recoded)
 
 
-def code_type(node: ir.Node) -> ir.DataType:
+def _dtype(node: ir.Node) -> ir.DataType:
     """The type of the codes of a Q/DQ node: its zero point's, else its codes', else that of QuantizeLinear."""
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     codes = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
@@ -62,7 +62,7 @@ def _may(codes: ir.Value, nodes: list[ir.Node]) -> bool:
 
 
 def _recode(codes: ir.Value, nodes: list[ir.Node], edit: Edit) -> None:
-    unsigned = code_type(nodes[0])
+    unsigned = _dtype(nodes[0])
     signed, middle = _SIGNED[unsigned], _MIDDLE[unsigned]
     for node in nodes:
         old = constants.array(node.inputs[2]) if len(node.inputs) > 2 else None

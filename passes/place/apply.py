@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -12,13 +13,16 @@ from qcompiler.errors import PassError
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.edit import AttributeValue, Edit
 from qcompiler.passes.place.plan import Edge, Pair, ValuePlan
-from qcompiler.quant import arithmetic
+from qcompiler.quant import arithmetic, state
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.log_grids import Grid
 from qcompiler.quant.params import QParams
+from qcompiler.quant.state import NodeDecision
 
 __all__ = ["Applier", "saturates_like"]
+
+_BYTE: Final = 8
 
 
 @dataclass(slots=True)
@@ -80,7 +84,7 @@ class Applier:
 
     def _insert_pair(self, value: ir.Value, pair: Pair) -> ir.Value:
         params, form = _params(pair, value), pair.quant.format
-        base, stored = str(value.name), arithmetic.WORDS if form.logarithmic else form
+        base, stored = str(value.name), arithmetic.WORDS if form.logarithmic else form.in_bytes
         scale, zero = self.edit.constant(f"{base}_scale", params.scale), self._zero_point(base, params, stored)
         producer = value.producer()
         before = None if producer is not None else _first(self.graph)
@@ -97,6 +101,8 @@ class Applier:
         last.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(arithmetic.storage_dtype(stored)))
         if params.grid is not None:
             last = self._insert_grid(last, params.grid, base)
+        elif form.bits < _BYTE:
+            last = self._clip_codes(last, form)
         return self._dequantize_node(last.outputs[0], scale, zero, stored, base, value.shape, after=last)
 
     def _insert_grid(self, quantize: ir.Node, grid: Grid, base: str) -> ir.Node:
@@ -116,6 +122,22 @@ class Applier:
             node.outputs[0].shape = source.shape
             node.outputs[0].type = ir.TensorType(ir.DataType.INT8 if result == "log" else ir.DataType.INT16)
         return node
+
+    def _clip_codes(self, quantize: ir.Node, form: QFormat) -> ir.Node:
+        """Keep bytes within the codes of fewer bits: ``clip(clip(v, -128, 127), -8, 7) = clip(v, -8, 7)``.
+
+        ONNX has 4-bit types, but ONNX Runtime 1.32 is no place for activations in them: behind a Clip, around a MaxPool
+        or a Conv with 8-bit weights the session fails to load, and a Relu before them is dropped whatever the zero
+        point. And integer kernels read bytes.
+        """
+        codes, dtype = quantize.outputs[0], arithmetic.storage_dtype(form.in_bytes)
+        ends = (("least", form.minimum), ("greatest", form.maximum))
+        bounds = [self.edit.constant(f"{codes.name}_{name}", np.array(code, dtype)) for name, code in ends]
+        name = f"{codes.name}_clip"
+        clip = self.edit.insert("Clip", [codes, *bounds], after=quantize, name=name, output_name=f"{name}ped")
+        state.set_node_decision(clip, NodeDecision(True, f"codes of {form.bits} bits in bytes"))
+        clip.outputs[0].type, clip.outputs[0].shape = codes.type, codes.shape
+        return clip
 
     def _drop_absorbed(self, main: Pair, value: ir.Value) -> None:
         """Remove a fused Relu or Clip whose work the saturation of its QuantizeLinear does exactly.

@@ -112,13 +112,11 @@ def _is_end(node: ir.Node, value: ir.Value) -> bool:
 
 def _as_read(value: ir.Value) -> ir.Value:
     """What consumers of ``value`` read: the dequantized tensor where there is exactly one."""
-    pairs = [
-        reader.outputs[0]
-        for quantize in value.consumers()
-        if quantize.op_type == "QuantizeLinear"
-        for reader in quantize.outputs[0].consumers()
-        if reader.op_type == "DequantizeLinear"
-    ]
+    quantizers = [reader for reader in value.consumers() if reader.op_type == "QuantizeLinear"]
+    codes = [reader for quantize in quantizers for reader in quantize.outputs[0].consumers()]
+    # codes of less than 8 bits are clipped first
+    codes += [reader for clip in codes if clip.op_type == "Clip" for reader in clip.outputs[0].consumers()]
+    pairs = [reader.outputs[0] for reader in codes if reader.op_type == "DequantizeLinear"]
     return pairs[0] if len(pairs) == 1 else value
 
 

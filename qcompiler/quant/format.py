@@ -98,6 +98,14 @@ class QFormat:
         return 8 if self.logarithmic else next(width for width in (4, 8, 16, 32) if width >= self.bits)
 
     @property
+    def in_bytes(self) -> QFormat:
+        """What holds such codes where they are computed at run time: 8 bits at least, of which fewer are used.
+
+        ONNX Runtime's CPU provider has no operators on 4-bit activations and breaks around them: see ``targets``.
+        """
+        return self if self.storage_bits >= 8 else replace(self, bits=8)
+
+    @property
     def per_tensor(self) -> bool:
         """Whether one scale serves the whole tensor."""
         return self.axis is None

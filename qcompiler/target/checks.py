@@ -142,7 +142,7 @@ def _result_reasons(seen: View) -> Iterator[str]:
 
 def fixed_reasons(rule: OperatorRule, dtype: ir.DataType, scale: float, zero: int) -> Iterator[str]:
     """Why a result has other parameters than the kernel gives it."""
-    forms = [form for form in rule.output_formats() if storage_type(form) == dtype]
+    forms = [form for form in rule.output_formats() if storage_type(form.in_bytes) == dtype]
     given = next((found for form in forms if (found := rule.fixed_result(form)) is not None), None)
     if given is not None and (abs(scale / given[0] - 1) > BIAS_TOLERANCE or zero != given[1]):
         yield f"its result has scale {scale:g} and zero point {zero}, the kernel gives {given[0]:g} and {given[1]}"
@@ -151,7 +151,7 @@ def fixed_reasons(rule: OperatorRule, dtype: ir.DataType, scale: float, zero: in
 def _format_reason(codes: Codes, accepted: Iterable[QFormat], rule: OperatorRule) -> str | None:
     """Why codes are in none of the accepted activation formats."""
     accepted = tuple(accepted)
-    forms = [form for form in accepted if storage_type(form) == codes.dtype]
+    forms = [form for form in accepted if storage_type(form.in_bytes) == codes.dtype]
     if not forms:
         return f"is {codes.dtype.name.lower()}, the target takes {_listed(accepted)}"
     if codes.scale is None or codes.zero_point is None:
@@ -200,4 +200,4 @@ def label(node: ir.Node) -> str:
 
 
 def _listed(forms: Iterable[QFormat]) -> str:
-    return " or ".join(dict.fromkeys(storage_type(form).name.lower() for form in forms))
+    return " or ".join(dict.fromkeys(storage_type(form.in_bytes).name.lower() for form in forms))

@@ -97,7 +97,7 @@ def why_not_rescales(node: ir.Node, dtype: ir.DataType, target: Target) -> str |
 
 
 def _writes(rule: OperatorRule, dtype: ir.DataType, own: ir.DataType | None) -> bool:
-    listed = dtype in {storage_type(form) for form in rule.output_formats()}
+    listed = dtype in {storage_type(form.in_bytes) for form in rule.output_formats()}
     return listed and (rule.mixed or bool(rule.outputs) or own in (None, dtype))
 
 
@@ -206,9 +206,9 @@ def _zero(node: ir.Node, name: str) -> int:
 def _format_reasons(
     what: str, dtype: ir.DataType, zero: int, accepted: list[QFormat], rules: list[OperatorRule]
 ) -> Iterator[str]:
-    forms = [form for form in accepted if storage_type(form) == dtype]
+    forms = [form for form in accepted if storage_type(form.in_bytes) == dtype]
     if not forms:
-        names = " or ".join(dict.fromkeys(storage_type(form).name.lower() for form in accepted))
+        names = " or ".join(dict.fromkeys(storage_type(form.in_bytes).name.lower() for form in accepted))
         yield f"{what} is {dtype.name.lower()}, the target takes {names}"
         return
     bound = all(rule.constraints.zero_point is ZeroPoint.ZERO for rule in rules)
@@ -272,6 +272,6 @@ def _mover_reasons(node: ir.Node, target: Target) -> Iterator[str]:
     data = node.inputs[0] if node.inputs else None
     if rule is None or data is None or data.dtype not in _CODES:
         return
-    if data.dtype not in {storage_type(form) for form in rule.activations}:
-        names = " or ".join(dict.fromkeys(storage_type(form).name.lower() for form in rule.activations))
+    if data.dtype not in {storage_type(form.in_bytes) for form in rule.activations}:
+        names = " or ".join(dict.fromkeys(storage_type(form.in_bytes).name.lower() for form in rule.activations))
         yield f"it moves {data.dtype.name.lower()}, the target takes {names}"

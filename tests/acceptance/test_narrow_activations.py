@@ -44,8 +44,6 @@ def test_convolutions_read_codes_of_4_bits_and_sums_of_8(made):
 def test_both_forms_decide_alike(compiled, made):
     other = compiled(NAME, "lowbit-cpu", "--format", "w4a4", "--effort", "normal", "--lowering", "qdq")
     assert made.plan == other.plan
-    kinds = {item.data_type for item in onnx.load(other.path).graph.initializer if item.name.endswith("_zero_point")}
-    assert onnx.TensorProto.INT4 in kinds
     found, wanted = (item.subject.evaluate(item.path, limit=300) for item in (made, other))
     assert abs(found["agree"] - wanted["agree"]) <= 1.5
     assert found["kl"] == pytest.approx(wanted["kl"], rel=0.05)
