@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -111,11 +111,11 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
     found += _wide(rule)
     asked = "where asked for (--format w8a8/log4)"
     found += (
-        [f"it reads {_listed(rule.log_operands())} {asked}, decoded to 16 bits by a table"]
+        [f"it reads {_span(rule.log_operands())} {asked}, decoded to 16 bits by a table"]
         if rule.log_operands()
         else []
     )
-    found += [f"its result may be kept in {_listed(rule.log_results())} {asked}"] if rule.log_results() else []
+    found += [f"its result may be kept in {_span(rule.log_results())} {asked}"] if rule.log_results() else []
     found += [
         f"its {name} result has scale {scale:g}, zero point {zero:g}" for name, (scale, zero) in rule.fixed.items()
     ]
@@ -186,6 +186,13 @@ def _constraints(constraints: Constraints) -> list[str]:
     if constraints.zero_point is ZeroPoint.ZERO:
         found.append("zero points are 0")
     return [f"only with {item}" for item in found]
+
+
+def _span(forms: Sequence[QFormat]) -> str:
+    """``log2 to log7`` where no width between is missing."""
+    bits = sorted(form.bits for form in forms)
+    whole = len(bits) > 2 and bits == list(range(bits[0], bits[-1] + 1))
+    return f"log{bits[0]} to log{bits[-1]}" if whole else _listed(forms)
 
 
 def _listed(forms: Iterable[QFormat]) -> str:

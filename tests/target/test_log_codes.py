@@ -20,6 +20,7 @@ from qcompiler.target.load import load
 from qcompiler.target.log_codes import why_not_log
 from qcompiler.target.lowered import is_lowered
 from qcompiler.target.schema import Target
+from qcompiler.target.words import sentences
 
 NPU, CPU = load("edge-npu"), load("cpu-x86")
 LOG4 = QFormat.parse("log4")
@@ -123,3 +124,11 @@ def test_grids_and_functions_of_a_written_graph(placed: ir.Model) -> None:
     assert reasons(placed, NPU) == ["its grid has 6 values, a log format has 4, 8, 16 and so on up to 128"]
     del placed.functions[(DOMAIN, "QLogDequantize", "")]
     assert "the function of QLogDequantize is missing: no runtime could run it" in reasons(placed, NPU)
+
+
+def test_the_profile_in_words() -> None:
+    asked = "where asked for (--format w8a8/log4)"
+    assert f"its result may be kept in log2 to log7 {asked}" in sentences(NPU.operators["Softmax"])
+    assert f"it reads log2 to log7 {asked}, decoded to 16 bits by a table" in sentences(NPU.operators["MatMul"])
+    few = replace(NPU.operators["Softmax"], log_outputs=(LOG4, QFormat.parse("log6")))
+    assert f"its result may be kept in log4 or log6 {asked}" in sentences(few)
