@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+from qcompiler.analysis.integer_only import integer_only
 from qcompiler.calibration import data
 from qcompiler.errors import DataError, PassError, PipelineError, UsageError
 from qcompiler.ir.edit import Edit
@@ -15,6 +18,7 @@ from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.calibrate.calibrate import Calibrate
 from qcompiler.passes.calibrate.calibrate_weights import CalibrateWeights
 from qcompiler.passes.calibrate.choose_log_formats import ChooseLogFormats
+from qcompiler.passes.lower.lower_integer import LowerInteger
 from qcompiler.passes.place.place_qdq import place
 from qcompiler.pipeline.base import Context
 from qcompiler.pipeline.spec import parse
@@ -181,3 +185,23 @@ def test_placed_nodes_compute_what_the_arithmetic_says() -> None:
     expected = arithmetic.quantize(real, quant.params, quant.format)
     np.testing.assert_array_equal(codes, expected, strict=True)
     np.testing.assert_array_equal(decoded, arithmetic.dequantize(expected, quant.params, quant.format), strict=True)
+
+
+def test_integers_throughout_and_held_to_the_profile() -> None:
+    made = model()
+    ctx = decided(made)
+    for item in (Calibrate(), CalibrateWeights()):
+        item.run(made, ctx)
+    place(made, ctx.edit)
+    LowerInteger().run(made, ctx)
+    assert integer_only(made).tensors == ()
+    assert check_model(made, TARGET) == []
+    for operator, key, found in (
+        ("Softmax", "log_outputs", "keeps no log4 result of QSoftmax"),
+        ("MatMul", "log_inputs", "reads no log4 in QMatMulWide"),
+    ):
+        rule = replace(TARGET.operators[operator], **{key: ()})
+        target = replace(TARGET, operators={**TARGET.operators, operator: rule})
+        broken = [violation.reason for violation in check_model(made, target)]
+        assert any(found in reason for reason in broken), broken
+        assert all("another format is needed there" in reason for reason in broken)
