@@ -186,7 +186,7 @@ def why_not(model: ir.Model, ctx: Context, bits: int) -> str:
     made = ctx.calibration.made
     if made is not None and made.noise:
         return "nothing was tried: random samples say nothing of the loss on real ones"
-    if made is not None and bits >= _BYTE:
+    if made is not None and not made.words and bits >= _BYTE:
         return f"nothing was tried: synthesised samples do not choose well among {bits}-bit weights"
     return ""
 

@@ -20,9 +20,11 @@ class Made:
     Attributes:
         distance: Their distance from the statistics of training (``batch_statistics``), per BatchNormalization;
             infinite for noise, which was fitted to nothing.
+        words: Words in the table that token identifiers were drawn from; 0 where none were.
     """
 
     distance: float = math.inf
+    words: int = 0
 
     @property
     def near(self) -> bool:
@@ -31,5 +33,5 @@ class Made:
 
     @property
     def noise(self) -> bool:
-        """Whether they were fitted to nothing."""
-        return math.isinf(self.distance)
+        """Whether nothing in the model says what they are."""
+        return math.isinf(self.distance) and not self.words

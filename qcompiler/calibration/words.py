@@ -27,7 +27,7 @@ from qcompiler.calibration.data import Dataset, Feed, load
 from qcompiler.ir.constants import tensor
 from qcompiler.ir.operators import has_type
 
-__all__ = ["Vocabulary", "find", "share_seen", "with_drawn"]
+__all__ = ["Vocabulary", "find", "share_seen", "tables", "with_drawn"]
 
 _MATRIX: Final = 2
 
@@ -64,7 +64,13 @@ class _Frame:
 
 def find(graph: ir.Graph) -> Vocabulary | None:
     """The input of identifiers that reads the largest table; ``None`` where none reads one."""
-    found: list[Vocabulary] = []
+    found = [Vocabulary(name, rows) for name, rows in tables(graph).items()]
+    return max(found, key=lambda item: item.rows, default=None)
+
+
+def tables(graph: ir.Graph) -> dict[str, int]:
+    """Every input of identifiers that reads a table, and the rows of the smallest one that it reads."""
+    found: dict[str, int] = {}
     for value in graph.inputs:
         identifiers = value.dtype in (ir.DataType.INT32, ir.DataType.INT64) and value.shape is not None
         if not identifiers or value.name is None or len(value.shape or ()) != _MATRIX:
@@ -73,8 +79,8 @@ def find(graph: ir.Graph) -> Vocabulary | None:
             table = tensor(node.inputs[0])
             shape = () if table is None else table.shape.numpy()
             if len(shape) == _MATRIX and node.attributes.get_int("axis", 0) == 0:
-                found.append(Vocabulary(value.name, shape[0]))
-    return max(found, key=lambda item: item.rows, default=None)
+                found[value.name] = min(found.get(value.name, shape[0]), shape[0])
+    return found
 
 
 def share_seen(dataset: Dataset, vocabulary: Vocabulary) -> float:
