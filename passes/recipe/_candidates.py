@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["attention", "roundings", "samples", "transforms", "weight_bits"]
+__all__ = ["attention", "reads_few_bits", "roundings", "samples", "transforms", "weight_bits"]
 
 _BYTE: Final = 8
 _PROBABILITIES: Final = "Softmax"
@@ -54,17 +54,21 @@ def transforms(effort: Effort, request: FormatRequest) -> tuple[str, ...]:
     return tuple(found)
 
 
-def roundings(effort: Effort, bits: int, *, few_words: bool = False) -> tuple[str, ...]:
+def roundings(effort: Effort, bits: int, *, narrow: bool = False, few_words: bool = False) -> tuple[str, ...]:
     """Ways to round weights, as pipeline texts; each starts from what was kept before it.
 
     Args:
         effort: How much may be tried.
         bits: Width of the narrowest weight.
+        narrow: Whether layers read activations of less than 8 bits: where those are clipped matters then, and weights
+            are rounded for what they are multiplied with.
         few_words: Whether words were drawn, because the given samples hold few of them (``samples``).
     """
     if few_words:
         return f"round-gptq{{{_WORDS}}}", f"round-alternating{{{_WORDS}}}"
     found = ["round-gptq"]
+    if narrow and effort == "high":
+        found.append("fit-ranges,round-gptq")
     if bits < _BYTE:
         found.append("round-alternating")
     if bits <= _FEW or (bits < _BYTE and effort == "high"):
@@ -104,6 +108,12 @@ def attention(effort: Effort, request: FormatRequest, target: Target) -> tuple[s
         return ()
     offered = QFormat(bits, logarithmic=True) in rule.log_results()
     return (f"choose-log-formats{{bits={bits} operators={_PROBABILITIES}}}",) if offered else ()
+
+
+def reads_few_bits(graph: ir.Graph) -> bool:
+    """Whether a linear node reads activations of less than 8 bits."""
+    quants = (state.edge_quant(node, 0) for node in graph if node.op_type in LINEAR)
+    return any(quant is not None and quant.format.bits < _BYTE for quant in quants)
 
 
 def weight_bits(graph: ir.Graph) -> int | None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.originals import restored
-from qcompiler.passes.recipe._candidates import attention, roundings, samples, weight_bits
+from qcompiler.passes.recipe._candidates import attention, reads_few_bits, roundings, samples, weight_bits
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.pipeline.spec import parse
@@ -52,7 +52,8 @@ class ChooseRounding(Pass):
             ctx.note(reason)
             return
         data, drawn = samples(model.graph, ctx.calibration, bits)
-        texts = self.candidates or (*self._grids(ctx), *roundings(self.effort, bits, few_words=drawn))
+        narrow = reads_few_bits(model.graph)
+        texts = self.candidates or (*self._grids(ctx), *roundings(self.effort, bits, narrow=narrow, few_words=drawn))
         for text in texts:
             parse(text)  # a wrong word is refused before any work
         bench = Bench(shared_copy(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN, data)
@@ -67,4 +68,3 @@ class ChooseRounding(Pass):
         if ctx.target is None:
             return ()
         return attention(self.effort, resolve_format(ctx.target, ctx.format), ctx.target)
-

@@ -20,12 +20,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.analysis.backward.program import Program
 from qcompiler.errors import ModelError
 from qcompiler.ir import constants
 from qcompiler.passes.round._layers import RoundLayer
 from qcompiler.passes.round._soft import Adam, SoftCodes
 from qcompiler.passes.round._stages import Bias, Stage, Stages
+from qcompiler.passes.round._unit_run import UnitRun
 
 __all__ = ["Fit", "Rebuilt", "Settings"]
 
@@ -88,23 +88,12 @@ class Fit:
         self.layers: Sequence[RoundLayer] = stage.unit.layers
         self.weights = [stages.weight(layer) for layer in self.layers]
         self.biases = [stages.bias(bias) for bias in biases]
-        self._targets, self._padding = stage.targets, padding
-        self._program = Program([stage.output], stage.free, [*self.weights, *self.biases])
-        self._output = str(stage.output.name)
-        self._activation = _alone(stage.activation)
-        self._fixed = [self._program.prepared(sample) for sample in stage.samples]
+        self._run = UnitRun(stage, [*self.weights, *self.biases], padding)
         self._present = {str(value.name): _content(value) for value in self.biases}
-        self._stacks = self._may_stack()
 
     def error(self, samples: Sequence[int], constants: Mapping[str, NDArray[Any]], batch: int) -> float:
         """Mean squared error of the output with such weights and biases."""
-        total = weight = 0.0
-        for start in range(0, len(samples), batch):
-            for part in self._parts(samples[start : start + batch]):
-                difference, counted, _ = self._forward(part, constants)
-                total += float(np.square(difference, dtype=np.float64).sum())
-                weight += counted
-        return total / max(weight, 1e-12)
+        return self._run.error(samples, constants, batch)
 
     def named(self, rebuilt: Rebuilt) -> list[tuple[ir.Value, NDArray[Any]]]:
         """Every weight and bias of the simulation with its content."""
@@ -141,7 +130,7 @@ class Fit:
             real = [layer.tensor(item.real()) for layer, item in zip(self.layers, soft, strict=True)]
             named = [*self.weights, *self.biases]
             values = {str(value.name): array for value, array in zip(named, [*real, *biases], strict=True)}
-            gradients = self._gradients(chosen, values, base)
+            gradients = {name: part / np.float32(base) for name, part in self._run.gradients(chosen, values).items()}
             for layer, item, value in zip(self.layers, soft, self.weights, strict=True):
                 if str(value.name) not in gradients:
                     raise ModelError("nothing of it reaches what its unit gives", where=layer.node.name)
@@ -165,87 +154,6 @@ class Fit:
     def _bias_steps(self, start: Rebuilt) -> list[float]:
         """A scale for the steps of each bias: its mean size."""
         return [float(np.abs(array).mean()) + 1e-12 for array in start.biases]
-
-    def _gradients(
-        self, samples: Sequence[int], values: Mapping[str, NDArray[Any]], base: float
-    ) -> dict[str, NDArray[Any]]:
-        total: dict[str, NDArray[Any]] = {}
-        weight = 0.0
-        for part in self._parts(samples):
-            difference, counted, back = self._forward(part, values)
-            weight += counted
-            for name, gradient in back(difference).items():
-                total[name] = total[name] + gradient if name in total else gradient
-        return {name: gradient * np.float32(2 / (base * weight)) for name, gradient in total.items()}
-
-    def _forward(self, samples: Sequence[int], values: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], float, Any]:
-        """Differences to the target, weighted by the roots of row weights; how much they count; their way back."""
-        names = self._program.fixed
-        fixed = {name: _stack([self._fixed[sample][name] for sample in samples]) for name in names}
-        tape = self._program.run({**fixed, **values})
-        result = tape.outputs[self._output]
-        behind = None
-        if self._activation is not None:
-            behind = self._activation.run({self._activation.wanted[0]: result})
-            result = behind.outputs[self._activation.outputs[0]]
-        difference = result - _stack([self._targets[sample] for sample in samples])
-        counted = float(difference.size)
-        rows = self._rows(samples)
-        if rows is not None:
-            spread = np.broadcast_to(rows, difference.shape)
-            counted, difference = float(spread.sum()), difference * np.sqrt(spread)
-
-        def back(gradient: NDArray[Any]) -> dict[str, NDArray[Any]]:
-            if rows is not None:
-                gradient = gradient * np.sqrt(rows)
-            if behind is not None and self._activation is not None:
-                gradient = behind.gradients({self._activation.outputs[0]: gradient})[self._activation.wanted[0]]
-            return tape.gradients({self._output: gradient})
-
-        return difference, counted, back
-
-    def _rows(self, samples: Sequence[int]) -> NDArray[Any] | None:
-        found = [self._padding[sample] for sample in samples]
-        if all(item is None for item in found):
-            return None
-        shapes = [self._targets[sample].shape for sample in samples]
-        ones = [np.ones((shape[0], *(1 for _ in shape[1:])), np.float32) for shape in shapes]
-        parts = [one if item is None else item for item, one in zip(found, ones, strict=True)]
-        longest = [max(part.shape[axis] for part in parts) for axis in range(parts[0].ndim)]
-        return _stack([np.broadcast_to(part, (part.shape[0], *longest[1:])) for part in parts])
-
-    def _parts(self, samples: Sequence[int]) -> list[Sequence[int]]:
-        """Samples that run together: all, or each alone."""
-        return [samples] if self._stacks else [[sample] for sample in samples]
-
-    def _may_stack(self) -> bool:
-        """Whether samples behind each other along the first axis give their results behind each other."""
-        first = self._fixed[0]
-        alike = all(
-            sample[name].shape == first[name].shape and sample[name].ndim for sample in self._fixed for name in first
-        )
-        if not alike or len({target.shape for target in self._targets}) > 1 or len(self._fixed) < 2:
-            return False
-        values = self.constants(self.start().codes, self.start().biases)
-        try:
-            together, _, _ = self._forward([0, 1], values)
-        except (ModelError, ValueError):
-            return False
-        alone = [self._forward([sample], values)[0] for sample in (0, 1)]
-        return together.shape[0] == sum(part.shape[0] for part in alone) and np.allclose(
-            together, np.concatenate(alone), rtol=1e-3, atol=1e-4 * float(np.abs(self._targets[0]).max())
-        )
-
-
-def _alone(node: ir.Node | None) -> Program | None:
-    """One activation as a program of its own."""
-    if node is None or node.inputs[0] is None:
-        return None
-    return Program([node.outputs[0]], [], [node.inputs[0]])
-
-
-def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _content(value: ir.Value) -> NDArray[np.float32]:

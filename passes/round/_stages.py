@@ -105,6 +105,17 @@ class Stages:
         """A bias in the simulation: a constant of float numbers."""
         return _given(self._nodes[str(bias.node.name)], bias.index)
 
+    def scale(self, node: ir.Node) -> ir.Value:
+        """The scale of the codes that a node reads at its first input, a constant of the simulation.
+
+        Raises:
+            ValueError: It reads no codes there.
+        """
+        source = _given(self._nodes[str(node.name)], 0).producer()
+        if source is None or source.op_type != "DequantizeLinear":
+            raise ValueError(f"{node.name} reads no codes")
+        return _given(source, 1)
+
     def settle(self, value: ir.Value, array: NDArray[Any]) -> None:
         """Let the simulation go on with another constant."""
         self._candidate.replace(str(value.name), np.asarray(array, np.float32))

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from qcompiler.errors import DataError, ModelError
 from qcompiler.ir import constants, originals
@@ -27,13 +26,13 @@ from qcompiler.passes.normalize._rewrite import own_constant
 from qcompiler.passes.round._layers import RoundLayer, own_layers, write_codes
 from qcompiler.passes.round._rebuild import Fit, Rebuilt, Settings
 from qcompiler.passes.round._stages import Bias, Stage, Stages
+from qcompiler.passes.round._unit_run import padding_of
 from qcompiler.passes.round._units import Unit, units
 from qcompiler.passes.round._walk import as_many_as_fit
 from qcompiler.pipeline.base import Context, Fact, Pass
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
-    from qcompiler.calibration.row_weights import FeedWeights
 
 __all__ = ["Reconstruct"]
 
@@ -109,7 +108,7 @@ class Reconstruct(Pass):
         unit = stage.unit
         own = [biases[layer.node] for layer in unit.layers if layer.node in biases]
         try:
-            fit = Fit(stage, stages, own, _padding(dataset, stages.model.graph, stage))
+            fit = Fit(stage, stages, own, padding_of(dataset, stages.model.graph, stage))
             rebuilt, share = self._fitted(fit, stage, dataset, ctx)
         except ModelError as error:
             for layer in unit.layers:
@@ -149,19 +148,6 @@ def _biases(graph: ir.Graph, layers: list[RoundLayer]) -> dict[ir.Node, Bias]:
         if not isinstance(layer, str) and node in own and layer.bias is not None and constants.is_constant(layer.bias):
             found[node] = Bias(layer.bias_node, layer.bias_index)
     return found
-
-
-def _padding(dataset: Dataset, graph: ir.Graph, stage: Stage) -> list[NDArray[Any] | None]:
-    """Per sample a weight per row of the unit's output."""
-    from qcompiler.calibration import row_weights
-
-    rows = row_weights.of(dataset, graph)
-    if rows is None:
-        return [None] * len(stage.targets)
-    name = str(stage.unit.output.name)
-    feeds: list[FeedWeights | None] = [rows.of_feed(feed, number) for number, feed in enumerate(dataset)]
-    pairs = zip(feeds, stage.targets, strict=True)
-    return [None if feed is None else feed.of(name, target.shape) for feed, target in pairs]
 
 
 def _write(unit: Unit, rebuilt: Rebuilt, biases: dict[ir.Node, Bias], ctx: Context) -> None:

@@ -18,6 +18,7 @@ from qcompiler.errors import PassError, PipelineError, UsageError
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.render import render
+from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.recipe import _candidates
 from qcompiler.passes.recipe._trial import divided
 from qcompiler.passes.recipe.choose_rounding import ChooseRounding
@@ -321,6 +322,18 @@ def test_candidates_are_passes_that_exist(effort):
         assert set(_candidates.transforms("normal", request)) <= set(_candidates.transforms("high", request))
     assert all(parse(text) for text in _candidates.roundings(effort, 4, few_words=True))
     assert set(_candidates.roundings("normal", 8)) <= set(_candidates.roundings("high", 2))
+    narrow = set(_candidates.roundings("high", 4, narrow=True)) - set(_candidates.roundings("high", 4))
+    assert narrow == {"fit-ranges,round-gptq"}
+    assert all(parse(text) for text in narrow)
+    assert _candidates.roundings("normal", 4, narrow=True) == _candidates.roundings("normal", 4)
+
+
+def test_layers_that_read_few_bits_are_known():
+    model = network()
+    for form, wanted in (("w4a8", False), ("w4a4", True)):
+        ctx = Context(Edit(model), target=load("lowbit-cpu"), format=form)
+        AssignFormats().run(model, ctx)
+        assert _candidates.reads_few_bits(model.graph) is wanted
 
 
 def test_attention_of_few_bits_is_offered_another_grid():
