@@ -25,13 +25,14 @@ __all__ = ["attention", "reads_few_bits", "roundings", "samples", "transforms", 
 
 _BYTE: Final = 8
 _PROBABILITIES: Final = "Softmax"
-_WORDS: Final = "inputs=float damping=0.1 samples=1024"
-"""For models whose samples hold few of their words: fitted to drawn ones too, and to real inputs, since those that
-carry the errors of activations made codes worse for other texts (MiniLM, w4a8, mean cosine 0.956 against 0.964)."""
-_DRAWN: Final = 4
-"""Samples of drawn words for each given one."""
-_SEEN: Final = 0.5
-"""Share of a vocabulary from which on samples hold enough of it."""
+_MORE: Final = "damping=0.1 samples=1024"
+"""For models whose samples hold few of their words: more damping, and drawn samples too."""
+_REAL: Final = f"inputs=float {_MORE}"
+"""The same where activations are quantized: fitted to inputs that carry their errors, codes were worse for other texts
+(MiniLM, w4a8, mean cosine 0.956 against 0.964)."""
+_DRAWN: Final = ((0.25, 4), (0.5, 1))
+"""Below a share of the vocabulary seen, samples of drawn words for each given one. stories260k (0.38; w4, block 32, KL
+on another text): none 0.104, one 0.096, four 0.117."""
 _FEW: Final = 2
 """Width from which on rounding leaves so much to gain that gradients pay."""
 
@@ -54,7 +55,9 @@ def transforms(effort: Effort, request: FormatRequest) -> tuple[str, ...]:
     return tuple(found)
 
 
-def roundings(effort: Effort, bits: int, *, narrow: bool = False, few_words: bool = False) -> tuple[str, ...]:
+def roundings(
+    effort: Effort, bits: int, *, narrow: bool = False, few_words: bool = False, weight_only: bool = False
+) -> tuple[str, ...]:
     """Ways to round weights, as pipeline texts; each starts from what was kept before it.
 
     Args:
@@ -63,14 +66,16 @@ def roundings(effort: Effort, bits: int, *, narrow: bool = False, few_words: boo
         narrow: Whether layers read activations of less than 8 bits: where those are clipped matters then, and weights
             are rounded for what they are multiplied with.
         few_words: Whether words were drawn, because the given samples hold few of them (``samples``).
+        weight_only: Whether activations stay real numbers.
     """
-    if few_words:
-        return f"round-gptq{{{_WORDS}}}", f"round-alternating{{{_WORDS}}}"
-    found = ["round-gptq"]
+    options = f"{{{_MORE if weight_only else _REAL}}}" if few_words else ""
+    found = [f"round-gptq{options}"]
     if narrow and effort == "high":
-        found.append("fit-ranges,round-gptq")
+        found.append(f"fit-ranges,round-gptq{options}")
     if bits < _BYTE:
-        found.append("round-alternating")
+        found.append(f"round-alternating{options}")
+    if few_words and not weight_only:
+        return tuple(found)
     if bits <= _FEW or (bits < _BYTE and effort == "high"):
         found.append("reconstruct{bias_rate=0.003}")
     if bits < _BYTE:
@@ -91,9 +96,11 @@ def samples(graph: ir.Graph, given: Dataset, bits: int) -> tuple[Dataset, bool]:
         bits: Width of the narrowest weight.
     """
     vocabulary = words.find(graph) if bits < _BYTE else None
-    if vocabulary is None or words.share_seen(given, vocabulary) >= _SEEN:
+    seen = 1.0 if vocabulary is None else words.share_seen(given, vocabulary)
+    each = next((count for below, count in _DRAWN if seen < below), 0)
+    if vocabulary is None or not each:
         return given, False
-    drawn = words.with_drawn(given, vocabulary, _DRAWN)
+    drawn = words.with_drawn(given, vocabulary, each)
     return drawn, drawn is not given
 
 

@@ -52,8 +52,9 @@ class ChooseRounding(Pass):
             ctx.note(reason)
             return
         data, drawn = samples(model.graph, ctx.calibration, bits)
-        narrow = reads_few_bits(model.graph)
-        texts = self.candidates or (*self._grids(ctx), *roundings(self.effort, bits, narrow=narrow, few_words=drawn))
+        narrow, weight_only = reads_few_bits(model.graph), _weight_only(ctx)
+        found = roundings(self.effort, bits, narrow=narrow, few_words=drawn, weight_only=weight_only)
+        texts = self.candidates or (*self._grids(ctx), *found)
         for text in texts:
             parse(text)  # a wrong word is refused before any work
         bench = Bench(shared_copy(restored(model)), rest_of(ctx, ()), ctx, self.effort, _MARGIN, data)
@@ -68,3 +69,8 @@ class ChooseRounding(Pass):
         if ctx.target is None:
             return ()
         return attention(self.effort, resolve_format(ctx.target, ctx.format), ctx.target)
+
+
+def _weight_only(ctx: Context) -> bool:
+    """Whether activations stay real numbers."""
+    return ctx.target is not None and resolve_format(ctx.target, ctx.format).weight_only

@@ -320,7 +320,8 @@ def test_candidates_are_passes_that_exist(effort):
         for text in (*texts, *_candidates.roundings(effort, request.weight_bits)):
             assert parse(text)
         assert set(_candidates.transforms("normal", request)) <= set(_candidates.transforms("high", request))
-    assert all(parse(text) for text in _candidates.roundings(effort, 4, few_words=True))
+    for weight_only in (False, True):
+        assert all(parse(text) for text in _candidates.roundings(effort, 4, few_words=True, weight_only=weight_only))
     assert set(_candidates.roundings("normal", 8)) <= set(_candidates.roundings("high", 2))
     narrow = set(_candidates.roundings("high", 4, narrow=True)) - set(_candidates.roundings("high", 4))
     assert narrow == {"fit-ranges,round-gptq"}
