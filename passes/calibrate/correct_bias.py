@@ -2,10 +2,10 @@
 
 Three ways to measure it: ``sequential`` (quantized inputs, layer after layer, on a few samples), ``analytic`` (mean
 float inputs, one float run per sample) and ``statistics`` (mean inputs from kept BatchNormalization statistics: no
-sample; those there are still judge). ``auto`` is the first, and the last where samples were made up and there are such
-statistics. What was fitted must prove itself on samples that were not used: the last
-eighth of the calibration samples is left out and judges; where the outputs of the corrected model are not closer to
-the float model's there, the biases are put back.
+sample; those there are still judge). ``auto`` is the first, and the last where there are such statistics and samples
+that were made up and are not near real ones (``qcompiler.calibration.trust``). What was fitted must prove itself on
+samples that were not used: the last eighth of the calibration samples is left out and judges; where the outputs of the
+corrected model are not closer to the float model's there, the biases are put back.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class CorrectBias(Pass):
         judge = None if judging is None else Judge(reference, judging, ctx, "judge biases")
         method = self._method(model, fitted)
         if method == "statistics" != self.method:
-            ctx.note("mean errors follow from BatchNormalization statistics: the samples were made up")
+            ctx.note("mean errors follow from BatchNormalization statistics: the samples are unlike real ones")
         errors = self._errors(model, layers, fitted, method, ctx)
         found = [(layer, error) for layer, error in zip(layers, errors, strict=True) if error is not None]
         layers = [layer for layer, _ in found]
@@ -104,8 +104,8 @@ class CorrectBias(Pass):
         """What ``auto`` stands for with this model and these samples."""
         if self.method != "auto":
             return self.method
-        made = dataset is not None and dataset.made is not None
-        return "statistics" if made and bias_statistics.moments(model.graph) else "sequential"
+        unlike = dataset is not None and dataset.made is not None and not dataset.made.near
+        return "statistics" if unlike and bias_statistics.moments(model.graph) else "sequential"
 
     def _errors(
         self, model: ir.Model, layers: list[Layer], dataset: Dataset | None, method: str, ctx: Context

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ENCODINGS", "Encoding", "coloured", "spectrum"]
+__all__ = ["ENCODINGS", "Encoding", "coloured", "spectrum", "standardised", "whitened"]
 
 Floats = NDArray[np.float32]
 
@@ -73,6 +73,17 @@ def spectrum(height: int, width: int, fall: float) -> Floats:
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     amplitude = np.maximum(frequency, 1 / max(height, width)) ** -fall
     return np.asarray(amplitude / np.sqrt(np.mean(amplitude**2)), np.float32)
+
+
+def standardised(intensities: Floats) -> Floats:
+    """Intensities as noise: level and spread of photographs become 0 and 1."""
+    return np.asarray((intensities - _MEAN) / _DEVIATION, np.float32)
+
+
+def whitened(noise: Floats, amplitude: Floats) -> Floats:
+    """What ``coloured`` makes ``noise`` of."""
+    size = (noise.shape[-2], noise.shape[-1])
+    return np.asarray(np.fft.irfft2(np.fft.rfft2(noise) / amplitude, s=size), np.float32)
 
 
 def coloured(white: Floats, amplitude: Floats) -> Floats:

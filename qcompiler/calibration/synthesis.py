@@ -5,6 +5,7 @@ BatchNormalization reads are those it kept from training. Three things make that
 
 * The start is coloured noise (``qcompiler.calibration.colours``) with the spectrum, level and scale of least distance
   among candidates; what is moved is the noise before it is coloured, so that low frequencies move as fast as high ones.
+* Photographs show things that hide each other (``qcompiler.calibration.leaves``): pictures of such are candidates too.
 * Pictures are bounded. Where one of the usual encodings explains the statistics better than any scale without bounds,
   samples stay inside it, and the range of the input is exact.
 * Along short axes (the coefficients of a spectrogram) every position gets a level and a scale of its own. The extremes
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 from qcompiler.analysis.backward.program import Program
 from qcompiler.calibration.batch_statistics import Target, distance, targets
 from qcompiler.calibration.checks import InputSpec
-from qcompiler.calibration.colours import ENCODINGS, Encoding, coloured, spectrum
+from qcompiler.calibration.colours import ENCODINGS, Encoding, coloured, spectrum, standardised, whitened
+from qcompiler.calibration.leaves import SIZES, pictures
 from qcompiler.errors import ModelError
 
 __all__ = ["Synthesis", "synthesise"]
@@ -77,6 +79,7 @@ class _Start:
         level: Added to it.
         scale: Multiplied with it.
         encoding: What bounds it.
+        leaves: Number and least size of leaves in pictures to start from; ``None`` for noise.
     """
 
     distance: float
@@ -85,6 +88,13 @@ class _Start:
     level: Floats
     scale: Floats
     encoding: Encoding | None
+    leaves: tuple[int, float] | None = None
+
+    def white(self, size: int, shape: tuple[int, int, int], generator: np.random.Generator) -> Floats:
+        """Fresh noise, or what pictures are coloured from."""
+        if self.leaves is not None:
+            return whitened(standardised(pictures(generator, size, shape, *self.leaves)), self.amplitude)
+        return _mixed(generator.standard_normal((size, *shape)).astype(np.float32), self.shared)
 
 
 def synthesise(
@@ -117,7 +127,7 @@ def synthesise(
     source = next(value for value in model.graph.inputs if value.name == name)
     opset = int(model.graph.opset_imports.get("", 21))
     program = Program([target.value for target in wanted], [source], [source], opset=opset)
-    fitter = _Fitter(program, wanted, name, shape[1:])
+    fitter = _Fitter(program, wanted, name, (shape[1], shape[2], shape[3]))
     generator = np.random.default_rng(seed)
     start = fitter.start(generator)
     steps = int(np.clip(_WORK / (fitter.work * count), *_STEPS))
@@ -141,7 +151,7 @@ def synthesise(
 class _Fitter:
     """A model as a function from samples to distance and gradient."""
 
-    def __init__(self, program: Program, wanted: list[Target], name: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, program: Program, wanted: list[Target], name: str, shape: tuple[int, int, int]) -> None:
         self.program, self.wanted, self.name, self.shape = program, wanted, name, shape
         sizes = program.forward({name: np.zeros((1, *shape), np.float32)}).outputs
         self.work = sum(tensor.size for tensor in sizes.values())
@@ -160,17 +170,24 @@ class _Fitter:
         """The candidate of least distance, unbounded ones and pictures alike."""
         channels, height, width = self.shape
         white = generator.standard_normal((_TRIED, *self.shape)).astype(np.float32)
-        pictures = ENCODINGS if channels in (1, 3) and min(height, width) > _SHORT else ()
+        pictured = ENCODINGS if channels in (1, 3) and min(height, width) > _SHORT else ()
         found: _Start | None = None
         for fall in _FALLS:
             amplitude = spectrum(height, width, fall)
             for shared in _SHARED if channels > 1 else _SHARED[:1]:
                 noise = coloured(_mixed(white, shared), amplitude)
                 free = [(_level(0.0, channels), _level(scale, channels), None) for scale in _SCALES]
-                for level, scale, encoding in [*free, *((*item.usual(channels), item) for item in pictures)]:
+                for level, scale, encoding in [*free, *((*item.usual(channels), item) for item in pictured)]:
                     loss = self.distance(_bounded(noise * scale + level, encoding))
                     if np.isfinite(loss) and (found is None or loss < found.distance):
                         found = _Start(loss, amplitude, shared, level, scale, encoding)
+        for size in SIZES if pictured else ():
+            noise = standardised(pictures(generator, _TRIED, self.shape, *size))
+            for item in pictured:
+                level, scale = item.usual(channels)
+                loss = self.distance(_bounded(noise * scale + level, item))
+                if np.isfinite(loss) and (found is None or loss < found.distance):
+                    found = _Start(loss, spectrum(height, width, 1.0), 0.0, level, scale, item, size)
         if found is None:
             raise ModelError("no noise gives finite statistics")
         return found
@@ -210,7 +227,7 @@ class _Fit:
         """A batch of fresh noise."""
         channels, *sides = fitter.shape
         profile = (1, channels, *(side if side <= _SHORT else 1 for side in sides))
-        white = _mixed(generator.standard_normal((size, *fitter.shape)).astype(np.float32), start.shared)
+        white = start.white(size, fitter.shape, generator)
         parts = {"white": white, "stretch": np.zeros(profile, np.float32), "shift": np.zeros(profile, np.float32)}
         rates = {"white": _RATE, "stretch": _PROFILE_RATE, "shift": _PROFILE_RATE * start.scale}
         moments = {name: (np.zeros_like(part), np.zeros_like(part)) for name, part in parts.items()}

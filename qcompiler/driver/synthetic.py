@@ -73,9 +73,9 @@ def without_data(job: Job, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple
         data.load(found.feeds, inputs), source="synthesised samples (no data given)", notes=(note,), made=made
     )
     text = (
-        "there is no calibration data: ranges and biases follow from BatchNormalization statistics, and from samples "
-        f"synthesised to fit them, {'as near as' if made.near else 'but not as near as'} real ones "
-        f"({made.distance:.2g} per layer, real ones about 0.02)"
+        "there is no calibration data: ranges follow from BatchNormalization statistics, and from samples synthesised "
+        f"to fit them, {'as near as' if made.near else 'but not as near as'} real ones ({made.distance:.2g} per layer, "
+        "real ones 0.03 to 0.06)"
     )
     worth = "" if made.near else "; expect losses below 8 bits, where weights are rounded for these samples"
     hint = "" if job.evaluation is not None else "; quality was measured on them too: give real ones with --evaluation"
