@@ -22,7 +22,9 @@ _COUNT = 32
 _SYNTHESISED = 16
 """Fewer where every sample is fitted: one batch."""
 _LARGE = 1 << 16
-"""Numbers in a sample above which half as many are fitted: each holds more positions, and takes longer."""
+"""Numbers in a sample above which fewer are fitted: each holds more positions, and takes longer."""
+_FEWER = 10
+"""One judges the file, and the recipe tries nothing on fewer than eight."""
 
 
 def from_generator(job: Job, spec: str, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple[str, ...]]:
@@ -46,7 +48,7 @@ def without_data(job: Job, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple
     options = job.options
     shapes = made_up.shapes(inputs)
     shape = next(iter(shapes.values()), ())
-    count = options.limit or (_SYNTHESISED if math.prod(shape) <= _LARGE else _SYNTHESISED // 2)
+    count = options.limit or (_SYNTHESISED if math.prod(shape) <= _LARGE else _FEWER)
     model = _canonical(job)
     try:
         found = synthesise(model, inputs, shape, max(count, 2), options.seed)
