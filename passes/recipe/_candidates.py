@@ -118,9 +118,10 @@ def attention(effort: Effort, request: FormatRequest, target: Target) -> tuple[s
 
 
 def reads_few_bits(graph: ir.Graph) -> bool:
-    """Whether a linear node reads activations of less than 8 bits."""
+    """Whether a linear node reads activations of less than 8 bits that have a range."""
     quants = (state.edge_quant(node, 0) for node in graph if node.op_type in LINEAR)
-    return any(quant is not None and quant.format.bits < _BYTE for quant in quants)
+    forms = [quant.format for quant in quants if quant is not None]
+    return any(form.bits < _BYTE and not form.logarithmic for form in forms)
 
 
 def weight_bits(graph: ir.Graph) -> int | None:

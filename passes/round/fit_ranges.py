@@ -190,9 +190,11 @@ def _floor(item: _Range) -> float:
 
 
 def _narrow(node: ir.Node) -> TensorQuant | None:
-    """The decision on a node's first input where it is codes of less than 8 bits."""
+    """The decision on a node's first input where it is codes of less than 8 bits, and not along a grid."""
     quant = state.edge_quant(node, _DATA_INPUT) if node.inputs else None
-    return quant if quant is not None and quant.params is not None and quant.format.bits < _BYTE else None
+    if quant is None or quant.params is None or quant.format.logarithmic:
+        return None
+    return quant if quant.format.bits < _BYTE else None
 
 
 def _ranges(layers: Sequence[RoundLayer], ctx: Context) -> list[_Range]:

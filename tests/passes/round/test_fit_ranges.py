@@ -11,6 +11,7 @@ import pytest
 from qcompiler.errors import DataError
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.execute import Runner
+from qcompiler.passes.calibrate.choose_log_formats import ChooseLogFormats
 from qcompiler.passes.calibrate.judge import relative_error
 from qcompiler.passes.place.simulate import materialized
 from qcompiler.passes.round import fit_ranges
@@ -140,3 +141,15 @@ def test_samples_are_asked_for(block: tuple[ir.Model, Context]) -> None:
     ctx.calibration = None
     with pytest.raises(DataError, match="calibration samples"):
         FitRanges().run(model, ctx)
+
+
+def test_a_grid_has_no_range_to_fit(calibrated: Callable) -> None:
+    samples = [{"x": feed["x"].reshape(1, 4, 36)} for feed in feeds(8)]
+    body, weights = "p = Softmax (x) y = MatMul (p, w)", {"w": (36, 8)}
+    model, ctx = calibrated(body, "float[N,4,36] x", "float[N,4,8] y", weights, samples, "w4a4", "lowbit-cpu")
+    ChooseLogFormats(bits=4).run(model, ctx)
+    before = decisions(model)
+    assert str(before["p"].format) == "log4"
+    FitRanges().run(model, ctx)
+    assert "no layer reads codes of less than 8 bits" in notes(ctx)
+    assert decisions(model) == before
