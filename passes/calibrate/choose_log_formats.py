@@ -10,7 +10,9 @@ Padding rows weigh 0. Of an attention matrix ``(N, H, L, L)`` a row is what one 
 are left out, in other rows the mask has made what they attend to zero.
 
 A grid of ``b`` bits loses more than 8-bit codes do: this saves bits where attention matrices are stored or sent, it
-does not make a model better. Figures are in ``passes/calibrate/README.md``.
+does not make a model better. Softmax results of 4 bits, ``lowbit-cpu``, uniform with the best clip against the family
+chosen: vit_mnist KL 0.0047 and 0.0007 (4000 images; 0.00014 in 8 bits), minilm_l6_stsb mean cosine 0.9910 and 0.9936
+(300 pairs; 0.9943 in 8 bits). More figures are in ``passes/calibrate/README.md``.
 """
 
 from __future__ import annotations
