@@ -9,7 +9,7 @@ operator is float to the end, as it would be on any device that falls back to a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -18,8 +18,16 @@ from qcompiler.ir import constants
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.uses import only_use
 from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant.format import QFormat
 
 __all__ = ["DropRoundTrips"]
+
+_NARROW: Final = frozenset(
+    (form.minimum, form.maximum)
+    for bits in range(2, 8)
+    for form in (QFormat(bits), QFormat(bits, signed=False), QFormat(bits, narrow=True))
+)
+"""Least and greatest code of formats whose codes are kept in bytes."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,16 @@ def _only_dequantized(node: ir.Node) -> bool:
 
 
 def _codes(node: ir.Node) -> ir.Value:
-    """The codes that readers see: those of less than 8 bits are clipped first."""
+    """The codes that readers see: those of less than 8 bits are clipped first.
+
+    A Clip to anything but the ends of such a format is one of the model, which stays.
+    """
     codes = node.outputs[0]
     use = only_use(codes)
-    clipped = use is not None and has_type(use[0], "Clip") and all(map(constants.is_constant, use[0].inputs[1:]))
-    return use[0].outputs[0] if use is not None and clipped and not codes.is_graph_output() else codes
+    if use is None or codes.is_graph_output() or not has_type(use[0], "Clip"):
+        return codes
+    ends = tuple(constants.scalar(value) for value in use[0].inputs[1:])
+    return use[0].outputs[0] if ends in _NARROW else codes
 
 
 def _same(first: ir.Node, second: ir.Node, index: int) -> bool:

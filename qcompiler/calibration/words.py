@@ -101,12 +101,13 @@ def with_drawn(dataset: Dataset, vocabulary: Vocabulary, each: int, seed: int = 
         seed: Seed of what is drawn.
 
     Returns:
-        The data as it is where samples go in fixed batches or are weighed one by one.
+        The data as it is where samples go in fixed batches, are weighed one by one, or have padding elsewhere than at
+        their ends.
     """
-    if dataset.batch != 1 or dataset.all_weights is not None:
-        return dataset
     padding = row_weights.find(dataset.inputs)
     mask = None if padding is None or padding.mask == vocabulary.name else padding.mask
+    if dataset.batch != 1 or dataset.all_weights is not None or not _padded_at_the_end(dataset, mask):
+        return dataset
     frame = _frame(dataset, vocabulary.name, mask)
     generator = np.random.default_rng(seed)
     feeds: list[Feed] = []
@@ -124,6 +125,14 @@ def _readers(value: ir.Value) -> Iterator[ir.Node]:
             yield node
         elif has_type(node, "Cast", "Identity"):
             yield from _readers(node.outputs[0])
+
+
+def _padded_at_the_end(dataset: Dataset, mask: str | None) -> bool:
+    """Whether every sample begins with its first word and is padded behind its last one, if at all."""
+    if mask is None:
+        return True
+    taken = (np.asarray(feed[mask]) != 0 for feed in dataset)
+    return all(row.ndim < _MATRIX or bool((row[:, 0] & (row[:, 1:] <= row[:, :-1]).all(axis=1)).all()) for row in taken)
 
 
 def _frame(dataset: Dataset, name: str, mask: str | None) -> _Frame:

@@ -102,6 +102,13 @@ def test_samples_that_the_user_weighs_are_left_as_they_are() -> None:
     assert words.with_drawn(weighed, READS, 4) is weighed
 
 
+def test_samples_padded_in_front_are_left_as_they_are() -> None:
+    plain = sentences([5, 1, 6], [5, 2, 2, 6])
+    feeds = {name: np.concatenate([feed[name][:, ::-1] for feed in plain]) for name in plain.names}
+    turned = data.load(feeds, dict.fromkeys(feeds, (ir.DataType.INT64, ("N", 9))))
+    assert words.with_drawn(turned, READS, 4) is turned
+
+
 @pytest.mark.parametrize(("bits", "seen", "each"), [(8, 3, 0), (4, 3, 4), (4, 12, 1), (4, 30, 0)])
 def test_the_recipe_draws_words_for_few_bits_where_samples_hold_few(bits: int, seen: int, each: int) -> None:
     texts = [[5, 1 + index, 6] for index in range(seen)]

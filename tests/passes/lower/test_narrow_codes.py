@@ -89,3 +89,17 @@ def test_float_nodes_read_numbers_and_no_codes_that_nothing_computes_with() -> N
     assert "Clip" in operators(model)
     DropRoundTrips().run(model, ctx)
     assert operators(model) == ["Det", "Add", "Det"]
+
+
+def test_a_clip_of_the_model_between_codes_stays() -> None:
+    """Its bounds are no ends of a format; without it the result would have other values."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,2,4] x) => (float[N,2,4] y)
+    <float s = {0.05}, int8 z = {3}, int8 lo = {3}, int8 hi = {23}> {
+      c = Identity(x) a = QuantizeLinear(c, s, z) b = Clip(a, lo, hi) d = DequantizeLinear(b, s, z) y = Identity(d) }"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    wanted = run(model, FEED, optimize=False)[0]
+    ctx = Context(edit=Edit(model), target=load("lowbit-cpu"))
+    DropRoundTrips().run(model, ctx)
+    assert "Clip" in operators(model)
+    np.testing.assert_array_equal(run(model, FEED, optimize=False)[0], wanted)
+    assert wanted.min() == 0
