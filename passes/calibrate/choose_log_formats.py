@@ -4,7 +4,7 @@ Where asked for (``--format w8a8/log4``, or ``bits``) every result whose operato
 ``log_outputs``, and all of whose readers list it among their ``log_inputs``, gets one. Which grid it is is measured:
 the families of :mod:`qcompiler.quant.log_grids`, uniform with the best clip among them, are fitted to what the tensor
 holds on the calibration samples, and the one with the least squared error is taken. A plan may also ask for one tensor
-(``"format": "log4"`` without a ``grid``).
+(``"format": "log4"`` without a ``grid``); with ``--plan`` those are all that is done, the plan decides the rest.
 
 Padding rows weigh 0. Of an attention matrix ``(N, H, L, L)`` a row is what one token attends to: rows of padding tokens
 are left out, in other rows the mask has made what they attend to zero.
@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from qcompiler.calibration import engine, row_weights
 from qcompiler.calibration.grid_search import Fit, ValueSums, best_grids
-from qcompiler.errors import DataError, nearest
+from qcompiler.errors import DataError, UsageError, nearest
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
 from qcompiler.quant.format import LOG_BITS, QFormat
@@ -49,6 +49,7 @@ class ChooseLogFormats(Pass):
             ``w8a8/log4=Softmax``) and does nothing without.
         kinds: Families of grids to choose from.
         operators: Operators whose results get ``bits``; ``()`` means all that the target lists.
+        open_only: Find the grids of log formats that were decided already, and decide no other. ``--plan`` sets it.
     """
 
     name: ClassVar[str] = "choose-log-formats"
@@ -57,6 +58,7 @@ class ChooseLogFormats(Pass):
     bits: int = 0
     kinds: tuple[str, ...] = KINDS
     operators: tuple[str, ...] = ()
+    open_only: bool = False
 
     def __post_init__(self) -> None:
         if self.bits and self.bits not in LOG_BITS:
@@ -72,8 +74,9 @@ class ChooseLogFormats(Pass):
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Complete the decisions on results that get a grid."""
         wishes = {value: quant.format for value, quant in state.quantized_values(model.graph) if _is_open(quant)}
-        if ctx.target is not None and (request := self._request(ctx.target, ctx)).log is not None:
-            wishes |= dict.fromkeys(_meant(model.graph, request, ctx.target, ctx), request.log)
+        target = None if self.open_only else ctx.target
+        if target is not None and (request := self._request(target, ctx)).log is not None:
+            wishes |= dict.fromkeys(_meant(model.graph, request, target, ctx), request.log)
         if not wishes:
             return
         sums = _observed(model, list(wishes), ctx)
@@ -92,15 +95,18 @@ class ChooseLogFormats(Pass):
         name, ordered = str(value.name), sums.sorted()
         try:
             found = best_grids(ordered, form.bits, self.kinds, floor=min(ordered.low, 0.0))
-        except ValueError as error:
+        except (ValueError, UsageError) as error:  # a grid cannot span what a dead or a huge tensor holds
             ctx.skip(name, f"no {form}: {error}")
             return
         best = min(found.values(), key=lambda fit: fit.error)
         quant = state.value_quant(value)
+        given = quant is not None and _is_open(quant)
         params = params_of_grid(best.grid)
         state.set_value_quant(value, TensorQuant(form, params, None if quant is None else quant.tie))
         for use in value.uses():
-            state.set_edge_quant(use.node, use.idx, None)
+            own = state.own_edge_quant(use.node, use.idx)
+            if own is not state.FLOAT and not given:  # else whoever asked for the format decided on its readers too
+                state.set_edge_quant(use.node, use.idx, None)
         ctx.edit.count += 1
         ctx.note(_sentence(name, form, best, found))
 

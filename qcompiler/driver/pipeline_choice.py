@@ -148,11 +148,17 @@ def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:
     passes = tuple(_with_factors(item, plan) if item.name in follows else item for item in passes)
     # A plan's scales stay: only codes may be chosen anew.
     passes = tuple(_codes_only(item) if item.name == "choose-rounding" else item for item in passes)
+    passes = tuple(_open_only(item) if item.name == "choose-log-formats" else item for item in passes)
     return _changed(passes, "assign-formats", "--plan", lambda _: ApplyPlan(path=str(plan)))
 
 
 def _codes_only(item: Any) -> Pass:
     changed: Pass = replace(item, candidates=("round-gptq",))
+    return changed
+
+
+def _open_only(item: Any) -> Pass:
+    changed: Pass = replace(item, open_only=True)
     return changed
 
 

@@ -23,6 +23,7 @@ Rounding differs from both: to the nearest value and not to the nearest exponent
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -136,12 +137,22 @@ class Grid:
         for key, item in parameters.items():
             if key not in known:
                 raise UsageError(f"'{key}' is not known of a grid", hint=nearest(key, known) or f"known: {known}")
-            number = isinstance(item, int | float) and not isinstance(item, bool)
-            if not (isinstance(item, str) if key == "kind" else number and math.isfinite(item)):
-                raise UsageError(f"'{key}' of a grid cannot be {item!r}")
+            if not (isinstance(item, str) if key == "kind" else _is_finite(item)):
+                hint = f"kinds are {', '.join(KINDS)}" if key == "kind" else "write a number up to 2^100, e.g. 1.0"
+                raise UsageError(f"'{key}' of a grid cannot be {reprlib.repr(item)}", hint=hint)
         missing = [key for key in known[:2] if key not in parameters]
         if missing:
             raise UsageError(f"a grid needs '{missing[0]}'")
         numbers = {key: float(item) for key, item in parameters.items() if key != "kind"}
         octave = {"step": 1.0} if parameters["kind"] == "log2" else {}
         return cls(parameters["kind"], bits, **(octave | numbers))
+
+
+def _is_finite(item: Any) -> bool:
+    """Whether what a file says is a number that a float can hold."""
+    if isinstance(item, bool) or not isinstance(item, int | float):
+        return False
+    try:
+        return math.isfinite(item)
+    except OverflowError:  # whole numbers have no bound
+        return False

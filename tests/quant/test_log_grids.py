@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,6 +74,7 @@ def test_codes_are_those_of_the_nearest_value(grid: Grid, seed: int) -> None:
         ({"kind": "uniform"}, "a grid needs 'span'"),
         ({"kind": "uniform", "span": 0.0}, "a grid spans"),
         ({"kind": "uniform", "span": float("nan")}, "'span' of a grid cannot be nan"),
+        ({"kind": "uniform", "span": 10**400}, "'span' of a grid cannot be 1000.*0000\n  hint: write a number"),
         ({"kind": "uniform", "span": True}, "'span' of a grid cannot be True"),
         ({"kind": "uniform", "span": 1.0, "step": 1.0}, "a step of 1.0 octaves does not go with uniform"),
         ({"kind": "searched-base", "span": 1.0}, "a step of 0.0 octaves does not go with searched-base"),
@@ -82,8 +85,9 @@ def test_codes_are_those_of_the_nearest_value(grid: Grid, seed: int) -> None:
     ],
 )
 def test_nonsense_is_refused(parameters: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError) as caught:
         Grid.of(4, parameters)
+    assert re.search(message, str(caught.value))
 
 
 def test_codes_without_a_grid_are_refused() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from qcompiler.analysis.integer_only import integer_only
 from qcompiler.calibration import data
+from qcompiler.driver.options import CompileOptions
+from qcompiler.driver.pipeline_choice import choose_pipeline
 from qcompiler.errors import DataError, PassError, PipelineError, UsageError
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
@@ -24,6 +26,8 @@ from qcompiler.pipeline.base import Context
 from qcompiler.pipeline.spec import parse
 from qcompiler.quant import arithmetic, plan, state
 from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.target.formats import resolve_format
+from qcompiler.target.integer import Lowering
 from qcompiler.target.legality import check_model
 from qcompiler.target.load import load
 
@@ -47,8 +51,10 @@ def model(body: str = BODY, outputs: str = "float[N,6,8] y") -> ir.Model:
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
 
-def decided(made: ir.Model, form: str = "w8a8/log4", target: str = "edge-npu", **options: object) -> Context:
-    samples = np.random.default_rng(1).normal(size=(16, 6, 8)).astype(np.float32)
+def decided(
+    made: ir.Model, form: str = "w8a8/log4", target: str = "edge-npu", scale: float = 1, **options: object
+) -> Context:
+    samples = scale * np.random.default_rng(1).normal(size=(16, 6, 8)).astype(np.float32)
     dataset = data.load({"x": samples}, data.inputs_of(made))
     ctx = Context(Edit(made), target=load(target), format=form, calibration=dataset)
     AssignFormats().run(made, ctx)
@@ -205,3 +211,29 @@ def test_integers_throughout_and_held_to_the_profile() -> None:
         broken = [violation.reason for violation in check_model(made, target)]
         assert any(found in reason for reason in broken), broken
         assert all("another format is needed there" in reason for reason in broken)
+
+
+def test_a_plan_is_not_overruled() -> None:
+    """With --plan only grids that it leaves open are found, and what it says of readers stays."""
+    made = model()
+    ctx = decided(made)
+    content = plan.dump(made)
+    content["values"]["p"] = {"format": "i16", "scale": 2.0**-15, "zero_point": 0}
+    content["values"]["g"] = {"format": "log3"}
+    content["nodes"]["MatMul_y"]["edges"] = {"0": "float"}
+    plan.apply(made, content, ctx)
+    request = CompileOptions("m.onnx", "edge-npu", plan="plan.json")
+    passes = choose_pipeline(request, Lowering("qdq"), resolve_format(TARGET, "w8a8/log4")).passes
+    chosen = next(item for item in passes if item.name == "choose-log-formats")
+    chosen.run(made, ctx)
+    assert formats(made) == {"g": "log3"}
+    assert plan.dump(made)["values"]["g"]["grid"]["span"] > 0
+    assert state.own_edge_quant(made.graph.node("MatMul_y"), 0) is state.FLOAT
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e33])
+def test_what_no_grid_can_span_is_skipped_with_the_reason(factor: float) -> None:
+    made = model("g = Gelu (x)  y = MatMul (g, wq)")
+    ctx = decided(made, scale=factor)
+    assert formats(made) == {}
+    assert "no log4: a grid spans 2^-80 to 2^100" in skips(ctx)["g"]
