@@ -22,7 +22,7 @@ from qcompiler.passes.calibrate.bias_analytic import error_of
 from qcompiler.passes.calibrate.linear import Layer
 from qcompiler.pipeline.base import Context
 
-__all__ = ["FLATTENING", "KEEPING", "Moments", "bounds", "clipped", "mean_errors", "moments", "padded"]
+__all__ = ["FLATTENING", "KEEPING", "Moments", "bounds", "clipped", "mean_errors", "moments", "padded", "per_channel"]
 
 _Array: TypeAlias = NDArray[np.float64]
 Moments: TypeAlias = "tuple[_Array, _Array]"
@@ -80,8 +80,8 @@ def _derived(node: ir.Node, known: dict[ir.Value, Moments]) -> Moments | None:
     if before is None or data is None:
         return None
     if patterns.has_type(node, "Relu", "Clip", "Min"):
-        ends = bounds(node)
-        return None if ends is None or ends[1].size not in (1, before[0].size) else clipped(*before, *ends)
+        ends = bounds(node, before[0].size)
+        return None if ends is None else clipped(*before, *ends)
     if patterns.has_type(node, *KEEPING):
         return before
     if patterns.has_type(node, "Slice"):
@@ -118,20 +118,32 @@ def _distribution(z: _Array) -> _Array:
     return np.array([0.5 * (1 + math.erf(item / math.sqrt(2))) for item in z.ravel()]).reshape(z.shape)
 
 
-def bounds(node: ir.Node) -> tuple[_Array, _Array] | None:
+def bounds(node: ir.Node, channels: int) -> tuple[_Array, _Array] | None:
     """What Relu, Clip or a Min with a constant per channel cut off at; ``None`` where that is not constant."""
     if node.op_type == "Relu":
         return np.zeros(1), np.full(1, math.inf)
     if node.op_type == "Min":
-        contents = [constants.array(value) for value in node.inputs[1:]]
-        if len(contents) != 1 or contents[0] is None:
-            return None
-        return np.full(1, -math.inf), contents[0].reshape(-1).astype(np.float64)
+        most = per_channel(node, node.inputs[1], channels) if len(node.inputs) == 2 else None
+        return None if most is None else (np.full(1, -math.inf), most)
     low, high = ([*node.inputs[1:], None, None][index] for index in range(2))
     ends = -math.inf if low is None else constants.scalar(low), math.inf if high is None else constants.scalar(high)
     if ends[0] is None or ends[1] is None:
         return None
     return np.full(1, float(ends[0])), np.full(1, float(ends[1]))
+
+
+def per_channel(node: ir.Node, operand: ir.Value | None, channels: int) -> _Array | None:
+    """A constant operand of an elementwise node that has one element, or one for each channel along axis 1; flat."""
+    content = constants.array(operand)
+    if content is None:
+        return None
+    if content.size > 1:
+        shape = patterns.static_shape(node.outputs[0])
+        if shape is None or (1,) * (len(shape) - content.ndim) + content.shape != tuple(
+            channels if axis == 1 else 1 for axis in range(len(shape))
+        ):
+            return None
+    return content.reshape(-1).astype(np.float64) if content.size else None
 
 
 def _keeps_channels(node: ir.Node) -> bool:
@@ -169,10 +181,11 @@ def _joined(node: ir.Node, known: dict[ir.Value, Moments]) -> Moments | None:
     given = [part for part in parts if part is not None]
     if len(given) == 2 and given[0][0].size == given[1][0].size:
         return given[0][0] + given[1][0], given[0][1] + given[1][1]
-    fixed = next((constants.array(value) for value in node.inputs if constants.is_constant(value)), None)
-    if len(given) != 1 or fixed is None or fixed.size not in (1, given[0][0].size):
+    if len(given) != 1:
         return None
-    return given[0][0] + fixed.reshape(-1), given[0][1]
+    operands = (value for value in node.inputs if constants.is_constant(value))
+    fixed = per_channel(node, next(operands, None), given[0][0].size)
+    return None if fixed is None else (given[0][0] + fixed, given[0][1])
 
 
 def _flattened(node: ir.Node, before: Moments) -> Moments | None:

@@ -2,10 +2,10 @@
 
 Training kept mean ``μ`` and variance ``σ²`` of every channel of a normalised tensor. Its values are taken to lie in
 ``μ ± n σ`` (ZeroQ, Cai et al., arXiv 2001.00281; Nagel et al., "Data-Free Quantization Through Weight Equalization and
-Bias Correction", 2019, section 5); Relu and Clip cut that off, pools and reshapes hand it on, a sum of branches has the
-sum of their means and (taken as independent) variances, and a layer without statistics gives ``W E[x] + b`` and the
-variance that its inputs bring (``bias_statistics``). A mean over all positions varies less than one of them: half as
-much. The range of a tensor is the union of those of its channels.
+Bias Correction", 2019, section 5); Relu and Clip cut that off, pools and reshapes hand it on, joined channels keep
+theirs, a sum of branches has the sum of their means and (taken as independent) variances, and a layer without
+statistics gives ``W E[x] + b`` and the variance that its inputs bring (``bias_statistics``). A mean over all positions
+varies less than one of them: half as much. The range of a tensor is the union of those of its channels.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.calibration.collectors import Range
-from qcompiler.ir import constants, patterns
-from qcompiler.passes.calibrate.bias_statistics import FLATTENING, Moments, bounds, moments, padded
+from qcompiler.ir import patterns
+from qcompiler.passes.calibrate.bias_statistics import FLATTENING, Moments, bounds, moments, padded, per_channel
 
 __all__ = ["Extent", "extents", "range_of"]
 
@@ -60,7 +60,7 @@ def _of(node: ir.Node, known: Moments | None, found: dict[ir.Value, Extent], dev
     data = node.inputs[0] if node.inputs else None
     before = None if data is None else found.get(data)
     if patterns.has_type(node, "Relu", "Clip", "Min"):
-        ends = bounds(node)
+        ends = None if before is None else bounds(node, before[0].size)
         if before is None or ends is None:
             return None
         return np.clip(before[0], *ends), np.clip(before[1], *ends)
@@ -68,25 +68,37 @@ def _of(node: ir.Node, known: Moments | None, found: dict[ir.Value, Extent], dev
         return before
     if known is None:
         return None
-    if before is not None and patterns.has_type(node, "Pad"):
-        lower, upper = (padded(node, (end, end)) for end in before)
-        return None if lower is None or upper is None else (lower[0], upper[0])
     pooled = _pools_all(node)
-    hands_on = patterns.has_type(node, *_HANDING_ON) and not pooled
-    if before is not None and hands_on and known[0].size % before[0].size == 0:
-        share = known[0].size // before[0].size
-        return np.repeat(before[0], share), np.repeat(before[1], share)
+    if not pooled and (same := _handed_on(node, known[0].size, found)) is not None:
+        return same
     reach = deviations * np.sqrt(known[1]) * (_POOLED if pooled else 1.0)
     low, high = known[0] - reach, known[0] + reach
     if before is not None and pooled:
         return np.clip(low, *before), np.clip(high, *before)
     if patterns.has_type(node, "Add"):
-        parts = [_part(value, found) for value in node.inputs]
-        given = [part for part in parts if part is not None]
-        if len(given) == len(parts):
+        given = [part for value in node.inputs if (part := _part(node, value, found, known[0].size)) is not None]
+        if len(given) == len(node.inputs):
             least, most = (sum((part[index] for part in given), np.zeros(1)) for index in range(2))
             low, high = np.clip(low, least, most), np.clip(high, least, most)
     return low, high
+
+
+def _handed_on(node: ir.Node, channels: int, found: dict[ir.Value, Extent]) -> Extent | None:
+    """The extent of the result of a node that only moves values; ``None`` where it does more or reads unknown ones."""
+    parts = [found[value] for value in node.inputs if value in found]
+    if patterns.has_type(node, "Concat"):
+        if len(parts) < len(node.inputs) or sum(part[0].size for part in parts) != channels:
+            return None
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    if not parts or node.inputs[0] not in found:
+        return None
+    if patterns.has_type(node, "Pad"):
+        lower, upper = (padded(node, (end, end)) for end in parts[0])
+        return None if lower is None or upper is None else (lower[0], upper[0])
+    share, rest = divmod(channels, parts[0][0].size)
+    if rest or not patterns.has_type(node, *_HANDING_ON):
+        return None
+    return np.repeat(parts[0][0], share), np.repeat(parts[0][1], share)
 
 
 def _pools_all(node: ir.Node) -> bool:
@@ -100,12 +112,10 @@ def _pools_all(node: ir.Node) -> bool:
     return tuple(before[2:]) == patterns.integers(node, "kernel_shape")
 
 
-def _part(value: ir.Value | None, found: dict[ir.Value, Extent]) -> Extent | None:
+def _part(node: ir.Node, value: ir.Value | None, found: dict[ir.Value, Extent], channels: int) -> Extent | None:
     """The extent of an operand: a constant's is its content."""
-    if value is None or value in found:
-        return None if value is None else found[value]
-    content = constants.array(value)
-    if content is None:
-        return None
-    flat = content.astype(np.float64).reshape(-1)
-    return flat, flat
+    if value is not None and value in found:
+        own = found[value]
+        return own if own[0].size in (1, channels) else None
+    flat = per_channel(node, value, channels)
+    return None if flat is None else (flat, flat)

@@ -91,6 +91,35 @@ def test_a_sum_stays_within_the_extents_of_its_parts(pairs: list[tuple[float, fl
     assert (found["p"][1] - found["p"][0] <= found["s"][1] - found["s"][0] + 1e-9).all()
 
 
+OPERANDS = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,3,6,{width}] x) => (float[N,M,6,{width}] y)
+ <float[3,3,1,1] w = {{1,0,0,0,1,0,0,0,1}}, {constant}> {{
+   a = Conv (x, w)
+   {nodes} }}"""
+
+
+def of_result(nodes: str, constant: str, width: int) -> tuple[np.ndarray, np.ndarray] | None:
+    proto = onnx.parser.parse_model(OPERANDS.format(nodes=nodes, constant=constant, width=width))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    set_statistics(model.graph[0].outputs[0], np.zeros(3), np.ones(3))
+    return named(model, 5.0).get("y")
+
+
+def test_joined_branches_keep_their_extents() -> None:
+    found = of_result("r = Relu (a) s = Identity (a) y = Concat <axis=1> (r, s)", "float c = {0}", 6)
+    assert found is not None
+    np.testing.assert_allclose(found, ([0] * 3 + [-5] * 3, [5] * 6))
+
+
+@pytest.mark.parametrize("operator", ["Min", "Add"])
+def test_constants_count_along_the_channels_alone(operator: str) -> None:
+    nodes = f"y = {operator} (a, c)"
+    found = of_result(nodes, "float[3,1,1] c = {1,2,3}", 6)
+    assert found is not None
+    np.testing.assert_allclose(found[1], [1, 2, 3] if operator == "Min" else [6, 7, 8])
+    assert of_result(nodes, "float[4] c = {1,2,3,4}", 4) is None
+    assert of_result(nodes, "float[3] c = {1,2,3}", 3) is None  # along the width
+
+
 def test_a_range_is_of_the_tensor_or_of_its_channels() -> None:
     extent = np.array([-1.0, 0.0]), np.array([2.0, 5.0])
     whole, channels = range_of(extent, None), range_of(extent, 1)
