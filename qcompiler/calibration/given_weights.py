@@ -3,7 +3,9 @@
 An array ``qcompiler.weights`` beside the inputs, of shape ``(samples,)`` or ``(samples, positions)``, says how much
 each counts in everything that is fitted. The name is one no exporter gives to an input; a model that has such an input
 all the same is fed with it. Positions are the tokens of a sample: the axis behind that of samples. A sample that weighs
-0 throughout is left out before anything is counted, so that it is as if the data did not hold it.
+0 throughout is left out before anything is counted, so that it is as if the data did not hold it. Only the ratios of
+weights count: they are divided by the mean of those above 0, so that sums stay in the range of float32 and above the
+least divisors whatever unit the user counts in.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _FORM: Final = f"'{WEIGHTS}' takes one number per sample, or one per sample and 
 def checked(
     given: NDArray[Any], inputs: Mapping[str, InputSpec], columns: Mapping[str, Column], count: int, source: str
 ) -> NDArray[np.float32] | None:
-    """Weights as float32, of the shape they were given in; ``None`` where all are 1.
+    """Weights as float32, of the shape they were given in, 1 on average where not 0; ``None`` where all are equal.
 
     Args:
         given: What the array holds.
@@ -48,8 +50,7 @@ def checked(
         raise DataError(f"weights are {given.dtype}, not numbers", where=where, hint=_FORM)
     if given.ndim not in (1, 2) or len(given) != count:
         raise DataError(f"weights of shape {given.shape} do not fit {count} samples", where=where, hint=_FORM)
-    with np.errstate(over="ignore"):
-        weights = given.astype(np.float32)
+    weights = given.astype(np.float64)
     if given.ndim == 2:
         lengths = {length for name, spec in inputs.items() for length in _lengths(columns[name].shapes(), spec)}
         if lengths != {given.shape[1]}:
@@ -62,7 +63,9 @@ def checked(
             raise DataError(f"the weight of sample {number} is {text}", where=where, hint="0 leaves a row out")
     if not weights.any():
         raise DataError("every sample weighs 0", where=where, hint="leave the array out to count all alike")
-    return None if (weights == 1).all() else weights
+    weights /= weights.max()  # first: sums of large weights are not finite, and equal weights become exactly 1
+    relative = (weights / weights[weights > 0].mean()).astype(np.float32)
+    return None if (relative == 1).all() else relative
 
 
 def _lengths(shapes: Iterable[tuple[int, ...]], spec: InputSpec) -> list[int]:
@@ -78,5 +81,5 @@ def _lengths(shapes: Iterable[tuple[int, ...]], spec: InputSpec) -> list[int]:
 def notes(weights: NDArray[np.float32], left_out: int) -> tuple[str, ...]:
     """What a report says of weights."""
     rows = "samples" if weights.ndim == 1 else "positions of samples"
-    text = f"{rows} are weighted ('{WEIGHTS}', {weights.min():g} to {weights.max():g})"
+    text = f"{rows} are weighted ('{WEIGHTS}', {weights.min():.3g} to {weights.max():.3g} times their mean)"
     return (text + (f"; {left_out} samples of weight 0 are left out" if left_out else ""),)
