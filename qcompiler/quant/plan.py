@@ -83,7 +83,7 @@ def load(path: str) -> dict[str, Any]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the plan: {error.strerror}", where=path) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or a number of thousands of digits
         raise UsageError(f"the plan is not JSON: {error}", where=path) from error
     if not isinstance(content, dict):
         raise UsageError("the plan is not a JSON object", where=path)
@@ -181,6 +181,9 @@ def _apply_node(node: ir.Node, entry: Mapping[str, Any]) -> None:
             hint = f"inputs are 0 to {len(node.inputs) - 1}"
             raise UsageError(f"'{key}' is not an input of it", where=where, hint=hint)
         edge = FLOAT if quant == FLOAT.value else _quant(quant, f"{where}.edges.{key}", node.inputs[index])
+        if edge is not FLOAT and edge.format.logarithmic and edge.params is None:
+            hint = "give it a 'grid'; under 'values' a log format may go without, choose-log-formats finds one there"
+            raise UsageError("a log format on an edge needs its grid", where=f"{where}.edges.{key}", hint=hint)
         state.set_edge_quant(node, index, edge)
 
 
@@ -212,7 +215,7 @@ def _params(table: Mapping[str, Any], form: QFormat, where: str, value: ir.Value
         if codes.dtype.kind not in "iu":
             raise UsageError("'zero_point' holds integers", where=where)
         params = QParams(scale, codes.astype(np.int32))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"scale and zero_point do not fit: {error}", where=where) from error
     if codes.size and (codes.min() < form.minimum or codes.max() > form.maximum):
         hint = f"codes are {form.minimum} to {form.maximum}"

@@ -280,8 +280,8 @@ def _parse(target: Target, text: str) -> FormatRequest:
             granularity = Granularity(modifier)
         elif key == "block" and _BLOCK_SIZE.match(value) and granularity is None:
             granularity, block = Granularity.BLOCK, int(value)
-        elif _LOG.match(key) and log is None:
-            log, log_operators = QFormat.parse(key), _operators(value, target)
+        elif _LOG.match(key):
+            log, log_operators = _log(modifier, log, text, target)
         else:
             hint = nearest(modifier, _MODIFIERS) or f"modifiers: {', '.join(_MODIFIERS)}, each kind once"
             raise UsageError(f"modifier '{modifier}' in format '{text}' is unknown or contradicts another", hint=hint)
@@ -289,10 +289,18 @@ def _parse(target: Target, text: str) -> FormatRequest:
     return FormatRequest(text, int(match[1]), activation_bits, granularity, block, symmetric, log, log_operators)
 
 
-def _operators(text: str, target: Target) -> tuple[str, ...]:
-    """Operators joined by ``+``, as the profile spells them."""
+def _log(modifier: str, before: QFormat | None, text: str, target: Target) -> tuple[QFormat, tuple[str, ...]]:
+    """The log format of a modifier and whose results get it: operators joined by ``+``, as the profile spells them."""
+    key, equals, value = modifier.partition("=")
+    what = f"modifier '{modifier}' in format '{text}'"
+    if before is not None:
+        raise UsageError(f"{what} contradicts '{before}'", hint="one log format for all results: leave one out")
+    if not equals:
+        return QFormat.parse(key), ()
+    if not all(value.split("+")):
+        raise UsageError(f"{what} names no operator", hint=f"write {key} for all, or e.g. {key}=Softmax+Gelu")
     known = {name.lower(): name for name in target.operators}
-    return tuple(known.get(name, name) for name in text.split("+") if name)
+    return QFormat.parse(key), tuple(known.get(name, name) for name in value.split("+"))
 
 
 def _granularity(rule: OperatorRule, request: FormatRequest) -> tuple[Granularity, int | None, str]:

@@ -51,9 +51,9 @@ def _reads(rule: OperatorRule, index: int, form: QFormat) -> bool:
 
 def log_reasons(node: ir.Node, target: Target) -> Iterator[str]:
     """What breaks the profile about a node of codes along a grid, in a Q/DQ or an integer graph."""
-    table = array(node.inputs[1])
+    table = array(node.inputs[1]) if len(node.inputs) > 1 else None
     if table is None or table.ndim != 1:
-        yield "its table is not constant"
+        yield "its table is not constant" if len(node.inputs) > 1 else "it has no table"
         return
     count = table.size + (node.op_type == LOG_ENCODE)
     form = next((QFormat(bits, logarithmic=True) for bits in LOG_BITS if 1 << bits == count), None)

@@ -1,6 +1,7 @@
 """plan.json: what is dumped comes back, and what a user may get wrong is named."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -93,6 +94,25 @@ def test_a_grid_is_checked(entry: dict[str, object], message: str) -> None:
     assert str(raised.value.where).startswith("values.x")
     with pytest.raises(UsageError, match="log4 is for tensors that are computed"):
         _apply({"schema": 1, "values": {"w": {"format": "log4"}}})
+
+
+def test_a_log_format_on_an_edge_needs_its_grid() -> None:
+    def on_edge(edge: dict[str, object]) -> dict[str, object]:
+        return {"schema": 1, "nodes": {"soft": {"integer": True, "edges": {"0": edge}}}}
+
+    _apply(on_edge({"format": "log4", "grid": {"kind": "log2", "span": 1.0}}))
+    with pytest.raises(UsageError, match="a log format on an edge needs its grid") as raised:
+        _apply(on_edge({"format": "log4"}))
+    assert raised.value.where == "nodes.soft.edges.0"
+    assert "under 'values'" in str(raised.value.hint)
+
+
+def test_numbers_that_no_float_holds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="scale and zero_point do not fit"):
+        _apply({"schema": 1, "values": {"x": {"format": "u8", "scale": 10**400}}})
+    (tmp_path / "plan.json").write_text(f'{{"schema": 1{"0" * 5000}}}')
+    with pytest.raises(UsageError, match="the plan is not JSON"):
+        plan.load(str(tmp_path / "plan.json"))
 
 
 def test_a_plan_survives_the_file() -> None:

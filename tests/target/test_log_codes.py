@@ -48,7 +48,10 @@ def test_what_the_format_asks_for() -> None:
         ("edge-npu", "w8a8/log4=MatMul", "keeps no log4 result of MatMul", "it does so of Softmax, Gelu"),
         ("edge-npu", "w8a8/log4=Softmx", "keeps no log4 result of softmx", "did you mean 'Softmax'"),
         ("edge-npu", "w8a8/log8", "a format log8 does not exist", "log2 to log7"),
-        ("edge-npu", "w8a8/log4/log5", "is unknown or contradicts another", "logN"),
+        ("edge-npu", "w8a8/log4/log5", "'log5' in format 'w8a8/log4/log5' contradicts 'log4'", "leave one out"),
+        ("edge-npu", "w8a8/log4=", "'log4=' in format 'w8a8/log4=' names no operator", "write log4 for all"),
+        ("edge-npu", "w8a8/log4=+", r"'log4=\+' in format 'w8a8/log4=\+' names no operator", "log4=Softmax+Gelu"),
+        ("edge-npu", "w8a8/log4=Softmax+", "names no operator", "write log4 for all"),
     ],
 )
 def test_refused_with_a_way_out(target: str, text: str, message: str, hint: str) -> None:
@@ -124,6 +127,13 @@ def test_grids_and_functions_of_a_written_graph(placed: ir.Model) -> None:
     assert reasons(placed, NPU) == ["its grid has 6 values, a log format has 4, 8, 16 and so on up to 128"]
     del placed.functions[(DOMAIN, "QLogDequantize", "")]
     assert "the function of QLogDequantize is missing: no runtime could run it" in reasons(placed, NPU)
+
+
+@pytest.mark.parametrize("op_type", ["QLogQuantize", "QLogDequantize"])
+def test_a_node_without_its_table_is_named(placed: ir.Model, op_type: str) -> None:
+    node = next(node for node in placed.graph if node.op_type == op_type)
+    node.resize_inputs(1)
+    assert "it has no table" in reasons(placed, NPU)
 
 
 def test_the_profile_in_words() -> None:
