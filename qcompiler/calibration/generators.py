@@ -56,7 +56,8 @@ def generated(spec: str, inputs: Mapping[str, Any], count: int, seed: int) -> li
     try:
         feeds = list(itertools.islice(function(dict(inputs), count, seed), count))
     except Exception as error:
-        raise DataError(f"the generator failed: {first_line(error)}", where=spec) from error
+        hint = f"it is called as {name}(inputs, count, seed), inputs are {{name: (dtype, shape)}}, and gives feeds"
+        raise DataError(f"the generator failed: {first_line(error)}", where=spec, hint=hint) from error
     if not feeds:
         raise DataError("the generator gave no samples", where=spec)
     return feeds

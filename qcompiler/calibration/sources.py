@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qcompiler.calibration.checks import InputSpec, check_names
 from qcompiler.calibration.columns import ArrayColumn, Column, map_npy, npz_column
 from qcompiler.calibration.feeds import BESIDE, Feeds, FolderFeeds, ListFeeds, ProtoFeeds, columns_of
+from qcompiler.calibration.given_weights import WEIGHTS
 from qcompiler.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _read_npz(path: Path, inputs: Mapping[str, InputSpec]) -> Read:
             }
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise DataError(f"is not a readable .npz file: {error}", where=str(path)) from error
-    return _select(columns, inputs, str(path))._replace(notes=_unused(names, inputs))
+    return _select(columns, inputs, str(path))._replace(notes=_unused(names, inputs, str(path)))
 
 
 def _read_folder(path: Path, inputs: Mapping[str, InputSpec], preprocessing: Any) -> Read:
@@ -129,7 +130,7 @@ def _read_npy_folder(path: Path, inputs: Mapping[str, InputSpec]) -> Read:
         if stem in stems or stem in BESIDE
     }
     return _select(columns, inputs, str(path))._replace(
-        notes=_unused([stems.get(stem, stem) for stem in files], inputs)
+        notes=_unused([stems.get(stem, stem) for stem in files], inputs, str(path))
     )
 
 
@@ -147,6 +148,10 @@ def _from_feeds(feeds: Feeds, inputs: Mapping[str, InputSpec]) -> Read:
     return Read(columns, beside, feeds.origin)
 
 
+_RESERVED: Final = "qcompiler."
+"""What names of arrays that say something about samples begin with."""
+
+
 def _select(columns: Mapping[str, Column], inputs: Mapping[str, InputSpec], source: str) -> Read:
     """Separate inputs from what is said about samples; other arrays are left aside."""
     check_names(columns, inputs, source)
@@ -155,11 +160,20 @@ def _select(columns: Mapping[str, Column], inputs: Mapping[str, InputSpec], sour
         name: np.stack(list(column.rows(range(column.count)))) if column.count else np.zeros(0)
         for name, column in beside.items()
     }
-    return Read({name: columns[name] for name in inputs}, arrays, source, _unused(columns, inputs))
+    return Read({name: columns[name] for name in inputs}, arrays, source, _unused(columns, inputs, source))
 
 
-def _unused(names: Iterable[str], inputs: Mapping[str, InputSpec]) -> tuple[str, ...]:
+def _unused(names: Iterable[str], inputs: Mapping[str, InputSpec], source: str) -> tuple[str, ...]:
+    """A note on arrays that nobody reads.
+
+    Raises:
+        DataError: One of them is named like those that say something about samples.
+    """
     extra = sorted(set(names) - set(inputs) - set(BESIDE))
+    for name in extra:
+        if name.startswith(_RESERVED):
+            text = f"holds '{name}', which means nothing"
+            raise DataError(text, where=source, hint=f"weights of samples or positions are '{WEIGHTS}'")
     return (f"not used, no such input: {', '.join(extra)}",) if extra else ()
 
 
