@@ -160,6 +160,8 @@ def _measured(
     """
     from qcompiler.calibration import row_weights
 
+    if (text := row_weights.unheard(dataset, "statistics of BatchNormalization")) is not None:
+        ctx.note(text)
     samples = list(dataset)
     rows = row_weights.of(dataset)
     counted = [None if rows is None else rows.of_feed(sample, number) for number, sample in enumerate(samples)]

@@ -52,7 +52,10 @@ class Visit:
     rows: list[FeedWeights | None]
 
     def weights_of(self, sample: int, layer: RoundLayer) -> NDArray[Any] | None:
-        """A weight per row of the layer's input (``_patches``); ``None`` where all count alike."""
+        """A weight per row of the layer's input (``_patches``); ``None`` where all count alike.
+
+        A row of a Conv holds several positions: weights of these do not reach it, and ``Walk`` says so.
+        """
         rows, shape = self.rows[sample], self.samples[sample][0].shape
         if rows is None:
             return None
@@ -89,6 +92,9 @@ class Walk:
         """Go through the model once; ``settle`` must be called for every layer of a visit before the next."""
         from qcompiler.calibration import row_weights
 
+        convolutions = sum(layer.node.op_type == "Conv" for layer in self.layers)
+        if convolutions and (text := row_weights.unheard(self.dataset, f"{convolutions} Conv layers")) is not None:
+            self.ctx.note(text)
         rows = row_weights.of(self.dataset, self.model.graph)
         samples = list(self.dataset)
         weights = [None if rows is None else rows.of_feed(sample, number) for number, sample in enumerate(samples)]

@@ -31,7 +31,7 @@ from qcompiler.errors import DataError
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
 
-__all__ = ["FeedWeights", "RowWeights", "find", "mean_weights", "of"]
+__all__ = ["FeedWeights", "RowWeights", "find", "mean_weights", "of", "unheard"]
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 
@@ -148,6 +148,18 @@ def of(dataset: Dataset, graph: ir.Graph | None = None) -> RowWeights | None:
     if dataset.all_weights is None:
         return found
     return RowWeights(given=dataset) if found is None else RowWeights(found.mask, found.exempt, dataset)
+
+
+def unheard(dataset: Dataset, where: str) -> str | None:
+    """What to tell of a step that knows samples alone; ``None`` where no weights of positions were given.
+
+    Args:
+        dataset: The samples.
+        where: What the step works on, in the plural.
+    """
+    if dataset.all_weights is None or dataset.all_weights.ndim == 1:
+        return None
+    return f"weights of positions do not reach {where}: there all positions of all samples count alike"
 
 
 def mean_weights(dataset: Dataset) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.calibration import data
+from qcompiler.calibration.given_weights import WEIGHTS
 from qcompiler.errors import DataError, UsageError
 from qcompiler.ir import constants
 from qcompiler.ir.edit import Edit
@@ -148,3 +149,14 @@ def test_a_tensor_that_others_read_stays_what_it_is() -> None:
     ReestimateBatchNorm().run(model, ctx)
     skips = {item.node: item.reason for item in ctx.records[0].skips}
     assert skips["BatchNormalization_4 (BatchNormalization)"].startswith("something else reads what it normalizes")
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 3)], ids=["samples", "positions"])
+def test_weights_of_positions_are_said_not_to_count(shape: tuple[int, ...]) -> None:
+    model, context = prepared(16)
+    x = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    weights = np.arange(1, 1 + np.prod(shape)).reshape(shape)
+    context.calibration = data.load({"x": x, WEIGHTS: weights}, data.inputs_of(model))
+    ReestimateBatchNorm().run(model, context)
+    said = [note.text for note in context.records[0].notes if "weights of positions" in note.text]
+    assert len(said) == len(shape) - 1

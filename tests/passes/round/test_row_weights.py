@@ -86,3 +86,15 @@ def test_codes_follow_the_samples_that_count(calibrated: Callable, case: tuple, 
         rounding.run(model, ctx)  # type: ignore[attr-defined]
         contents.append({name: value.const_value.numpy().copy() for name, value in model.graph.initializers.items()})
     assert any(not np.array_equal(contents[0][name], contents[1][name]) for name in contents[0])
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 3)], ids=["samples", "positions"])
+def test_convolutions_that_weights_of_positions_do_not_reach_are_counted(calibrated: Callable, shape: tuple) -> None:
+    x = feeds(IMAGES, 6)
+    model, ctx = calibrated(*IMAGES, [{"x": item[None]} for item in x])
+    weights = np.arange(1, 1 + np.prod(shape)).reshape(shape)
+    ctx.calibration = data.load({"x": x, WEIGHTS: weights}, data.inputs_of(model))
+    RoundGptq().run(model, ctx)
+    said = [note.text for record in ctx.records for note in record.notes if "weights of positions" in note.text]
+    assert len(said) == len(shape) - 1
+    assert all("2 Conv layers" in text for text in said)
