@@ -9,6 +9,7 @@ count (``qcompiler.calibration.masks``).
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -78,10 +79,10 @@ class Calibrate(Pass):
     """Find ranges of activations on the calibration samples.
 
     Attributes:
-        method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for codes of less than
-            8 bits and for scales that must be powers of two: the one that covers everything may be
-            twice as coarse as needed. What becomes real numbers again is covered all the same: of results the largest
-            matter most. ``statistics`` is ``auto``, but where all is to be covered, ranges reach as far as the
+        method: How a range follows from what was observed. ``auto`` is ``minmax``, and ``mse`` for codes of less than 8
+            bits and for scales that must be powers of two: the one that covers everything may be twice as coarse as
+            needed. From 8 bits on, what becomes real numbers again is covered with such scales too: of results the
+            largest matter most. ``statistics`` is ``auto``, but where all is to be covered, ranges reach as far as the
             statistics of BatchNormalization say (``range_statistics``); so does ``auto`` where samples were made up.
             Noise tells nothing: of what the statistics know it is not asked.
         bins: Resolution of histograms: bins on each side of zero, a power of two.
@@ -99,6 +100,10 @@ class Calibrate(Pass):
     percentile: float = 99.99
     momentum: float = 0.9
     deviations: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.deviations < math.inf:
+            raise ValueError(f"deviations={self.deviations:g} is no finite number above 0")
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Complete the decisions on activations."""

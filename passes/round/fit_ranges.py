@@ -92,6 +92,11 @@ class FitRanges(Pass):
     batch: int = 8
     guard: bool = True
 
+    def __post_init__(self) -> None:
+        for name, number in (("samples", self.samples), ("batch", self.batch)):
+            if number < 1:
+                raise ValueError(f"{name}={number} is below 1")
+
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Fit ranges in the main graph."""
         if not any(_narrow(node) for node in model.graph):

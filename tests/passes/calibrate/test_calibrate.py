@@ -9,9 +9,10 @@ import pytest
 
 from qcompiler.calibration import data
 from qcompiler.calibration.data import Dataset
-from qcompiler.errors import DataError, PassError
+from qcompiler.errors import DataError, PassError, PipelineError
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.calibrate.calibrate import Calibrate
+from qcompiler.pipeline import spec
 from qcompiler.pipeline.base import Context
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.format import QFormat
@@ -65,6 +66,12 @@ def chain(parse: Callable[[str], ir.Model]) -> ir.Model:
 
 
 X = np.array([[-3, -1, 0, 2], [0, 1, 1, 5]], np.float32)
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "nan", "inf"])
+def test_deviations_reach_somewhere(number: str) -> None:
+    with pytest.raises(PipelineError, match=r"deviations=.* is no finite number above 0"):
+        spec.parse(f"calibrate{{deviations={number}}}")
 
 
 def test_values_and_inputs_get_the_parameters_of_their_range(chain: ir.Model) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from qcompiler.errors import DataError
+from qcompiler.errors import DataError, PipelineError
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.execute import Runner
 from qcompiler.passes.calibrate.choose_log_formats import ChooseLogFormats
@@ -16,6 +16,7 @@ from qcompiler.passes.calibrate.judge import relative_error
 from qcompiler.passes.place.simulate import materialized
 from qcompiler.passes.round import fit_ranges
 from qcompiler.passes.round.fit_ranges import FitRanges
+from qcompiler.pipeline import spec
 from qcompiler.pipeline.base import Context
 from qcompiler.quant import state
 from qcompiler.quant.state import TensorQuant
@@ -141,6 +142,12 @@ def test_samples_are_asked_for(block: tuple[ir.Model, Context]) -> None:
     ctx.calibration = None
     with pytest.raises(DataError, match="calibration samples"):
         FitRanges().run(model, ctx)
+
+
+@pytest.mark.parametrize("option", ["samples=0", "batch=0", "batch=-8"])
+def test_there_is_something_to_fit_to(option: str) -> None:
+    with pytest.raises(PipelineError, match=f"{option} is below 1"):
+        spec.parse(f"fit-ranges{{{option}}}")
 
 
 def test_a_grid_has_no_range_to_fit(calibrated: Callable) -> None:
