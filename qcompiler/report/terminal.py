@@ -198,6 +198,7 @@ def _recipe(report: Report, console: Console) -> None:
     measured = [(trial, seconds) for trial, seconds in zip(trials, report.timing.trials, strict=False)
                 if trial.after is not None]  # fmt: skip
     if not measured:
+        _untried(report, console)
         return
     others = (("had nothing to do", "nothing to do"), ("would add nodes", "adds"))
     counts = [(sum(trial.reason.startswith(start) for trial in trials), words) for words, start in others]
@@ -211,6 +212,14 @@ def _recipe(report: Report, console: Console) -> None:
         verdict = _text(("kept", "green")) if trial.kept else _text(("rejected", "dim"))
         table.add_row(_name(trial.text), f"{trial.before:.3g}", f"{trial.after:.3g}", f"{seconds:.1f}", verdict)
     console.print(table)
+
+
+def _untried(report: Report, console: Console) -> None:
+    """Why nothing was tried, where a pass says so: a user who asked for effort would believe it was made."""
+    notes = [note.text for item in report.passes for note in item.notes if note.text.startswith("nothing was tried")]
+    if notes:
+        console.print()
+        console.print(_text(("Recipe", "bold"), (f"  {notes[0]}", "yellow")))
 
 
 # -- size, speed, notices ----------------------------------------------------------------------------------

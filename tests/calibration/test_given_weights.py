@@ -285,9 +285,6 @@ def test_a_reproducer_keeps_them(network: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.array([1, 2, 4, 5, 6]) / 3.6, rtol=1e-6)
 
 
-    assert [float(again.weights_of(number)[0]) for number in range(len(again))] == [1, 2, 4, 5, 6]  # type: ignore[index]
-
-
 def test_a_reserved_name_that_means_nothing_is_refused(tmp_path: Path) -> None:
     """A misspelt one would be ignored, and every sample count alike."""
     path = tmp_path / "data.npz"
