@@ -12,7 +12,7 @@ from rich.console import Console
 from qcompiler.report.codec import from_json
 from qcompiler.report.measured import IntervalPart, OperatorPart
 from qcompiler.report.model import Report
-from qcompiler.report.parts import PassPart, TrialPart
+from qcompiler.report.parts import NotePart, PassPart, TrialPart
 from qcompiler.report.terminal import terminal
 from qcompiler.report.words import bytes_text, count_text, figure_text, milliseconds, percent, speed_text
 
@@ -148,3 +148,9 @@ def test_weights_of_few_bits_are_not_called_integer_work(full_report: Report) ->
     assert "Weights  99.5 % of the multiply-accumulates, 30 of 32 nodes; activations stay real" in text
     assert "few bits" in text
     assert "Integer" not in text
+
+
+def test_why_nothing_was_tried_is_said(full_report: Report) -> None:
+    note = NotePart("info", "nothing was tried: that takes 8 calibration samples")
+    passes = (*full_report.passes, PassPart("choose-rounding", 0, notes=(note,)))
+    assert "Recipe nothing was tried: that takes 8" in re.sub(" +", " ", shown(replace(full_report, passes=passes)))
