@@ -20,6 +20,7 @@ from qcompiler.passes.round._stages import Stage
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
     from qcompiler.calibration.row_weights import FeedWeights
+    from qcompiler.pipeline.base import Context
 
 __all__ = ["UnitRun", "padding_of"]
 
@@ -138,8 +139,8 @@ def _content(value: ir.Value) -> NDArray[np.float32]:
     return np.asarray(constants.array(value), np.float32)
 
 
-def padding_of(dataset: Dataset, graph: ir.Graph, stage: Stage) -> list[NDArray[Any] | None]:
-    """Per sample a weight per row of the unit's output."""
+def padding_of(dataset: Dataset, graph: ir.Graph, stage: Stage, ctx: Context) -> list[NDArray[Any] | None]:
+    """Per sample a weight per row of the unit's output; what weights of positions do not reach is told."""
     from qcompiler.calibration import row_weights
 
     rows = row_weights.of(dataset, graph)
@@ -148,4 +149,8 @@ def padding_of(dataset: Dataset, graph: ir.Graph, stage: Stage) -> list[NDArray[
     name = str(stage.unit.output.name)
     feeds: list[FeedWeights | None] = [rows.of_feed(feed, number) for number, feed in enumerate(dataset)]
     pairs = zip(feeds, stage.targets, strict=True)
-    return [None if feed is None else feed.of(name, target.shape) for feed, target in pairs]
+    found = [None if feed is None else feed.of(name, target.shape) for feed, target in pairs]
+    text = row_weights.unheard(dataset, f"the output of {stage.unit.name}")
+    if text is not None and any(item is None for item in found):
+        ctx.note(text)
+    return found

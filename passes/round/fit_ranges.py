@@ -118,7 +118,7 @@ class FitRanges(Pass):
                 continue
             try:
                 run = UnitRun(stage, [stages.scale(item.readers[0]) for item in ranges],
-                              padding_of(dataset, model.graph, stage))  # fmt: skip
+                              padding_of(dataset, model.graph, stage, ctx))  # fmt: skip
             except ModelError as error:
                 ctx.skip(stage.unit.layers[0].node, f"{stage.unit.name} cannot be computed here: {error}")
                 continue

@@ -108,7 +108,7 @@ class Reconstruct(Pass):
         unit = stage.unit
         own = [biases[layer.node] for layer in unit.layers if layer.node in biases]
         try:
-            fit = Fit(stage, stages, own, padding_of(dataset, stages.model.graph, stage))
+            fit = Fit(stage, stages, own, padding_of(dataset, stages.model.graph, stage, ctx))
             rebuilt, share = self._fitted(fit, stage, dataset, ctx)
         except ModelError as error:
             for layer in unit.layers:

@@ -98,3 +98,18 @@ def test_convolutions_that_weights_of_positions_do_not_reach_are_counted(calibra
     said = [note.text for record in ctx.records for note in record.notes if "weights of positions" in note.text]
     assert len(said) == len(shape) - 1
     assert all("2 Conv layers" in text for text in said)
+
+
+@pytest.mark.parametrize(("case", "expected"), [(IMAGES, 3), (TOKENS, 0)], ids=["convolutions", "products"])
+def test_units_that_weights_of_positions_do_not_reach_are_named(
+    calibrated: Callable, case: tuple, expected: int
+) -> None:
+    """Of the images, the first axis behind samples is that of three channels, which no result has."""
+    x = feeds(case, 6)
+    model, ctx = calibrated(*case, [{"x": item[None]} for item in x], "w4a8")
+    weights = 1.0 + np.arange(6 * x.shape[1]).reshape(6, -1)
+    ctx.calibration = data.load({"x": x, WEIGHTS: weights}, data.inputs_of(model))
+    Reconstruct(unit="layer", iterations=2).run(model, ctx)
+    said = [note.text for record in ctx.records for note in record.notes if "weights of positions" in note.text]
+    assert len(said) == expected
+    assert all("the output of" in text for text in said)
