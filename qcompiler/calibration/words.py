@@ -8,8 +8,8 @@ the mean cosine to float is 0.925 on 2,758 others, 0.935 if rounded to nearest; 
 What a model knows of words is a table, and every row of it can be read. So samples are drawn beside the given ones:
 words evenly from the whole table, lengths evenly between the shortest one given and what the input holds. Tokens that
 begin or end every sample stay, and so does what pads them. Drawn samples mean nothing as text, but their rows span what
-real ones will. The idea of calibrating language models on drawn tokens is that of data-free quantization (Liu et al.,
-"LLM-QAT", arXiv 2305.17888, section 3.1, where random tokens are the baseline).
+real ones will. LLM-QAT (Liu et al., arXiv 2305.17888) has the model write texts behind a drawn first word; here every
+word is drawn and nothing is written.
 """
 
 from __future__ import annotations
