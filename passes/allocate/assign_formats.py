@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from qcompiler.errors import PassError, UsageError
 from qcompiler.passes.allocate.edge_formats import Use, assign_tensors, tie_scales
+from qcompiler.passes.allocate.format_marks import followed
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, decide
 from qcompiler.passes.allocate.selectors import select
 from qcompiler.passes.allocate.weight_only import assign_weights
@@ -28,7 +29,7 @@ __all__ = ["AssignFormats"]
 
 @dataclass(frozen=True)
 class AssignFormats(Pass):
-    """Decide on formats: uniform bits where the profile allows them."""
+    """Decide on formats: the bits asked for, of the model or of a node (``format_marks``), where the profile allows."""
 
     name: ClassVar[str] = "assign-formats"
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
@@ -67,7 +68,7 @@ def _weight_formats(
         for index, value in enumerate(node.inputs):
             if value is None or nodes.role(node, index) != "weight":
                 continue
-            choice = weight_format(nodes.rules[node], request)
+            choice = weight_format(nodes.rules[node], followed(node, request))
             if choice.reason:
                 ctx.note(f"{node.name}: {choice.reason}")
             found.setdefault(value, {})[node, index] = choice.on(node)

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcompiler.ir.uses import is_used, use_count
+from qcompiler.passes.allocate.format_marks import followed
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
 from qcompiler.passes.allocate.widths import is_narrow
 from qcompiler.quant import state
@@ -58,7 +59,7 @@ def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatReques
         for value in results(node, nodes):
             if (result := state.value_quant(value)) is not None:
                 return result.format
-    accepted, bits = rule.activation_formats(index), request.activation_bits
+    accepted, bits = rule.activation_formats(index), followed(node, request).activation_bits
     if bits is not None and bits < _BYTE and _is_given(node.inputs[index], nodes):
         bits = _BYTE
     if is_narrow(node):

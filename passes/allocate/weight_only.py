@@ -17,6 +17,7 @@ import onnx_ir as ir
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.patterns import integer
+from qcompiler.passes.allocate.format_marks import followed
 from qcompiler.quant import state
 from qcompiler.quant.integer.linear import WIDE_DEPTH
 from qcompiler.quant.operators import LINEAR, LOOKUP, TABLE_INPUT, WEIGHT_INPUT
@@ -47,7 +48,7 @@ def assign_weights(graph: ir.Graph, request: FormatRequest, excluded: dict[ir.No
         if reason or rule is None:
             ctx.skip(node, reason)
             continue
-        choice = weight_only_format(rule, request)
+        choice = weight_only_format(rule, followed(node, request))
         if node.op_type == LOOKUP:
             state.set_edge_quant(node, TABLE_INPUT, TensorQuant(choice.format.along(0)))
             continue
