@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qcompiler.ir import origins
 from qcompiler.ir.uses import is_used
 from qcompiler.quant import state
 
@@ -151,6 +152,9 @@ class Edit:
             outputs=values,
             name=node_name,
         )
+        anchor = before if before is not None else after
+        if anchor is not None:
+            origins.inherit(node, anchor)
         if before is not None:
             _graph_of(before).insert_before(before, node)
         elif after is not None:

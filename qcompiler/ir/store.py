@@ -23,7 +23,7 @@ from qcompiler.ir.collector import collector_paused
 from qcompiler.ir.slim import initializer_head, without_initializers
 from qcompiler.ir.wire import delimited
 
-__all__ = ["atomic_files", "save"]
+__all__ = ["atomic_files", "initializer_bytes", "save"]
 
 PROTOBUF_LIMIT: Final = (1 << 31) - (1 << 24)
 """A protobuf message ends below 2 GiB; some is left for the graph."""
@@ -32,6 +32,8 @@ _INLINE: Final = 4096
 """Tensors up to this many bytes stay in the protobuf even when the others go to a file beside."""
 
 _ALIGNMENT: Final = 4096
+_REFERENCE: Final = 384
+"""Most bytes of a reference to a file beside: a file name of up to 255 characters, offset and length in digits."""
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 
 
@@ -63,6 +65,26 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = 1 << 30
                 _write_data(weights, files[0])
             _write_model(model, weights, targets[0].name, files[-1])
     return targets[::-1]
+
+
+def initializer_bytes(value: ir.Value, *, external: bool = False) -> int:
+    """Bytes that ``save`` writes for one initializer, framing included; no data is read.
+
+    Args:
+        value: The initializer.
+        external: Whether weights go to a file beside the model. Alignment and the text that says where a weight lies
+            are counted at their most then.
+
+    Raises:
+        ModelError: It has no content.
+    """
+    weight = _Weight(value)
+    head = len(weight.head(""))
+    if external and weight.length > _INLINE:
+        body = head + _REFERENCE
+        return len(delimited(_INITIALIZER, body)) + body + weight.length + _ALIGNMENT
+    size = head + (0 if weight.whole else len(delimited(_RAW_DATA, weight.length)) + weight.length)
+    return len(delimited(_INITIALIZER, size)) + size
 
 
 class _Weight:

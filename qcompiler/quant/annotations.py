@@ -12,13 +12,14 @@ from typing import Final
 
 import onnx_ir as ir
 
-__all__ = ["Annotation", "annotate", "annotation"]
+__all__ = ["Annotation", "annotate", "annotation", "spare_bytes"]
 
 _OF: Final = "qcompiler.of"
 _SCALE: Final = "qcompiler.scale"
 _ZERO: Final = "qcompiler.zero_point"
 _LAYOUT: Final = "qcompiler.layout"
 _CHANNELS_LAST: Final = "channels-last"
+_LONGEST: Final = {_SCALE: len(repr(1.2345678901234567e-05)), _ZERO: len("-32768")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,9 @@ def annotation(value: ir.Value) -> Annotation | None:
         return Annotation(properties[_OF], float(properties[_SCALE]), int(properties[_ZERO]), last)
     except (KeyError, ValueError):
         return None
+
+
+def spare_bytes(value: ir.Value) -> int:
+    """By how many bytes the text on a tensor of codes could be longer with another scale and zero point."""
+    texts = ((value.metadata_props.get(key), most) for key, most in _LONGEST.items())
+    return sum(max(0, most - len(text)) for text, most in texts if text is not None)

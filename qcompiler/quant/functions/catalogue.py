@@ -13,7 +13,7 @@ import onnx_ir as ir
 from qcompiler.quant import functions
 from qcompiler.quant.functions.definition import DOMAIN, VERSION, Operator
 
-__all__ = ["attach", "on_codes", "operators"]
+__all__ = ["attach", "needed", "on_codes", "operators"]
 
 
 @functools.cache
@@ -48,7 +48,7 @@ def attach(model: ir.Model) -> int:
     opset = model.opset_imports.get("", 21)
     model.graph.opset_imports[DOMAIN] = VERSION
     added = 0
-    for name in sorted(_closure(used)):
+    for name in sorted(needed(used)):
         key = (DOMAIN, name, "")
         if key not in model.functions:
             model.functions[key] = ir.serde.deserialize_function(operators()[name].function(opset))
@@ -56,7 +56,8 @@ def attach(model: ir.Model) -> int:
     return added
 
 
-def _closure(names: Iterable[str]) -> set[str]:
+def needed(names: Iterable[str]) -> set[str]:
+    """Operators of these names and all that their bodies call."""
     found: set[str] = set()
     open_names = list(names)
     while open_names:

@@ -1,0 +1,213 @@
+"""Costs of groups of nodes by format, from dry runs: one per candidate, in which all groups follow it.
+
+Each record of the written file belongs to the node that it was made for (``analysis/file_parts.py``), so the bytes of a
+group in a format are read off the run of that format, whatever the others do. Where candidates have several widths of
+activations, what stands between neighbours of different width (a requantization) is in no such run and depends on both:
+it is estimated (``_borders.py``), and ``plan_costs`` says of one plan what it really takes. Where candidates differ in
+weights alone, sums are those of ``plan_costs`` to the byte; both hold room for the longest digits of scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from qcompiler.analysis.bit_operations import bit_operations
+from qcompiler.analysis.file_parts import FileParts, file_parts
+from qcompiler.analysis.group_costs import BOPS, SIZE, GroupCosts, SharedCost
+from qcompiler.errors import UsageError, nearest
+from qcompiler.ir import origins
+from qcompiler.passes.allocate._borders import estimated_borders, mixed_plans
+from qcompiler.passes.allocate._dry_run import DryRun, Ranges, dry_run, observed_ranges
+from qcompiler.pipeline import spec
+from qcompiler.pipeline.base import Pass
+from qcompiler.quant.annotations import spare_bytes
+from qcompiler.quant.functions import catalogue
+from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.target.formats import resolve_format
+from qcompiler.target.schema import Target
+
+__all__ = ["finishing", "group_costs", "observed_ranges", "plan_costs"]
+
+Groups = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What one dry run says.
+
+    Attributes:
+        parts: Bytes of the file.
+        callers: By function of the file, origins of the nodes that need it.
+        operations: Bit operations by node.
+        spare: Bytes that other ranges could add: digits of scales.
+    """
+
+    parts: FileParts
+    callers: Mapping[str, frozenset[str]]
+    operations: Mapping[str, int]
+    spare: int
+
+    @classmethod
+    def of(cls, run: DryRun) -> _Measured:
+        spare = sum(spare_bytes(value) for node in run.written.graph for value in node.outputs)
+        return cls(file_parts(run.written), _callers(run.written), bit_operations(run.assigned), spare)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file at the most."""
+        return self.parts.total + self.spare
+
+
+def finishing(lowering: str, *, weight_only: bool = False) -> tuple[Pass, ...]:
+    """The passes behind calibration that change the structure of a graph.
+
+    Args:
+        lowering: ``qdq`` or ``integer``.
+        weight_only: Whether activations stay real numbers.
+    """
+    lower = "lower-weight-only" if weight_only else "lower"
+    return (
+        *spec.resolve("place-qdq"), *(spec.resolve(lower) if lowering == "integer" else ()), *spec.resolve("finalize")
+    )  # fmt: skip
+
+
+def group_costs(
+    model: ir.Model,
+    target: Target,
+    groups: Groups,
+    candidates: Sequence[str],
+    *,
+    lowering: str | None = None,
+    base: str | None = None,
+    exclude: tuple[str, ...] = (),
+    ranges: Ranges | None = None,
+) -> GroupCosts:
+    """Costs of every group in every candidate format.
+
+    Args:
+        model: The float graph as ``assign-formats`` would get it: normalized, transformed, widths chosen.
+        target: The profile.
+        groups: Names of nodes by group; a node is in one group at most.
+        candidates: Format texts; either all leave activations real numbers or none does.
+        lowering: Form of the written graph, ``qdq`` or ``integer``; ``None`` takes the profile's.
+        base: The format of nodes in no group; ``None`` takes the first candidate.
+        exclude: Selectors of nodes that stay float.
+        ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
+
+    Raises:
+        UsageError: A group names no node of the model, or a format cannot be had.
+    """
+    _check_groups(model.graph, groups)
+    chosen = base or candidates[0]
+    finish = _passes(target, lowering, (*candidates, chosen))
+
+    def measured(plan: Mapping[str, str]) -> _Measured:
+        return _Measured.of(dry_run(model, target, chosen, finish, plan=plan, exclude=exclude, ranges=ranges))
+
+    runs = {form: measured(_everywhere(groups, form)) for form in dict.fromkeys(candidates)}
+    widths = {form: resolve_format(target, form).activation_bits for form in (*runs, chosen)}
+    other = next((form for form in runs if widths[form] != widths[chosen]), None)
+    mixed = [] if other is None else [measured(plan) for plan in mixed_plans(groups, chosen, other)]
+    borders = estimated_borders(model.graph, groups, [run.parts for run in runs.values()], [run.parts for run in mixed])
+    options = {
+        group: {
+            form: {
+                SIZE: float(run.parts.of(names) + (borders[group] if widths[form] != widths[chosen] else 0)),
+                BOPS: float(sum(run.operations.get(name, 0) for name in names)),
+            }
+            for form, run in runs.items()
+        }
+        for group, names in groups.items()
+    }
+    seen = [*runs.values(), *mixed]
+    return GroupCosts(_fixed(groups, runs, seen), options, tuple(_shared(groups, runs, seen)))
+
+
+def plan_costs(
+    model: ir.Model,
+    target: Target,
+    plan: Mapping[str, str],
+    base: str,
+    *,
+    lowering: str | None = None,
+    exclude: tuple[str, ...] = (),
+    ranges: Ranges | None = None,
+) -> dict[str, float]:
+    """Costs of one plan by resource, from a dry run of its own: nothing is bounded, all is counted.
+
+    Args:
+        model: The normalized float graph.
+        target: The profile.
+        plan: Format by node name.
+        base: The format of nodes that the plan does not name.
+        lowering: Form of the written graph; ``None`` takes the profile's.
+        exclude: Selectors of nodes that stay float.
+        ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
+    """
+    finish = _passes(target, lowering, (base, *plan.values()))
+    found = _Measured.of(dry_run(model, target, base, finish, plan=plan, exclude=exclude, ranges=ranges))
+    return {SIZE: float(found.size), BOPS: float(sum(found.operations.values()))}
+
+
+def _passes(target: Target, lowering: str | None, forms: Sequence[str]) -> tuple[Pass, ...]:
+    kinds = {resolve_format(target, form).weight_only for form in forms}
+    if len(kinds) > 1:
+        raise UsageError(
+            f"candidates {', '.join(dict.fromkeys(forms))} mix formats with real activations and formats with codes",
+            hint="one compile has one kind of activations: give either w8a8, w4a8 … or w8, w4 …",
+        )
+    return finishing(str(lowering or target.lowering), weight_only=True in kinds)
+
+
+def _check_groups(graph: ir.Graph, groups: Groups) -> None:
+    known, seen = {str(node.name) for node in graph}, dict[str, str]()
+    for group, names in groups.items():
+        for name in names:
+            if name not in known:
+                raise UsageError(f"group '{group}' names no node '{name}'", hint=nearest(name, known))
+            if name in seen:
+                raise UsageError(f"node '{name}' is in the groups '{seen[name]}' and '{group}'")
+            seen[name] = group
+
+
+def _everywhere(groups: Groups, form: str) -> dict[str, str]:
+    return {name: form for names in groups.values() for name in names}
+
+
+def _callers(model: ir.Model) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for node in model.graph:
+        if node.domain == DOMAIN:
+            for name in catalogue.needed([node.op_type]):
+                found.setdefault(name, set()).add(origins.origin(node) or "")
+    return {name: frozenset(callers) for name, callers in found.items()}
+
+
+def _fixed(groups: Groups, runs: Mapping[str, _Measured], seen: Iterable[_Measured]) -> dict[str, float]:
+    """What does not depend on the choice; of bytes, the most that any run has besides the groups."""
+    grouped = {name for names in groups.values() for name in names}
+    besides = [
+        run.size - sum(run.parts.functions.values()) - sum(run.parts.of(names) for names in groups.values())
+        for run in runs.values()
+    ]
+    functions = {name: size for run in seen for name, size in run.parts.functions.items()}
+    operations = next(iter(runs.values())).operations
+    return {
+        SIZE: float(max(besides) + sum(functions.values())),
+        BOPS: float(sum(count for name, count in operations.items() if name not in grouped)),
+    }
+
+
+def _shared(groups: Groups, runs: Mapping[str, _Measured], seen: Iterable[_Measured]) -> Iterable[SharedCost]:
+    """Functions that only some options need."""
+    group_of = {name: group for group, names in groups.items() for name in names}
+    for function, size in {name: size for run in seen for name, size in run.parts.functions.items()}.items():
+        if any(function not in run.callers for run in runs.values()):
+            callers = ((form, name) for form, run in runs.items() for name in run.callers.get(function, ()))
+            needed = {(group_of.get(name), form) for form, name in callers}
+            if needed and all(group is not None for group, _ in needed):
+                options = frozenset((str(group), form) for group, form in needed)
+                yield SharedCost(f"function {function}", SIZE, float(size), options)
