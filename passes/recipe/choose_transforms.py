@@ -3,7 +3,7 @@
 Equalizing, smoothing, rotating or permuting channels helps one model and hurts the next: which does what is measured,
 not believed. Each candidate is applied to a copy, the copy is quantized by the passes that follow in the pipeline, on
 few samples, and its outputs are compared with the float model's on samples that nothing was fitted on. A candidate
-that takes away at least 5 % of the loss stays, and the next one is tried on top of it. Unless ``effort`` is high,
+that takes away at least 3 % of the loss stays, and the next one is tried on top of it. Unless ``effort`` is high,
 none may add nodes: bounds per channel instead of Clip made MobileNet twice as slow on ``lowbit-cpu``.
 """
 
@@ -26,7 +26,7 @@ from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseTransforms"]
 
-_MARGIN: Final = 0.05
+_MARGIN: Final = 0.03
 """A transform changes every weight: it must be worth that."""
 
 
