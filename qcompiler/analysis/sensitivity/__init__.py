@@ -1,0 +1,18 @@
+"""How much a model loses when a group of its nodes follows a format: metrics behind one interface."""
+
+from qcompiler.analysis.sensitivity.metric import Measured, Metric
+from qcompiler.analysis.sensitivity.run import metric_named, sensitivity
+from qcompiler.analysis.sensitivity.study import Alternative, Choice, Cost, Edge, Sensitivity, Study
+
+__all__ = [
+    "Alternative",
+    "Choice",
+    "Cost",
+    "Edge",
+    "Measured",
+    "Metric",
+    "Sensitivity",
+    "Study",
+    "metric_named",
+    "sensitivity",
+]

@@ -1,0 +1,81 @@
+"""The interface of sensitivity metrics, and the default: the measured loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from typing import Final, Protocol
+
+from qcompiler.analysis.sensitivity.batches import batches_of, macs_of_sample
+from qcompiler.analysis.sensitivity.measured import Job, jobs, measure, run_job
+from qcompiler.analysis.sensitivity.study import Choice, Cost, Study
+
+__all__ = ["RATE", "Measured", "Metric", "cost_of_runs"]
+
+RATE: Final = 30e9
+"""Multiply-accumulates per second that cost estimates assume: one core with wide vectors on layers of usual size."""
+
+_WAITING: Final = 2
+"""Jobs that an executor is given at a time: their samples and weights lie in memory."""
+
+
+class Metric(Protocol):
+    """Something that tells how much an option loses.
+
+    Attributes:
+        name: What the user calls it.
+        forward: Whether it runs samples.
+    """
+
+    name: str
+    forward: bool
+
+    def cost(self, study: Study, choices: Sequence[Choice], samples: int) -> Cost:
+        """What ``losses`` would take."""
+
+    def losses(
+        self, study: Study, choices: Sequence[Choice], samples: int, executor: Executor | None = None
+    ) -> Iterator[tuple[Choice, float]]:
+        """Losses of the choices, in any order; not finite where the outputs are not."""
+
+
+class Measured:
+    """The loss of the outputs: divergence of scores, one minus the cosine of embeddings."""
+
+    name = "measured"
+    forward = True
+
+    def cost(self, study: Study, choices: Sequence[Choice], samples: int) -> Cost:
+        """Every choice runs about half the graph, from its part on."""
+        return cost_of_runs(study, (len(choices) * 0.55 + 1) * samples)
+
+    def losses(
+        self, study: Study, choices: Sequence[Choice], samples: int, executor: Executor | None = None
+    ) -> Iterator[tuple[Choice, float]]:
+        """Measure part by part; with an executor, a few parts at a time."""
+        work = jobs(study, choices, batches_of(study, samples))
+        if executor is None:
+            for job in work:
+                yield from measure(job)
+        else:
+            yield from _spread(work, executor)
+
+
+def cost_of_runs(study: Study, runs: float) -> Cost:
+    """The cost of so many forward runs of one sample."""
+    macs = runs * macs_of_sample(study)
+    return Cost(runs, macs, macs / RATE, RATE)
+
+
+def _spread(work: Iterable[Job], executor: Executor) -> Iterator[tuple[Choice, float]]:
+    """Results of jobs as they come; at most ``_WAITING`` more than there are workers wait."""
+    most = _WAITING + getattr(executor, "_max_workers", 1)
+    running: set[Future[list[tuple[Choice, float]]]] = set()
+    for job in work:
+        running.add(executor.submit(run_job, job))
+        if len(running) >= most:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield from future.result()
+    for future in running:
+        yield from future.result()

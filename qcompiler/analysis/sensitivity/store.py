@@ -1,0 +1,88 @@
+"""Losses that were measured before, kept in a file that grows by a line each.
+
+A line is keyed by a hash of all that its figure depends on: the float model, the samples, the metric and its version,
+and what the choice makes of the model. So nothing is ever stale, an interrupted run goes on where it stopped, and a
+line that was torn is measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from qcompiler.analysis.sensitivity.study import Alternative, Choice, Study
+from qcompiler.calibration.cache import model_digest
+
+__all__ = ["Store", "alternative_key", "open_store"]
+
+_VERSION: Final = "1"
+
+
+class Store:
+    """Losses by key, in a file or, without one, in memory."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._known: dict[str, float] = {} if path is None else _read(path)
+
+    def get(self, key: str) -> float | None:
+        """The loss of this key; ``None`` where it was never measured."""
+        return self._known.get(key)
+
+    def put(self, key: str, choice: Choice, loss: float) -> None:
+        """Remember a loss; what cannot be written is remembered in memory alone."""
+        self._known[key] = loss
+        if self._path is None:
+            return
+        line = json.dumps({"key": key, "choice": [list(pair) for pair in choice], "loss": repr(loss)})
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            self._path = None
+
+
+def open_store(study: Study, metric: str, samples: int, cache_dir: Path | None) -> Store:
+    """The file for this model, these samples and this metric; without a folder, a store in memory."""
+    if cache_dir is None:
+        return Store()
+    import onnxruntime
+
+    outputs = [str(value.name) for value in study.model.graph.outputs]
+    state = hashlib.blake2b(model_digest(study.model, outputs), digest_size=16)
+    for part in (_VERSION, onnxruntime.__version__, metric, study.dataset.evenly(samples).digest() if samples else ""):
+        state.update(part.encode() + b"\n")
+    return Store(Path(cache_dir) / "sensitivity" / f"{state.hexdigest()}.jsonl")
+
+
+def alternative_key(choice: Choice, alternative: Alternative) -> str:
+    """A hash of what a choice makes of the model."""
+    state = hashlib.blake2b(repr(choice).encode(), digest_size=16)
+    for edge, array in sorted(alternative.weights.items()):
+        state.update(f"{edge}{array.shape}".encode())
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    if alternative.model is not None:
+        state.update(model_digest(alternative.model, [str(value.name) for value in alternative.model.graph.outputs]))
+    return state.hexdigest()
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Lines of a file; those that are damaged or foreign are ignored."""
+    found: dict[str, float] = {}
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        try:
+            entry: Mapping[str, Any] = json.loads(line)
+            found[str(entry["key"])] = float(entry["loss"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found

@@ -1,0 +1,178 @@
+"""The measured loss against one computed by hand, and what a run of it guarantees."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from qcompiler.analysis import metrics
+from qcompiler.analysis.sensitivity import Alternative, Choice, Measured, Study, sensitivity
+from qcompiler.calibration import data
+from qcompiler.errors import DataError, PassError, UsageError
+from qcompiler.ir.execute import Runner
+
+_SIZES = {"w1": (6, 12), "w2": (12, 12), "w3": (12, 4)}
+
+
+def model(tail: str = "y = MatMul(s, w3)") -> ir.Model:
+    """Three matrix products, the second around a residual."""
+    text = f"""<ir_version: 10, opset_import: ["" : 21]> g (float[N, 6] x) => (float[N, 4] y) {{
+        a = MatMul(x, w1)
+        r = Relu(a)
+        m = MatMul(r, w2)
+        s = Add(m, r)
+        {tail} }}"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(1)
+    for name, shape in _SIZES.items():
+        array = rng.normal(size=shape).astype(np.float32) / 3
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    for node in proto.graph.node:
+        node.name = node.output[0]
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+def weights(of: ir.Model) -> dict[str, np.ndarray]:
+    return {name: value.const_value.numpy() for name, value in of.graph.initializers.items()}
+
+
+def rounded(array: np.ndarray, bits: int) -> np.ndarray:
+    step = np.abs(array).max() / (2 ** (bits - 1) - 1)
+    return (np.rint(array / step) * step).astype(np.float32)
+
+
+def study(of: ir.Model | None = None, samples: int = 10, broken: str = "") -> Study:
+    of = of or model()
+    rng = np.random.default_rng(2)
+    dataset = data.load({"x": rng.normal(size=(samples, 6)).astype(np.float32)}, data.inputs_of(of))
+    nodes = {"a": ("a", "r"), "m": ("m",), "y": ("y",)}
+    own = {"a": "w1", "m": "w2", "y": "w3"}
+
+    def alternative(choice: Choice) -> Alternative:
+        found = {}
+        for group, option in choice:
+            found[group, 1] = rounded(weights(of)[own[group]], int(option))
+            if group == broken and option == "2":
+                found[group, 1] = np.full_like(found[group, 1], np.nan)
+        return Alternative(found)
+
+    return Study(of, dataset, dict.fromkeys(nodes, ("8", "3", "2")), nodes, dict.fromkeys(nodes, 1), alternative, 1)
+
+
+def by_hand(asked: Study, choice: Choice) -> float:
+    """Put the rounded weights into a model of its own and run both, sample by sample."""
+    changed = model()
+    for (name, _), array in asked.alternative(choice).weights.items():
+        own = next(node for node in changed.graph if node.name == name).inputs[1]
+        assert own is not None
+        own.const_value = ir.Tensor(array)
+    ours, theirs = Runner(asked.model, threads=1), Runner(changed, threads=1)
+    return float(np.mean([metrics.kl(ours.run(feed)["y"], theirs.run(feed)["y"]) for feed in asked.dataset]))
+
+
+def test_equals_a_model_with_this_layer_rounded() -> None:
+    asked = study()
+    found = sensitivity(asked)
+    assert found.samples == 10
+    for choice in asked.choices():
+        group, option = choice[0]
+        assert found.losses[group][option] == pytest.approx(by_hand(asked, choice), rel=1e-3, abs=1e-9)
+
+
+def test_pairs_are_what_two_layers_lose_more_than_each() -> None:
+    asked = study()
+    pair: Choice = (("a", "2"), ("m", "2"))
+    found = sensitivity(asked, pairs=[pair])
+    alone = found.losses["a"]["2"] + found.losses["m"]["2"]
+    assert found.pairs[pair] == pytest.approx(by_hand(asked, pair) - alone, rel=1e-3)
+    assert abs(found.pairs[pair]) > 1e-3
+
+
+def test_a_graph_that_takes_one_sample_only() -> None:
+    one = model("f = Reshape(s, shape) \n y = MatMul(f, w3)")
+    one.graph.initializers["shape"] = ir.Value(name="shape", const_value=ir.tensor([1, 12], name="shape"))
+    node = next(node for node in one.graph if node.name == "f")
+    node.replace_input_with(1, one.graph.initializers["shape"])
+    found, plain = sensitivity(study(one)), sensitivity(study())
+    for group, losses in plain.losses.items():
+        assert found.losses[group] == pytest.approx(losses, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_the_same_figures_with_any_executor(pool: Callable[[int], Executor]) -> None:
+    alone = sensitivity(study())
+    with pool(2) as executor:
+        assert sensitivity(study(), executor=executor).losses == alone.losses
+
+
+class Stops(Measured):
+    """Breaks off behind some results."""
+
+    def __init__(self, behind: int) -> None:
+        self.behind, self.measured = behind, 0
+
+    def losses(self, *args, **kwargs):
+        for item in super().losses(*args, **kwargs):
+            if self.measured == self.behind:
+                raise KeyboardInterrupt
+            self.measured += 1
+            yield item
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sensitivity(study(), Stops(4), cache_dir=tmp_path)
+    file = next((tmp_path / "sensitivity").glob("*.jsonl"))
+    file.write_text(file.read_text() + '{"key": "torn')
+    rest = Stops(9)
+    found = sensitivity(study(), rest, cache_dir=tmp_path)
+    assert rest.measured == 5, "four of nine were known"
+    assert found.losses == sensitivity(study()).losses
+    other = Stops(9)
+    sensitivity(study(samples=9), other, cache_dir=tmp_path)
+    assert other.measured == 9, "other samples give other figures"
+
+
+def test_options_that_are_not_finite_are_dropped_with_a_reason() -> None:
+    found = sensitivity(study(broken="m"))
+    assert set(found.losses["m"]) == {"8", "3"}
+    assert "finite" in found.dropped["m", "2"]
+    assert found.to_json()["dropped"][0]["group"] == "m"
+
+
+def test_a_group_without_any_finite_option_is_refused() -> None:
+    asked = study(broken="m")
+    only = Study(asked.model, asked.dataset, {"m": ("2",)}, {"m": ("m",)}, {"m": 1}, asked.alternative)
+    with pytest.raises(PassError, match="'m'"):
+        sensitivity(only)
+
+
+def test_refusals() -> None:
+    asked = study()
+    with pytest.raises(UsageError, match="masured"):
+        sensitivity(asked, "masured")
+    with pytest.raises(UsageError, match="0 samples"):
+        sensitivity(asked, samples=0)
+    empty = Study(asked.model, asked.dataset.subset([]), asked.options, asked.nodes, asked.weights, asked.alternative)
+    with pytest.raises(DataError, match="no samples"):
+        sensitivity(empty)
+
+
+def test_result_as_data() -> None:
+    found = sensitivity(study(), samples=4)
+    plain = json.loads(json.dumps(found.to_json()))
+    assert plain["metric"] == "measured"
+    assert plain["samples"] == 4
+    assert plain["groups"][0]["name"] == "a"
+    assert plain["groups"][0]["nodes"] == ["a", "r"]
+    assert set(plain["groups"][0]["options"]) == {"8", "3", "2"}
+    assert all(math.isfinite(loss) and loss >= 0 for own in found.losses.values() for loss in own.values())
+    assert set(found.ranking("2")) == {"a", "m", "y"}
