@@ -35,12 +35,14 @@ class Relaxation:
     Attributes:
         prices: λ, ``[resources]``, loss per unit.
         bound: L(λ), less what rounding can add: never above the loss of a plan within the budgets.
+        rounding: By how much the bound was lowered.
         excess: ``[rows]``, ≥ 0: loss_go + λ·cost_go less the least of the group. For every plan
             ``loss = L + Σ excess + λ·(room − cost)``.
     """
 
     prices: Floats
     bound: float
+    rounding: float
     excess: Floats
 
     @classmethod
@@ -50,8 +52,8 @@ class Relaxation:
         least = np.minimum.reduceat(values, table.starts)
         spent = prices * table.room
         magnitude = np.abs(values).max() * len(least) + np.abs(table.cost @ prices).max() * len(least)
-        rounding = 4 * np.finfo(float).eps * (magnitude + np.abs(spent).sum())
-        return cls(prices, math.fsum((*least, *-spent)) - float(rounding), values - least[table.place])
+        rounding = float(4 * np.finfo(float).eps * (magnitude + np.abs(spent).sum()))
+        return cls(prices, math.fsum((*least, *-spent)) - rounding, rounding, values - least[table.place])
 
 
 def relaxation(table: Table, backend: Backend) -> Relaxation:

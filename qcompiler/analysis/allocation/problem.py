@@ -169,7 +169,8 @@ class Solution:
         gap: ``loss - bound``, in units of the loss.
         solver: What found the plan.
         proof: What shows that no plan is better: ``enumeration`` (all plans within the gap were looked through in
-            float64), ``solver`` (its word), ``none`` (it ran out of time).
+            float64), ``bound`` (the gap is no more than rounding), ``solver`` (its word) or ``none`` (it ran out of
+            time, or its plan was over a budget by its tolerance: ``gap`` says how much better another may be).
         seconds: Time taken.
     """
 

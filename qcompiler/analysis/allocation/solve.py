@@ -38,7 +38,12 @@ from qcompiler.analysis.allocation.quadratic import minimum_of_pairs
 from qcompiler.analysis.allocation.table import Floats, Found, Integers, Table
 from qcompiler.errors import UsageError
 
-__all__ = ["least_cost", "solve"]
+__all__ = ["SECONDS", "least_cost", "solve"]
+
+SECONDS: Final = 60.0
+"""Time a solver has unless told otherwise: a few problems, such as many layers that save the same loss per byte, would
+take it for ever to prove a plan that it found at once."""
+
 
 _UNIT: Final = 1e3
 """Size of the largest coefficients given to a solver: far above its tolerances, far below where they lose digits."""
@@ -50,13 +55,14 @@ _RAISED: Final = (1 + 1e-9, 1.001, 1.003, 1.01, 1.03, 1.1, 1.3)
 """Factors on the prices at which the options of least priced loss are tried as a plan."""
 
 
-def solve(problem: Problem, *, solver: str | None = None, seconds: float | None = None) -> Solution:
+def solve(problem: Problem, *, solver: str | None = None, seconds: float | None = SECONDS) -> Solution:
     """The plan of least loss within all budgets.
 
     Args:
         problem: What to decide. One with pairs is solved without them first, which gives a start (``quadratic``).
         solver: ``cbc`` or ``highs``; ``None`` for CBC, or HiGHS where CBC is not there.
-        seconds: Time after which the best plan found is returned, its ``proof`` ``none``.
+        seconds: Time after which the solver stops and the best plan found is returned, its ``proof`` perhaps ``none``;
+            ``None`` without limit.
 
     Raises:
         InfeasibleError: No plan is within the budgets.
@@ -74,7 +80,7 @@ def solve(problem: Problem, *, solver: str | None = None, seconds: float | None 
 
 
 def least_cost(
-    problem: Problem, resource: str, loss: float, *, solver: str | None = None, seconds: float | None = None
+    problem: Problem, resource: str, loss: float, *, solver: str | None = None, seconds: float | None = SECONDS
 ) -> Solution:
     """The plan that takes least of a resource at a predicted loss of at most ``loss``, within the other budgets.
 
@@ -155,6 +161,8 @@ def _integer(
     gap = float(relaxed.excess.max()) if known is None else table.total_loss(known) - relaxed.bound
     near = np.flatnonzero(relaxed.excess <= gap)
     small = table.kept(relaxed.excess <= gap)
+    if known is not None and gap <= 2 * relaxed.rounding:
+        return None, "bound"
     if len(near) == len(small.starts) or gap <= 0:
         return None, "none" if known is None else "solver"
     for tightening in (0.0, _TIGHTER):

@@ -53,10 +53,15 @@ def random_problem(problem_of: Callable[..., Problem]) -> Callable[..., Problem]
 def least_loss() -> Callable[[Problem], float]:
     """The least loss of all plans within the budgets, each looked at; infinity where none is."""
 
+    def total(columns: list[list[float]], plans: np.ndarray, start: float = 0.0) -> np.ndarray:
+        """Sums in higher precision, rounded once."""
+        terms = (np.array(column, np.longdouble)[plan] for column, plan in zip(columns, plans, strict=True))
+        return sum(terms, start=np.longdouble(start))
+
     def look(problem: Problem) -> float:
         counts = [len(group.options) for group in problem.groups]
         plans = np.indices(counts).reshape(len(counts), -1)
-        losses = sum(np.array([o.loss for o in g.options])[p] for g, p in zip(problem.groups, plans, strict=True))
+        losses = total([[option.loss for option in group.options] for group in problem.groups], plans)
         number = {group.name: g for g, group in enumerate(problem.groups)}
         for pair in problem.pairs:
             first, second = number[pair.first], number[pair.second]
@@ -64,8 +69,8 @@ def least_loss() -> Callable[[Problem], float]:
             joint = np.array([[pair.losses.get((a, b), 0.0) for b in names[1]] for a in names[0]])
             losses = losses + joint[plans[first], plans[second]]
         for name, budget in problem.budgets.items():
-            costs = (np.array([o.costs[name] for o in g.options]) for g in problem.groups)
-            used = sum((c[p] for c, p in zip(costs, plans, strict=True)), start=problem.fixed.get(name, 0.0))
+            costs = [[option.costs[name] for option in group.options] for group in problem.groups]
+            used = total(costs, plans, problem.fixed.get(name, 0.0)).astype(np.float64)
             losses = np.where(used <= budget, losses, np.inf)
         return float(losses.min())
 
