@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from qcompiler.analysis.allocation.table import Floats, Integers, Table
-from qcompiler.errors import UsageError
+from qcompiler.errors import QCompilerError, UsageError, first_line
 
 __all__ = ["Backend", "Program", "Relaxed", "Terms"]
 
@@ -138,7 +138,10 @@ class Backend:
                 if rows[-1] is not None:
                     model += rows[-1]
             with tempfile.TemporaryDirectory() as folder:
-                model.solve(self._solver(folder, integral))
+                try:
+                    model.solve(self._solver(folder, integral))
+                except pulp.PulpSolverError as error:
+                    raise QCompilerError(f"the solver '{self.name}' failed: {first_line(error)}") from error
         return model, columns, rows
 
     def _solver(self, folder: str, integral: bool) -> Any:

@@ -83,8 +83,8 @@ def hull(cost: Floats, loss: Floats) -> list[int]:
 
 def _above(cost: Floats, loss: Floats, left: int, middle: int, right: int) -> bool:
     """Whether ``middle`` lies on or above the line from ``left`` to ``right``."""
-    run, fall = cost[middle] - cost[left], loss[left] - loss[middle]
-    return bool(fall * (cost[right] - cost[left]) <= (loss[left] - loss[right]) * run)
+    first = (loss[left] - loss[middle]) / (cost[middle] - cost[left])
+    return bool(first <= (loss[left] - loss[right]) / (cost[right] - cost[left]))
 
 
 def edges(table: Table, resource: int) -> tuple[Floats, Floats]:

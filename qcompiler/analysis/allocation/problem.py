@@ -1,8 +1,9 @@
 """What is to be decided, and what was decided: plain data, checked when it is made.
 
 Losses and costs are finite numbers of any unit and size. **Negative ones are allowed**: a loss may be a gain over a
-reference option, a cost the difference to one. What is refused is what no plan could be compared by: NaN and infinity,
-resources that not every option prices, names used twice.
+reference option, a cost the difference to one. What is refused is what no plan could be compared by: NaN, infinity and
+magnitudes beyond 1e100, costs nearer to zero than 1e-100 but not zero (prices are losses over costs, and must be
+numbers), resources that not every option prices, names used twice. Losses below 1e-100 are zero to the solver.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
+from typing import Final
 
 from qcompiler.errors import UsageError
 
-__all__ = ["Group", "InfeasibleError", "Option", "Pair", "Problem", "Solution"]
+__all__ = ["NEGLIGIBLE", "Group", "InfeasibleError", "Option", "Pair", "Problem", "Solution"]
+
+NEGLIGIBLE: Final = 1e-100
+"""Losses nearer to zero are zero to the solver; costs are refused."""
+
+_LARGEST: Final = 1e100
 
 
 class InfeasibleError(UsageError):
@@ -104,8 +111,9 @@ class Problem:
                     known = ", ".join(self.resources) or "none"
                     raise UsageError(f"{kind} of the unknown resource '{name}'", hint=f"options are priced in: {known}")
                 _finite(amount, f"{kind} of '{name}'", None)
+        options = {group.name: {option.name for option in group.options} for group in self.groups}
         for pair in self.pairs:
-            self._check_pair(pair)
+            _check_pair(pair, options)
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -124,17 +132,8 @@ class Problem:
                 raise UsageError(f"option '{option.name}' and the first option differ in resources: {odd}", where=where)
             for name, amount in option.costs.items():
                 _finite(amount, f"{name} of option '{option.name}'", where)
-
-    def _check_pair(self, pair: Pair) -> None:
-        where = f"pair '{pair.first}', '{pair.second}'"
-        known = {group.name: group for group in self.groups}
-        if pair.first == pair.second or pair.first not in known or pair.second not in known:
-            raise UsageError("a pair joins two different groups of the problem", where=where)
-        sides = [{option.name for option in known[name].options} for name in (pair.first, pair.second)]
-        for (one, other), loss in pair.losses.items():
-            if one not in sides[0] or other not in sides[1]:
-                raise UsageError(f"no such options: '{one}', '{other}'", where=where)
-            _finite(loss, f"loss of '{one}' with '{other}'", where)
+                if 0 < abs(amount) < NEGLIGIBLE:
+                    raise UsageError(f"{name} of option '{option.name}' is {amount}: too near to zero", where=where)
 
     def loss(self, choice: Mapping[str, str]) -> float:
         """Predicted loss of a plan: the correctly rounded sum, so that the order of terms does not matter."""
@@ -184,9 +183,19 @@ class Solution:
     seconds: float
 
 
+def _check_pair(pair: Pair, options: Mapping[str, set[str]]) -> None:
+    where = f"pair '{pair.first}', '{pair.second}'"
+    if pair.first == pair.second or pair.first not in options or pair.second not in options:
+        raise UsageError("a pair joins two different groups of the problem", where=where)
+    for (one, other), loss in pair.losses.items():
+        if one not in options[pair.first] or other not in options[pair.second]:
+            raise UsageError(f"no such options: '{one}', '{other}'", where=where)
+        _finite(loss, f"loss of '{one}' with '{other}'", where)
+
+
 def _finite(number: float, what: str, where: str | None) -> None:
-    if not math.isfinite(number):
-        raise UsageError(f"{what} is {number}, not a finite number", where=where)
+    if not abs(number) <= _LARGEST:
+        raise UsageError(f"{what} is {number}, not a finite number of at most {_LARGEST:g}", where=where)
 
 
 def _unique(names: Iterable[str], kind: str, where: str | None) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompiler.analysis.allocation.problem import Group, Problem
+from qcompiler.analysis.allocation.problem import NEGLIGIBLE, Group, Problem
 
 __all__ = ["Floats", "Found", "Integers", "Table"]
 
@@ -50,7 +50,7 @@ class Table:
         return cls(
             np.array([g for g, _ in rows], np.intp),
             np.array([o for _, o in rows], np.intp),
-            np.array([option.loss for option in options], np.float64),
+            np.array([option.loss if abs(option.loss) >= NEGLIGIBLE else 0.0 for option in options], np.float64),
             np.array([[float(option.costs[name]) for name in names] for option in options]).reshape(
                 len(rows), len(names)
             ),

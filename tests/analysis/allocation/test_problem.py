@@ -12,7 +12,7 @@ from qcompiler.errors import UsageError
 FINE = Option("w8", 0.1, {"size": 8.0})
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e101])
 def test_numbers_that_are_not_finite_are_refused_by_name(number: float) -> None:
     with pytest.raises(UsageError, match=r"group 'conv3': loss of option 'w4' is"):
         Problem((Group("conv3", (FINE, Option("w4", number, {"size": 4.0}))),))
@@ -45,6 +45,11 @@ def test_what_cannot_be_decided_is_refused() -> None:
 def test_pairs_join_known_options_of_two_groups(pair: Pair) -> None:
     with pytest.raises(UsageError):
         Problem((Group("a", (FINE,)), Group("b", (FINE,))), pairs=(pair,))
+
+
+def test_costs_too_near_to_zero_to_price_by_are_refused() -> None:
+    with pytest.raises(UsageError, match="group 'a': size of option 'w8' is 1e-120: too near to zero"):
+        Problem((Group("a", (Option("w8", 1e-120, {"size": 1e-120}),)),))
 
 
 def test_sums_do_not_depend_on_order() -> None:
