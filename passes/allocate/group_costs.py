@@ -9,56 +9,26 @@ weights alone, sums are those of ``plan_costs`` to the byte; both hold room for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from qcompiler.analysis.bit_operations import bit_operations
-from qcompiler.analysis.file_parts import FileParts, file_parts
-from qcompiler.analysis.group_costs import BOPS, SIZE, GroupCosts, SharedCost
+from qcompiler.analysis.cost import CostModel
+from qcompiler.analysis.cost_table import CostTable
+from qcompiler.analysis.group_costs import BOPS, LATENCY, MEMORY, SIZE, GroupCosts, SharedCost
 from qcompiler.errors import UsageError, nearest
-from qcompiler.ir import origins
 from qcompiler.passes.allocate._borders import estimated_borders, mixed_plans
-from qcompiler.passes.allocate._dry_run import DryRun, Ranges, dry_run, observed_ranges
+from qcompiler.passes.allocate._dry_run import Ranges, dry_run, observed_ranges
+from qcompiler.passes.allocate._measured import Clock, Measured
+from qcompiler.passes.allocate._memory_limits import memory_limits
 from qcompiler.pipeline import spec
 from qcompiler.pipeline.base import Pass
-from qcompiler.quant.annotations import spare_bytes
-from qcompiler.quant.functions import catalogue
-from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.schema import Target
 
 __all__ = ["finishing", "group_costs", "observed_ranges", "plan_costs"]
 
 Groups = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """What one dry run says.
-
-    Attributes:
-        parts: Bytes of the file.
-        callers: By function of the file, origins of the nodes that need it.
-        operations: Bit operations by node.
-        spare: Bytes that other ranges could add: digits of scales.
-    """
-
-    parts: FileParts
-    callers: Mapping[str, frozenset[str]]
-    operations: Mapping[str, int]
-    spare: int
-
-    @classmethod
-    def of(cls, run: DryRun) -> _Measured:
-        spare = sum(spare_bytes(value) for node in run.written.graph for value in node.outputs)
-        return cls(file_parts(run.written), _callers(run.written), bit_operations(run.assigned), spare)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file at the most."""
-        return self.parts.total + self.spare
 
 
 def finishing(lowering: str, *, weight_only: bool = False) -> tuple[Pass, ...]:
@@ -84,6 +54,8 @@ def group_costs(
     base: str | None = None,
     exclude: tuple[str, ...] = (),
     ranges: Ranges | None = None,
+    table: CostTable | None = None,
+    resources: Collection[str] = (SIZE, BOPS),
 ) -> GroupCosts:
     """Costs of every group in every candidate format.
 
@@ -96,34 +68,47 @@ def group_costs(
         base: The format of nodes in no group; ``None`` takes the first candidate.
         exclude: Selectors of nodes that stay float.
         ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
+        table: Measured latencies; without it those of the profile's ``[cost]``.
+        resources: Which costs are wanted, of ``size``, ``bops``, ``latency`` and ``memory``.
 
     Raises:
-        UsageError: A group names no node of the model, or a format cannot be had.
+        UsageError: A group names no node of the model, a format cannot be had, or nothing tells a resource.
     """
     _check_groups(model.graph, groups)
     chosen = base or candidates[0]
-    finish = _passes(target, lowering, (*candidates, chosen))
+    finish, clock = _passes(target, lowering, (*candidates, chosen)), _clock(target, table, resources)
 
-    def measured(plan: Mapping[str, str]) -> _Measured:
-        return _Measured.of(dry_run(model, target, chosen, finish, plan=plan, exclude=exclude, ranges=ranges))
+    grouped = frozenset(name for names in groups.values() for name in names)
+
+    def measured(plan: Mapping[str, str]) -> Measured:
+        run = dry_run(model, target, chosen, finish, plan=plan, exclude=exclude, ranges=ranges)
+        return Measured.of(run, resources, clock, grouped)
 
     runs = {form: measured(_everywhere(groups, form)) for form in dict.fromkeys(candidates)}
     widths = {form: resolve_format(target, form).activation_bits for form in (*runs, chosen)}
     other = next((form for form in runs if widths[form] != widths[chosen]), None)
     mixed = [] if other is None else [measured(plan) for plan in mixed_plans(groups, chosen, other)]
     borders = estimated_borders(model.graph, groups, [run.parts for run in runs.values()], [run.parts for run in mixed])
-    options = {
-        group: {
-            form: {
-                SIZE: float(run.parts.of(names) + (borders[group] if widths[form] != widths[chosen] else 0)),
-                BOPS: float(sum(run.operations.get(name, 0) for name in names)),
-            }
-            for form, run in runs.items()
+    steps = {form: run.steps for form, run in runs.items()}
+    limits = memory_limits(groups, steps, [run.readers for run in runs.values()])
+
+    def costs(group: str, form: str) -> dict[str, float]:
+        run, names = runs[form], groups[group]
+        found = {
+            SIZE: run.parts.of(names) + (borders[group] if widths[form] != widths[chosen] else 0),
+            BOPS: sum(run.operations.get(name, 0) for name in names),
+            LATENCY: sum(run.seconds.get(name, 0.0) for name in names),
         }
-        for group, names in groups.items()
-    }
+        memory = {f"{MEMORY}@{limit.node}": float(limit.more.get((group, form), 0)) for limit in limits}
+        return {name: float(amount) for name, amount in found.items() if name in resources} | memory
+
+    options = {group: {form: costs(group, form) for form in runs} for group in groups}
     seen = [*runs.values(), *mixed]
-    return GroupCosts(_fixed(groups, runs, seen), options, tuple(_shared(groups, runs, seen)))
+    fixed = {name: amount for name, amount in _fixed(groups, runs, seen).items() if name in resources}
+    fixed |= {f"{MEMORY}@{limit.node}": float(limit.fixed) for limit in limits}
+    shared = tuple(_shared(groups, runs, seen)) if SIZE in resources else ()
+    unknown = tuple(dict.fromkeys(kind for run in seen for kind in run.unknown))
+    return GroupCosts(fixed, options, shared, unknown)
 
 
 def plan_costs(
@@ -135,6 +120,8 @@ def plan_costs(
     lowering: str | None = None,
     exclude: tuple[str, ...] = (),
     ranges: Ranges | None = None,
+    table: CostTable | None = None,
+    resources: Collection[str] = (SIZE, BOPS),
 ) -> dict[str, float]:
     """Costs of one plan by resource, from a dry run of its own: nothing is bounded, all is counted.
 
@@ -146,10 +133,27 @@ def plan_costs(
         lowering: Form of the written graph; ``None`` takes the profile's.
         exclude: Selectors of nodes that stay float.
         ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
+        table: Measured latencies; without it those of the profile's ``[cost]``.
+        resources: Which costs are wanted, of ``size``, ``bops``, ``latency`` and ``memory``.
     """
     finish = _passes(target, lowering, (base, *plan.values()))
-    found = _Measured.of(dry_run(model, target, base, finish, plan=plan, exclude=exclude, ranges=ranges))
-    return {SIZE: float(found.size), BOPS: float(sum(found.operations.values()))}
+    run = dry_run(model, target, base, finish, plan=plan, exclude=exclude, ranges=ranges)
+    found = Measured.of(run, resources, _clock(target, table, resources))
+    costs = {
+        SIZE: found.size,
+        BOPS: sum(found.operations.values()),
+        LATENCY: found.run_seconds + sum(found.seconds.values()),
+        MEMORY: max((step.bytes for step in found.steps), default=0),
+    }
+    return {name: float(amount) for name, amount in costs.items() if name in resources}
+
+
+def _clock(target: Target, table: CostTable | None, resources: Collection[str]) -> Clock:
+    known = (SIZE, BOPS, LATENCY, MEMORY)
+    for name in resources:
+        if name not in known:
+            raise UsageError(f"'{name}' is no resource", hint=nearest(name, known) or f"one of {', '.join(known)}")
+    return Clock(target, None if table is None else CostModel(table, threads=table.threads()[0]))
 
 
 def _passes(target: Target, lowering: str | None, forms: Sequence[str]) -> tuple[Pass, ...]:
@@ -177,16 +181,7 @@ def _everywhere(groups: Groups, form: str) -> dict[str, str]:
     return {name: form for names in groups.values() for name in names}
 
 
-def _callers(model: ir.Model) -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for node in model.graph:
-        if node.domain == DOMAIN:
-            for name in catalogue.needed([node.op_type]):
-                found.setdefault(name, set()).add(origins.origin(node) or "")
-    return {name: frozenset(callers) for name, callers in found.items()}
-
-
-def _fixed(groups: Groups, runs: Mapping[str, _Measured], seen: Iterable[_Measured]) -> dict[str, float]:
+def _fixed(groups: Groups, runs: Mapping[str, Measured], seen: Iterable[Measured]) -> dict[str, float]:
     """What does not depend on the choice; of bytes, the most that any run has besides the groups."""
     grouped = {name for names in groups.values() for name in names}
     besides = [
@@ -194,14 +189,15 @@ def _fixed(groups: Groups, runs: Mapping[str, _Measured], seen: Iterable[_Measur
         for run in runs.values()
     ]
     functions = {name: size for run in seen for name, size in run.parts.functions.items()}
-    operations = next(iter(runs.values())).operations
+    first = next(iter(runs.values()))
     return {
         SIZE: float(max(besides) + sum(functions.values())),
-        BOPS: float(sum(count for name, count in operations.items() if name not in grouped)),
+        BOPS: float(sum(count for name, count in first.operations.items() if name not in grouped)),
+        LATENCY: first.run_seconds + sum(count for name, count in first.seconds.items() if name not in grouped),
     }
 
 
-def _shared(groups: Groups, runs: Mapping[str, _Measured], seen: Iterable[_Measured]) -> Iterable[SharedCost]:
+def _shared(groups: Groups, runs: Mapping[str, Measured], seen: Iterable[Measured]) -> Iterable[SharedCost]:
     """Functions that only some options need."""
     group_of = {name: group for group, names in groups.items() for name in names}
     for function, size in {name: size for run in seen for name, size in run.parts.functions.items()}.items():

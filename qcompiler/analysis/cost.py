@@ -90,6 +90,10 @@ class CostModel:
         threads: Threads of a run.
         statistic: Whether to predict medians or minima.
 
+    Attributes:
+        run: Microseconds of a run besides its nodes.
+        between: Microseconds that a node costs more between others.
+
     Raises:
         UsageError: The table has no such points.
     """
@@ -101,8 +105,8 @@ class CostModel:
         self.isa = isa if isa is not None else isas[0]
         self.threads = threads
         self._minimum = statistic == "minimum"
-        self._run = table.run_minimum if self._minimum else table.run_microseconds
-        self._between = table.between_minimum if self._minimum else table.between_microseconds
+        self.run = table.run_minimum if self._minimum else table.run_microseconds
+        self.between = table.between_minimum if self._minimum else table.between_microseconds
         points = [point for point in table.points if point.isa == self.isa and point.threads == threads]
         if not points:
             known = [f"{point.isa} at {point.threads} threads" for point in table.points]
@@ -127,7 +131,7 @@ class CostModel:
             work = found if bits is None else in_width(node, found, bits)
             microseconds, source = self.cost(work)
             costs.append(NodeCost(str(node.name), node.op_type, work, microseconds, source))
-        total = self._run + self._between * len(costs) + sum(item.microseconds for item in costs)
+        total = self.run + self.between * len(costs) + sum(item.microseconds for item in costs)
         return Prediction(total / 1000, tuple(costs), self.isa, self.threads)
 
     def cost(self, work: Workload) -> tuple[float, str]:

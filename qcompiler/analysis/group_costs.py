@@ -1,9 +1,10 @@
 """What groups of nodes cost in each of their formats: the numbers that an allocation of bits adds up.
 
-Costs are by *resource* (``size`` in bytes of the file, ``bops`` in bit operations, ``latency`` in seconds). What does
-not depend on a choice is ``fixed``, what an option costs adds to it. Some things are paid once, by the first option
-that needs them: the body of a function in the file. ``fixed`` holds all of them, so that the plain sum does not fall
-short; ``total`` takes back those that a choice does not need.
+Costs are by *resource*: ``size`` in bytes of the file, ``bops`` in bit operations, ``latency`` in seconds, and
+``memory@NODE`` in bytes of activations that live while that node runs (the peak is the greatest of them). What does not
+depend on a choice is ``fixed``, what an option costs adds to it. Some things are paid once, by the first option that
+needs them: the body of a function in the file. ``fixed`` holds all of them, so that the plain sum does not fall short;
+``total`` takes back those that a choice does not need.
 """
 
 from __future__ import annotations
@@ -48,11 +49,13 @@ class GroupCosts:
         fixed: By resource, what every choice costs, shared costs included.
         options: By group, format and resource, what the option costs.
         shared: What part of ``fixed`` some choices do without.
+        unknown: Kinds of nodes that count no latency, because the table says nothing of them.
     """
 
     fixed: Mapping[str, float]
     options: Mapping[str, Mapping[str, Mapping[str, float]]]
     shared: tuple[SharedCost, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def bound(self, choice: Choice, resource: str) -> float:
         """What a choice costs at most: ``fixed`` and its options, as a solver adds them."""

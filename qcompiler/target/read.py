@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from qcompiler.errors import TargetError, UsageError, nearest
 from qcompiler.quant.format import QFormat
+from qcompiler.target.cost import CostFacts
 from qcompiler.target.integer import IntegerArithmetic
 from qcompiler.target.schema import SCHEMA, Constraints, OperatorRule, Target
 
@@ -149,7 +150,7 @@ def _read(value: Any, annotation: Any, where: str) -> Any:
 
 
 def _single(value: Any, annotation: Any, where: str) -> Any:
-    if annotation in (Constraints, IntegerArithmetic):
+    if annotation in (Constraints, CostFacts, IntegerArithmetic):
         _check_keys(_table(value, where), _fields(annotation), where)
         return _build(annotation, value, where)
     if annotation is OperatorRule:

@@ -18,6 +18,7 @@ from qcompiler.errors import TargetError, nearest
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.integer.weight_only import BITS, LEAST_BLOCK
 from qcompiler.quant.operators import LOOKUP
+from qcompiler.target.cost import CostFacts
 from qcompiler.target.integer import IntegerArithmetic, Lowering
 from qcompiler.target.kinds import (
     Fallback,
@@ -291,6 +292,7 @@ class Target:
         provider: Who runs the compiled model where its speed is measured.
         lowering: The form in which the quantized graph is written unless asked otherwise.
         integer: What its integer arithmetic can do.
+        cost: How fast it is; ``None`` where the profile does not say.
         operators: Rules by operator.
     """
 
@@ -312,6 +314,7 @@ class Target:
     provider: Provider = Provider.STOCK
     lowering: Lowering = Lowering.QDQ
     integer: IntegerArithmetic = field(default_factory=IntegerArithmetic)
+    cost: CostFacts | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):

@@ -286,3 +286,34 @@ def test_multipliers_behind_wide_accumulators() -> None:
     mcu = load("mcu").integer
     assert [mcu.multiplier_bits_for(bound) for bound in (1, 2**31 - 1, 2**31, 2**40)] == [31, 31, 15, 15]
     assert load("fpga-pot").integer.multiplier_bits_for(2**40) == 0
+
+
+COST = BASE.replace("[operators.Conv]", """[cost]
+clock = 1e9
+macs_per_cycle = { w8a8 = 256, float = 4 }
+bandwidth = 2e9
+[operators.Conv]""")
+
+
+def test_cost_facts_are_read_and_inherited(tmp_path: Path) -> None:
+    write(tmp_path, COST, "base.toml")
+    text = 'schema = 1\nname = "child"\ntitle = "Child"\nextends = "./base.toml"\n[cost]\nsram = 4096\n'
+    facts = load(write(tmp_path, text)).cost
+    assert facts is not None
+    assert (facts.clock, facts.sram, dict(facts.macs_per_cycle)) == (1e9, 4096, {"w8a8": 256.0, "float": 4.0})
+    assert load(write(tmp_path, BASE)).cost is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("bandwidth = 2e9", "bandwith = 2e9", "did you mean 'bandwidth'"),
+        ("bandwidth = 2e9", "", "cost.bandwidth: a required key is missing"),
+        ("clock = 1e9", "clock = '1 GHz'", "cost.clock: '1 GHz' is not a number"),
+        ("w8a8 = 256", "w8a8 = 0", "cost.macs_per_cycle.w8a8: 0.0 is not above 0"),
+        ("w8a8 = 256", "int8 = 256", "cost.macs_per_cycle.int8: 'int8' is not a format"),
+        ("bandwidth = 2e9", "bandwidth = 2e9\nsram = 1.5", "cost.sram: 1.5 is not a whole number"),
+    ],
+)
+def test_wrong_cost_facts_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert expected in refused(tmp_path, COST.replace(old, new))

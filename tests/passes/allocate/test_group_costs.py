@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qcompiler
-from qcompiler.analysis.group_costs import BOPS, SIZE, GroupCosts
+from qcompiler.analysis.cost_table import CostPoint, CostTable
+from qcompiler.analysis.group_costs import BOPS, LATENCY, MEMORY, SIZE, GroupCosts
+from qcompiler.analysis.machine import Machine
 from qcompiler.analysis.size import stored_bytes
 from qcompiler.calibration import data as datasets
 from qcompiler.errors import GateError, UsageError
@@ -67,11 +69,13 @@ def spread(groups: dict[str, list[str]], choice: dict[str, str]) -> dict[str, st
 
 @cache
 def prepared(
-    name: str, target: str, lowering: str, forms: tuple[str, ...]
+    name: str, target: str, lowering: str, forms: tuple[str, ...], resources: tuple[str, ...] = (SIZE, BOPS)
 ) -> tuple[ir.Model, dict[str, list[str]], GroupCosts]:
     model = normalized(loaders.load(name).path, load(target))
     groups = linear_groups(model)
-    return model, groups, group_costs(model, load(target), groups, forms, lowering=lowering)
+    return model, groups, group_costs(
+        model, load(target), groups, forms, lowering=lowering, resources=resources
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,6 +114,45 @@ def test_widths_of_activations_are_estimated(data: st.DataObject) -> None:
     true = plan_costs(model, load("edge-npu"), spread(groups, choice), "w8a8")
     assert costs.bound(choice, BOPS) == true[BOPS]
     assert 0.97 * true[SIZE] <= costs.bound(choice, SIZE) <= 1.25 * true[SIZE]
+
+
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_latency_of_the_profile_adds_up(data: st.DataObject) -> None:
+    forms, target = ("w8a8", "w4a8", "w2a8"), load("edge-npu")
+    model, groups, costs = prepared("digits_cnn", "edge-npu", "integer", forms, (LATENCY,))
+    choice = {group: data.draw(st.sampled_from(forms)) for group in groups}
+    true = plan_costs(model, target, spread(groups, choice), "w8a8", resources=[LATENCY])
+    assert costs.bound(choice, LATENCY) == pytest.approx(true[LATENCY], rel=1e-9)
+    assert target.cost is not None
+    assert true[LATENCY] > target.cost.run_overhead
+
+
+@pytest.mark.parametrize("form", BOTH)
+def test_memory_limits_of_uniform_plans_hold_the_peak(form: str) -> None:
+    target = load("edge-npu")
+    model, groups, costs = prepared("digits_cnn", "edge-npu", "integer", BOTH, (MEMORY,))
+    choice = dict.fromkeys(groups, form)
+    peak = plan_costs(model, target, spread(groups, choice), "w8a8", resources=[MEMORY])[MEMORY]
+    bound = max(costs.bound(choice, name) for name in costs.fixed)
+    assert all(name.startswith("memory@") for name in costs.fixed)
+    assert bound == peak if form != "w8a16" else peak <= bound <= 2 * peak
+
+
+def test_latency_needs_facts_or_a_table_that_says_what_it_lacks() -> None:
+    model, groups, _ = prepared("digits_cnn", "lowbit-cpu", "integer", WEIGHTS)
+    target = load("lowbit-cpu")
+    with pytest.raises(UsageError, match="nothing says how fast cpu-x86 is"):
+        group_costs(model, load("cpu-x86"), groups, ["w8a8"], resources=[LATENCY])
+    point = CostPoint("QGemm", "w8a8", "any", "generic", 1, 1000, 100, 5.0, 4.0)
+    machine = Machine("some processor", "Linux x86_64", 2, "1.31.1", "0.1.0 abc")
+    table = CostTable("lowbit-cpu", "2026-01-01T00:00:00+00:00", machine, 10.0, 8.0, (point,))
+    costs = group_costs(model, target, groups, ["w8a8"], table=table, resources=[LATENCY])
+    assert any("QConv" in kind for kind in costs.unknown)
+    assert costs.fixed[LATENCY] >= 9.9e-6
+    assert sum(options["w8a8"][LATENCY] > 0 for options in costs.options.values()) >= 1
+    with pytest.raises(UsageError, match="'latencies' is no resource"):
+        group_costs(model, target, groups, ["w8a8"], resources=["latencies"])
 
 
 def compiled_bytes(path: Path, target: str, plan: dict[str, str], out: Path, data: Path) -> int:
