@@ -1,10 +1,11 @@
 """How much a model loses when a group of its nodes follows a format: metrics behind one interface."""
 
 from qcompiler.analysis.sensitivity.metric import Measured, Metric
-from qcompiler.analysis.sensitivity.run import metric_named, sensitivity
+from qcompiler.analysis.sensitivity.run import METRICS, metric_named, sensitivity
 from qcompiler.analysis.sensitivity.study import Alternative, Choice, Cost, Edge, Sensitivity, Study
 
 __all__ = [
+    "METRICS",
     "Alternative",
     "Choice",
     "Cost",

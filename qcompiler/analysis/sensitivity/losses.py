@@ -2,21 +2,38 @@
 
 Scores of a classifier or a language model lose their Kullback-Leibler divergence (nats per row), embeddings and states
 one minus the cosine. Rows that are padding do not count. Several outputs count alike.
+
+The divergence is the mean of two: as it is, and at temperature 2, times 4 as its curvature asks for. Of confident
+decisions, of which calibration samples have more than others, the plain one sees next to nothing until they turn; the
+mean over samples then hangs on a few. Against 500 samples held out, 128 rank single layers of resnet20 at 4 bits by
+0.92 instead of 0.88, of vit_mnist by 0.96 instead of 0.95; of mobilenetv1_025 at 2 bits, where little is left of the
+outputs, by 0.95 instead of 0.98 (the softened divergence alone: 0.86).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.analysis import metrics
 
-__all__ = ["Reference", "output_loss"]
+__all__ = [
+    "Reference",
+    "curvature",
+    "label_loss_change",
+    "output_loss",
+    "prediction_difference",
+    "relative_distance",
+]
+
+_TEMPERATURE: Final = 2.0
+_FLOOR: Final = 1e-4
+"""Least probability: 8-bit ones hold exact zeros."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +54,104 @@ class Reference:
 def output_loss(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
     """The loss of one batch, a mean over its rows and over outputs; infinite where an output is not finite."""
     losses = []
+    for wanted, got, vector in _rows(reference, found):
+        if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
+            return math.inf
+        losses.append(1.0 - metrics.cosine(wanted, got) if vector else _divergence(wanted, got))
+    return max(float(np.mean(losses)), 0.0) if losses else 0.0
+
+
+def prediction_difference(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
+    """Mean total variation of the class probabilities; of embeddings the relative distance.
+
+    Source: PD-Quant (arXiv:2212.07048), which fits quantization to the change of predictions.
+    """
+    losses = []
+    for wanted, got, vector in _rows(reference, found):
+        if vector:
+            losses.append(math.sqrt(_distance(wanted, got)))
+        else:
+            losses.append(float(np.abs(_probabilities(wanted) - _probabilities(got)).sum(1).mean()) / 2)
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def relative_distance(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
+    """Squared error over squared magnitude, a mean over outputs, whatever they are."""
+    pairs = zip(reference.outputs, found, strict=True)
+    return float(np.mean([_distance(wanted, got) for wanted, got in pairs])) if found else 0.0
+
+
+def curvature(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
+    """``d' H d`` for the change ``d`` of the outputs and the Hessian ``H`` of the loss where they are equal.
+
+    Of the divergence ``H = diag(p) - p p'``; of the cosine loss, the part of ``d`` across the vector over its square
+    length. Half of this is the loss to second order.
+    """
+    losses = []
+    for wanted, got, vector in _rows(reference, found):
+        change = got.astype(np.float64) - wanted
+        if vector:
+            rows, moves = wanted.reshape(len(wanted), -1).astype(np.float64), change.reshape(len(wanted), -1)
+            length = np.maximum(np.square(rows).sum(1), 1e-30)
+            along = (rows * moves).sum(1)
+            losses.append(float(((np.square(moves).sum(1) - along**2 / length) / length).mean()))
+        else:
+            shares, moves = _probabilities(wanted), metrics.class_rows(change)
+            losses.append(float(((shares * moves**2).sum(1) - (shares * moves).sum(1) ** 2).mean()))
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def label_loss_change(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
+    """By how much the cross-entropy of the float model's own decisions grows; of embeddings the relative distance."""
+    losses = []
+    for wanted, got, vector in _rows(reference, found):
+        if vector:
+            losses.append(math.sqrt(_distance(wanted, got)))
+            continue
+        before, after = _probabilities(wanted), _probabilities(got)
+        label = before.argmax(1)[:, None]
+        ratio = np.take_along_axis(before, label, 1) / np.maximum(np.take_along_axis(after, label, 1), 1e-30)
+        losses.append(float(np.log(ratio).mean()))
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def _rows(reference: Reference, found: Sequence[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], NDArray[Any], bool]]:
+    """Outputs of both, without positions that do not count, and whether they are embeddings."""
     for wanted, got, vector, counted in zip(
         reference.outputs, found, reference.vectors, reference.counted, strict=True
     ):
-        if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
-            return math.inf
-        one, other = (wanted, got) if counted is None else (wanted[counted], got[counted])
-        losses.append(1.0 - metrics.cosine(one, other) if vector else metrics.kl(one, other))
-    return max(float(np.mean(losses)), 0.0) if losses else 0.0
+        yield (wanted, got, vector) if counted is None else (wanted[counted], got[counted], vector)
+
+
+def _divergence(wanted: NDArray[Any], got: NDArray[Any]) -> float:
+    """The mean of the divergence and of that at temperature 2, scaled to the same curvature."""
+    soft = metrics.kl(_softened(wanted, wanted), _softened(got, wanted))
+    return (metrics.kl(wanted, got) + _TEMPERATURE**2 * soft) / 2
+
+
+def _softened(scores: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]:
+    """Logits at the temperature, of logits or, where the reference holds such, of probabilities."""
+    wide = scores.astype(np.float64)
+    if _are_probabilities(metrics.class_rows(reference)):
+        wide = np.log(np.maximum(wide, _FLOOR))
+    return wide / _TEMPERATURE
+
+
+def _distance(wanted: NDArray[Any], got: NDArray[Any]) -> float:
+    power = float(np.square(wanted, dtype=np.float64).sum())
+    noise = float(np.square(wanted - got, dtype=np.float64).sum())
+    return noise / power if power > 0 else (0.0 if noise == 0 else math.inf)
+
+
+def _probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Class probabilities of logits or of probabilities, a row per decision."""
+    rows = metrics.class_rows(scores).astype(np.float64)
+    if _are_probabilities(rows):
+        return rows
+    powers = np.exp(rows - rows.max(1, keepdims=True))
+    found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+    return found
+
+
+def _are_probabilities(rows: NDArray[Any]) -> bool:
+    return bool(rows.size and rows.min() >= 0 and np.allclose(rows.sum(1), 1, atol=1e-2))

@@ -9,11 +9,12 @@ The work of a part is a job: plain data and a function without side effects, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.analysis.sensitivity.batches import Batches
@@ -23,7 +24,9 @@ from qcompiler.analysis.sensitivity.study import Alternative, Choice, Edge, Stud
 from qcompiler.ir.execute import light_proto
 from qcompiler.ir.parts import Part, cut
 
-__all__ = ["Job", "jobs", "run_job"]
+__all__ = ["Job", "Score", "jobs", "measure", "run_job"]
+
+Score: TypeAlias = Callable[[Reference, Sequence[NDArray[Any]]], float]
 
 _TOGETHER: Final = 3
 """Groups of a part. Fewer make more sessions, more leave weights unpacked that stay constant."""
@@ -51,6 +54,7 @@ class Job:
         references: Per batch, the outputs of the float model.
         sizes: Samples in each batch.
         threads: Threads of one run.
+        score: What a run's outputs lose against the reference: a function of both.
     """
 
     piece: Piece
@@ -59,6 +63,7 @@ class Job:
     references: tuple[Reference, ...]
     sizes: tuple[int, ...]
     threads: int
+    score: Score = output_loss
 
 
 def run_job(job: Job) -> list[tuple[Choice, float]]:
@@ -72,38 +77,63 @@ def measure(job: Job) -> Iterator[tuple[Choice, float]]:
     for trial in job.trials:
         total = 0.0
         for tensors, reference, size in zip(job.tensors, job.references, job.sizes, strict=True):
-            total += size * output_loss(reference, runner.run(tensors, trial.weights))
+            total += size * job.score(reference, runner.run(tensors, trial.weights))
         yield trial.choice, total / sum(job.sizes)
 
 
-def jobs(study: Study, choices: Sequence[Choice], batches: Batches) -> Iterator[Job]:
+def jobs(
+    study: Study, choices: Sequence[Choice], batches: Batches, score: Score = output_loss, *, own: bool = False
+) -> Iterator[Job]:
     """The work that measures ``choices``, part by part; the samples in ``batches`` move along with the cuts.
 
     Args:
         study: The model and its alternatives.
         choices: What to measure.
         batches: Feeds and reference outputs.
+        score: What outputs lose; importable by name, so that another process finds it.
+        own: Compare outputs of the nodes whose weights change instead of the model's.
     """
     parts, starts = _parts(study)
     for number, part in enumerate(parts):
-        own = [choice for choice in choices if starts[choice[0][0]] == number]
-        for chunk in _chunks(study, own):
-            yield _job(study, chunk, batches)
+        here = [choice for choice in choices if starts[choice[0][0]] == number]
+        for chunk in _chunks(study, here, own=own):
+            yield _job(study, chunk, batches, score, own=own)
         if number + 1 < len(parts):
             _advance(study, part, batches.tensors)
 
 
-def _job(study: Study, chunk: Sequence[tuple[Choice, Alternative]], batches: Batches) -> Job:
+def _job(
+    study: Study, chunk: Sequence[tuple[Choice, Alternative]], batches: Batches, score: Score, *, own: bool
+) -> Job:
     model = chunk[0][1].model or study.model
     trials = tuple(Trial(choice, alternative.weights) for choice, alternative in chunk)
     edges = {edge for trial in trials for edge in trial.weights}
-    piece = cut_out(model, batches.tensors[0], batches.outputs, edges)
-    used = [{name: tensors[name] for name in piece.inputs} for tensors in batches.tensors]
-    return Job(piece, trials, tuple(used), tuple(batches.references), tuple(batches.sizes), study.threads)
+    outputs = _results(model, study.nodes[chunk[0][0][0][0]]) if own else batches.outputs
+    piece = cut_out(model, batches.tensors[0], outputs, edges)
+    used = tuple({name: tensors[name] for name in piece.inputs} for tensors in batches.tensors)
+    references = tuple(batches.references)
+    if own:
+        runner = PieceRunner(cut_out(study.model, batches.tensors[0], outputs), study.threads)
+        references = tuple(Reference(tuple(runner.run(item)), (), ()) for item in batches.tensors)
+    return Job(piece, trials, used, references, tuple(batches.sizes), study.threads, score)
 
 
-def _chunks(study: Study, choices: Sequence[Choice]) -> Iterator[list[tuple[Choice, Alternative]]]:
-    """Choices that one session serves: those that round activations go alone, the others as far as memory goes."""
+def _results(model: ir.Model, names: Container[str]) -> list[str]:
+    """What nodes of these names give to others, or to the caller."""
+    found = []
+    for node in model.graph:
+        for value in node.outputs if node.name in names else ():
+            readers = value.consumers()
+            if value.is_graph_output() or any(reader.name not in names for reader in readers):
+                found.append(str(value.name))
+    return found
+
+
+def _chunks(study: Study, choices: Sequence[Choice], *, own: bool) -> Iterator[list[tuple[Choice, Alternative]]]:
+    """Choices that one session serves: those that round activations go alone, the others as far as memory goes.
+
+    With ``own``, each group has outputs of its own, so a session serves one group.
+    """
     chunk: list[tuple[Choice, Alternative]] = []
     held = 0
     for choice in choices:
@@ -112,7 +142,7 @@ def _chunks(study: Study, choices: Sequence[Choice]) -> Iterator[list[tuple[Choi
             yield [(choice, alternative)]
             continue
         size = sum(array.nbytes for array in alternative.weights.values())
-        if chunk and held + size > _JOB_BYTES:
+        if chunk and (held + size > _JOB_BYTES or (own and chunk[0][0][0][0] != choice[0][0])):
             yield chunk
             chunk, held = [], 0
         chunk.append((choice, alternative))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from qcompiler.analysis.sensitivity.batches import batches_of, macs_of_sample
-from qcompiler.analysis.sensitivity.measured import Job, jobs, measure, run_job
+from qcompiler.analysis.sensitivity.losses import output_loss
+from qcompiler.analysis.sensitivity.measured import Job, Score, jobs, measure, run_job
 from qcompiler.analysis.sensitivity.study import Choice, Cost, Study
 
 __all__ = ["RATE", "Measured", "Metric", "cost_of_runs"]
@@ -20,15 +22,15 @@ _WAITING: Final = 2
 
 
 class Metric(Protocol):
-    """Something that tells how much an option loses.
+    """Something that tells how much an option loses."""
 
-    Attributes:
-        name: What the user calls it.
-        forward: Whether it runs samples.
-    """
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
 
-    name: str
-    forward: bool
+    @property
+    def forward(self) -> bool:
+        """Whether it runs samples."""
 
     def cost(self, study: Study, choices: Sequence[Choice], samples: int) -> Cost:
         """What ``losses`` would take."""
@@ -39,21 +41,31 @@ class Metric(Protocol):
         """Losses of the choices, in any order; not finite where the outputs are not."""
 
 
+@dataclass(frozen=True)
 class Measured:
-    """The loss of the outputs: divergence of scores, one minus the cosine of embeddings."""
+    """The loss of the outputs: divergence of scores, one minus the cosine of embeddings.
 
-    name = "measured"
-    forward = True
+    Attributes:
+        name: What the user calls it.
+        score: What outputs lose against the float model's.
+        own: Whether outputs of the group's own nodes are compared instead of the model's.
+        forward: Whether it runs samples.
+    """
+
+    name: str = "measured"
+    score: Score = output_loss
+    own: bool = False
+    forward: bool = True
 
     def cost(self, study: Study, choices: Sequence[Choice], samples: int) -> Cost:
-        """Every choice runs about half the graph, from its part on."""
-        return cost_of_runs(study, (len(choices) * 0.55 + 1) * samples)
+        """Every choice runs about half the graph, from its part on; where it ends behind its group, next to nothing."""
+        return cost_of_runs(study, (len(choices) * (0.05 if self.own else 0.55) + 1) * samples)
 
     def losses(
         self, study: Study, choices: Sequence[Choice], samples: int, executor: Executor | None = None
     ) -> Iterator[tuple[Choice, float]]:
         """Measure part by part; with an executor, a few parts at a time."""
-        work = jobs(study, choices, batches_of(study, samples))
+        work = jobs(study, choices, batches_of(study, samples), self.score, own=self.own)
         if executor is None:
             for job in work:
                 yield from measure(job)

@@ -9,16 +9,28 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
 
+from qcompiler.analysis.sensitivity.differences import GaussNewton, Taylor
+from qcompiler.analysis.sensitivity.losses import prediction_difference, relative_distance
 from qcompiler.analysis.sensitivity.metric import Measured, Metric
 from qcompiler.analysis.sensitivity.store import alternative_key, open_store
 from qcompiler.analysis.sensitivity.study import Choice, Sensitivity, Study
+from qcompiler.analysis.sensitivity.weights_alone import Spikes, Sqnr
 from qcompiler.errors import DataError, PassError, UsageError, nearest
 
 __all__ = ["METRICS", "metric_named", "sensitivity"]
 
-METRICS: Final[tuple[Callable[[], Metric], ...]] = (Measured,)
+METRICS: Final[tuple[Metric, ...]] = (
+    Measured(),
+    GaussNewton(),
+    Taylor(),
+    Measured("prediction-difference", prediction_difference),
+    Measured("block-distance", relative_distance, own=True),
+    Sqnr(),
+    Spikes(),
+)
+"""Metrics by which losses are found; the first is the default."""
 
-_SAMPLES: Final = 64
+_SAMPLES: Final = 128
 _FEWEST: Final = 4
 _WORK: Final = 6e12
 """Multiply-accumulates that a measurement takes at most: large models run fewer samples."""
@@ -30,7 +42,7 @@ def metric_named(name: str) -> Metric:
     Raises:
         UsageError: There is none.
     """
-    known = {made.name: made for made in (make() for make in METRICS)}
+    known = {metric.name: metric for metric in METRICS}
     if name not in known:
         hint = nearest(name, known) or f"one of {', '.join(known)}"
         raise UsageError(f"there is no sensitivity metric '{name}'", hint=hint)
@@ -52,7 +64,7 @@ def sensitivity(
     Args:
         study: The model and what may be decided on.
         metric: Its name, or a metric of one's own.
-        samples: Samples to run; by default 64, fewer where the model is large.
+        samples: Samples to run; by default 128, fewer where the model is large.
         pairs: Two groups with options whose common loss is wanted beside that of each alone.
         cache_dir: Where results are kept, choice by choice; an interrupted run goes on.
         executor: Runs the parts of the work; the figures are the same with any number of workers.
