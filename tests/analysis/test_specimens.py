@@ -107,3 +107,10 @@ def test_the_grid_runs() -> None:
         one = specimen(node, work, 21)
         assert all(result.shape == one.outputs[0][2] for result in _run(isolated(one, 2), feed_of(one, 2)))
     assert len(seen) >= 15
+
+
+def test_weights_of_fewer_bits_have_greater_scales(specimens: list[Specimen]) -> None:
+    found = {one.work.format: one for one in specimens if one.work.kind == "QConv/spatial"}
+    shifts = {form: one.constants[one.node.input[-1]].numpy().astype(int) for form, one in found.items()}
+    assert (shifts["w8a8"] - shifts["w4a8"] == 4).all()
+    assert (shifts["w8a8"] - shifts["w2a8"] == 6).all()
