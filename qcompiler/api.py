@@ -51,6 +51,11 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     select: str | Sequence[str] = (),
     evaluation: DataSpec | None = None,
     format: str | None = None,  # noqa: A002 -- named like its option
+    candidates: str | Sequence[str] = (),
+    budget: str | None = None,
+    sensitivity: str | None = None,
+    exempt: str | Sequence[str] = (),
+    pareto: str | Path | None = None,
     lowering: str | None = None,
     exclude: str | Sequence[str] = (),
     pipeline: PipelineSpec | None = None,
@@ -59,7 +64,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     report: str | Path | None = None,
     plan_out: str | Path | None = None,
     depfile: str | Path | None = None,
-    metric: str = "sqnr",
+    metric: str | None = None,
     calibration_method: str | None = None,
     bias_correction: bool = True,
     effort: str = "normal",
@@ -148,10 +153,13 @@ def _write_side_files(outcome: Outcome, report: Report) -> None:
     """Report, plan and dependencies; the first two also for a result that missed a gate: they say why."""
     from qcompiler.driver.depfile import depfile_text
     from qcompiler.driver.files import write_text
+    from qcompiler.driver.fronts import front_text
 
     options = outcome.job.options
     if options.report is not None:
         write_text(Path(options.report), report.to_json())
+    if options.pareto is not None and outcome.decisions.allocation is not None:
+        write_text(Path(options.pareto), front_text(outcome.decisions.allocation, outcome.job.target.name))
     if options.plan_out is not None:
         write_text(Path(options.plan_out), json.dumps(outcome.decisions.plan, indent=1, ensure_ascii=False) + "\n")
     if options.depfile is not None and outcome.published:

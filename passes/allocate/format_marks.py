@@ -13,7 +13,10 @@ import onnx_ir as ir
 
 from qcompiler.target.formats import FormatRequest
 
-__all__ = ["followed", "mark_format", "marked"]
+__all__ = ["ALLOCATION", "followed", "mark_format", "marked"]
+
+ALLOCATION: Final = "qcompiler.allocation"
+"""Key of the record of an allocation (``analysis/allocation/record.py``) in the meta of a model."""
 
 _FORMAT: Final = "qcompiler.format"
 

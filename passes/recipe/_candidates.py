@@ -6,6 +6,8 @@ nothing: it is left before anything is measured.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["attention", "reads_few_bits", "roundings", "samples", "transforms", "weight_bits"]
+__all__ = ["attention", "mostly_few_bits", "reads_few_bits", "roundings", "samples", "transforms", "weight_bits"]
 
 _BYTE: Final = 8
 _PROBABILITIES: Final = "Softmax"
@@ -56,7 +58,13 @@ def transforms(effort: Effort, request: FormatRequest) -> tuple[str, ...]:
 
 
 def roundings(
-    effort: Effort, bits: int, *, narrow: bool = False, few_words: bool = False, weight_only: bool = False
+    effort: Effort,
+    bits: int,
+    *,
+    narrow: bool = False,
+    few_words: bool = False,
+    weight_only: bool = False,
+    gradients: bool = True,
 ) -> tuple[str, ...]:
     """Ways to round weights, as pipeline texts; each starts from what was kept before it.
 
@@ -67,6 +75,7 @@ def roundings(
             are rounded for what they are multiplied with.
         few_words: Whether words were drawn, because the given samples hold few of them (``samples``).
         weight_only: Whether activations stay real numbers.
+        gradients: Whether so many weights have few bits that gradients may pay.
     """
     options = f"{{{_MORE if weight_only else _REAL}}}" if few_words else ""
     found = [f"round-gptq{options}"]
@@ -76,7 +85,7 @@ def roundings(
         found.append(f"round-alternating{options}")
     if few_words and (effort == "normal" or not weight_only):  # stories260k, w2: gradients took 484 s, and 1.4 % of it
         return tuple(found)
-    if bits <= _FEW or (bits < _BYTE and effort == "high"):
+    if (bits <= _FEW and gradients) or (bits < _BYTE and effort == "high"):
         found.append("reconstruct{bias_rate=0.003}")
     if bits < _BYTE:
         found.append("correct-outputs")
@@ -126,10 +135,22 @@ def reads_few_bits(graph: ir.Graph) -> bool:
 
 def weight_bits(graph: ir.Graph) -> int | None:
     """Width of the narrowest weight of a linear node; ``None`` where none is quantized."""
-    widths = []
+    return min((bits for bits, _ in _weights(graph)), default=None)
+
+
+def mostly_few_bits(graph: ir.Graph) -> bool:
+    """Whether half of the numbers in weights of linear nodes have so few bits that gradients pay.
+
+    resnet20 with one of 20 layers at 2 bits, the others wider: gradients took 100 s and were rejected.
+    """
+    found = list(_weights(graph))
+    return 2 * sum(count for bits, count in found if bits <= _FEW) >= sum(count for _, count in found)
+
+
+def _weights(graph: ir.Graph) -> Iterator[tuple[int, int]]:
+    """Bits and number of numbers of every quantized weight of a linear node."""
     for node in graph:
         if node.op_type in LINEAR and len(node.inputs) > WEIGHT_INPUT:
-            quant = state.edge_quant(node, WEIGHT_INPUT)
-            if quant is not None:
-                widths.append(quant.format.bits)
-    return min(widths, default=None)
+            quant, value = state.edge_quant(node, WEIGHT_INPUT), node.inputs[WEIGHT_INPUT]
+            if quant is not None and value is not None and value.shape is not None:
+                yield quant.format.bits, math.prod(size for size in value.shape if isinstance(size, int))

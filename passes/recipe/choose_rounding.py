@@ -14,7 +14,14 @@ import onnx_ir as ir
 
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.originals import restored
-from qcompiler.passes.recipe._candidates import attention, reads_few_bits, roundings, samples, weight_bits
+from qcompiler.passes.recipe._candidates import (
+    attention,
+    mostly_few_bits,
+    reads_few_bits,
+    roundings,
+    samples,
+    weight_bits,
+)
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.pipeline.spec import parse
@@ -53,7 +60,10 @@ class ChooseRounding(Pass):
             return
         data, drawn = samples(model.graph, ctx.calibration, bits)
         narrow, weight_only = reads_few_bits(model.graph), _weight_only(ctx)
-        found = roundings(self.effort, bits, narrow=narrow, few_words=drawn, weight_only=weight_only)
+        found = roundings(
+            self.effort, bits, narrow=narrow, few_words=drawn, weight_only=weight_only,
+            gradients=mostly_few_bits(model.graph),
+        )  # fmt: skip
         texts = self.candidates or (*self._grids(ctx), *found)
         for text in texts:
             parse(text)  # a wrong word is refused before any work

@@ -53,7 +53,7 @@ class ChooseTransforms(Pass):
         if self.plan:
             _apply(kept_transforms(load_plan(self.plan)), model, ctx)
             return
-        rest = rest_of(ctx, ("choose-rounding",))
+        rest = rest_of(ctx, ("choose-formats", "choose-rounding"))
         if not rest or ctx.target is None:
             ctx.note("nothing was tried: no pass behind this one quantizes the model")
             return

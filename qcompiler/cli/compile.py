@@ -30,6 +30,13 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
               help="Which of them: outliers (left out), clusters:N (one of each), stratify:INPUT[:N] (repeatable).")
 @click.option("-e", "--evaluation", metavar="DATA", help="Samples to judge by. [default: held out from calibration]")
 @click.option("-f", "--format", metavar="FORMAT", help="Such as w4a8, or w4: weights only. [default: the profile's]")
+@click.option("--candidates", default="", metavar="A,B,…", help="Formats to choose among, within --budget.")
+@click.option("--budget", metavar="WHAT=N,…",
+              help="What the result may take: size=0.25x, size=500KB, latency=2ms, bops=…, memory=…, loss=0.05.")
+@click.option("--sensitivity", metavar="NAME", help="Metric that predicts losses of layers. [default: measured]")
+@click.option("--exempt", default="", metavar="RULE,…",
+              help="Layers that keep the widest candidate: first-last, tiny, spikes. [default: none]")
+@click.option("--pareto", type=_FILE, help="Write plans for other budgets.")
 @click.option("--lowering", type=NearChoice(*LOWERINGS), help="Form of the quantized graph. [default: the profile's]")
 @click.option("-o", "--output", type=_FILE, help="Compiled model. [default: MODEL.TARGET.onnx]")
 @click.option("--exclude", multiple=True, metavar="NAME|TYPE|re:…", help="Leave nodes in float (repeatable).")
@@ -38,8 +45,8 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--plan-out", type=_FILE, help="Write the decisions.")
 @click.option("--report", type=_FILE, help="Write the report as JSON.")
 @click.option("--depfile", type=_FILE, help="Write the files that were read, in Make syntax.")
-@click.option("--metric", default="sqnr", show_default=True, metavar="NAME",
-              help="Figure to report first: sqnr, cosine, kl, agreement, top1, or a plugin's.")
+@click.option("--metric", metavar="NAME",
+              help="Figure to report first: sqnr, cosine, kl, agreement, top1, or a plugin's. [default: sqnr]")
 @click.option("--calibration-method", "--observer", type=NearChoice(*CALIBRATION_METHODS),
               help="Observer of activations. [default: the pipeline's]")
 @click.option("--bias-correction/--no-bias-correction", default=True, help="Correct biases where it measures a gain.")

@@ -15,7 +15,7 @@ from qcompiler.errors import nearest
 
 __all__ = ["read_config"]
 
-_OUTPUTS = frozenset({"output", "report", "plan_out", "depfile", "dump_dir", "repro_dir", "cache_dir"})
+_OUTPUTS = frozenset({"output", "report", "plan_out", "depfile", "dump_dir", "repro_dir", "cache_dir", "pareto"})
 _INPUTS = frozenset(
     {"model", "target", "calibration", "evaluation", "pipeline", "plan", "plugins", "preprocessing", "cost_table"}
 )

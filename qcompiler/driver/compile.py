@@ -120,6 +120,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         trim(graphs=True)
         graphs = io.load(job.source.path), io.load(staged)
         _check_legality(job, graphs[1], compiled.decisions)
+        _check_size(graphs[1], compiled.decisions)
         integer = _integer_only(job, graphs[1], compiled.decisions)
         sums = _accumulators(job, graphs[1])
         quality = _measure(job, staged, samples, graphs, progress)
@@ -185,6 +186,20 @@ def _check_legality(job: Job, written: ir.Model, decisions: DecisionWatch) -> No
         raise VerificationError(
             f"the compiled model is not legal on {job.target.name}: {shown}{more}",
             hint="--exclude the nodes it names, or choose another format",
+        )
+
+
+def _check_size(written: ir.Model, decisions: DecisionWatch) -> None:
+    """A budget of bytes is about what lies on disk."""
+    from qcompiler.analysis.group_costs import SIZE
+    from qcompiler.ir import io
+
+    budget = None if decisions.allocation is None else decisions.allocation.budgets.get(SIZE)
+    size = sum(path.stat().st_size for path in io.files(written))
+    if budget is not None and size > budget:
+        raise VerificationError(
+            f"the compiled model has {size} bytes, its budget is {budget:.0f}",
+            hint=f"passes of your own may add to it: ask for {budget - (size - budget):.0f} bytes",
         )
 
 

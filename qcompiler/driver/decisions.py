@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.analysis.coverage import Coverage, coverage
+from qcompiler.passes.allocate.format_marks import ALLOCATION, marked
 from qcompiler.pipeline.base import Fact
 from qcompiler.pipeline.instruments.base import Observer
 from qcompiler.quant import plan
@@ -15,6 +16,7 @@ from qcompiler.quant import plan
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from qcompiler.analysis.allocation.record import Allocation
     from qcompiler.pipeline.base import Context, Pass, PassRecord
 
 __all__ = ["DecisionWatch"]
@@ -28,6 +30,7 @@ class DecisionWatch(Observer):
     Attributes:
         plan: Every decision, as ``plan.json`` has it.
         coverage: What runs on integers, what stays float and why.
+        allocation: How formats were chosen among candidates; ``None`` where they were not.
         islands: Why nodes have no integer form, by name; empty where nothing was lowered.
     """
 
@@ -35,6 +38,7 @@ class DecisionWatch(Observer):
         self.plan: dict[str, Any] = {}
         self.coverage: Coverage | None = None
         self.islands: dict[str, str] = {}
+        self.allocation: Allocation | None = None
 
     @property
     def floating(self) -> frozenset[str]:
@@ -46,7 +50,10 @@ class DecisionWatch(Observer):
         """Take everything down when decisions are about to become nodes."""
         if Fact.QDQ in pass_.provides:
             names = {"target": ctx.target.name} if ctx.target is not None else {}
-            self.plan = {"schema": plan.SCHEMA, **names, "format": ctx.format, **plan.dump(model)}
+            formats = {str(node.name): own.text for node, own in marked(model.graph)}
+            own = {"formats": formats} if formats else {}
+            self.plan = {"schema": plan.SCHEMA, **names, "format": ctx.format, **own, **plan.dump(model)}
+            self.allocation = model.meta.get(ALLOCATION)
             self.coverage = coverage(model)
 
     def after(self, pass_: Pass, model: ir.Model, ctx: Context, record: PassRecord) -> None:

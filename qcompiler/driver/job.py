@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "default_cache_dir", "is_generator", "is_none", "is_random", "resolve"]
 
 _ECHOED = ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir",
-           "cost_table")  # fmt: skip
+           "cost_table", "budget", "sensitivity", "pareto")  # fmt: skip
 
 _RANDOM = "random"
 """The word that asks for random calibration samples."""
@@ -85,11 +85,10 @@ class Job:
     def effective(self) -> dict[str, str]:
         """The configuration in force, by option name, as text to echo and to report."""
         options = self.options
-        own_format = options.format is None
         shown = {
             "model": self.source.text,
             "target": f"{self.target.name}: {self.target.title}",
-            "format": f"{self.format.text}{' (default of the profile)' if own_format else ''}",
+            "format": self._format_text(),
             "lowering": self._lowering_text(),
             "calibration": self._calibration_text(),
             "evaluation": self._evaluation_text(),
@@ -102,6 +101,13 @@ class Job:
             "output": str(self.output),
         }
         return shown | self._rest()
+
+    def _format_text(self) -> str:
+        options = self.options
+        if len(options.candidates) > 1:
+            return f"chosen among {', '.join(options.candidates)}"
+        own = options.format is None and not options.candidates and options.plan is None
+        return f"{self.format.text}{' (default of the profile)' if own else ''}"
 
     def _pipeline_text(self) -> str:
         from qcompiler.pipeline import spec
@@ -173,12 +179,12 @@ def resolve(options: CompileOptions, source: Source) -> Job:
     """
     from qcompiler.analysis.cost_table import load_table
     from qcompiler.analysis.quality import metric
-    from qcompiler.target.formats import resolve_format
+    from qcompiler.driver.formats_asked import requested
     from qcompiler.target.load import load
 
     metrics = load_plugins(options.plugins)
     target = load(options.target)
-    request = resolve_format(target, options.format)
+    request = requested(options, target)
     calibration, evaluation = _data(options, source, target, fits=not request.weight_only)
     pipeline = choose_pipeline(options, target.lowering, request)
     check_lowering(pipeline.passes, target)
@@ -188,7 +194,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
         target=target,
         format=request,
         pipeline=pipeline,
-        metric=metric(options.metric, metrics),
+        metric=metric(options.metric or "sqnr", metrics),
         calibration=calibration,
         evaluation=evaluation,
         output=_output(options, source, target.name),

@@ -58,6 +58,11 @@ class CompileOptions:
         select: Which of them: ``outliers``, ``clusters:N``, ``stratify:INPUT[:N]``, one after the other.
         evaluation: Samples to judge by; ``None`` holds out the last eighth of the calibration samples.
         format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default.
+        candidates: Formats among which one is chosen for every layer, within ``budget``; a single one is ``format``.
+        budget: What the compiled model may take: ``size=0.25x,latency=2ms,loss=0.05``.
+        sensitivity: Metric that predicts what a layer loses in a candidate format.
+        exempt: Rules by which layers keep the widest candidate: ``first-last``, ``tiny``, ``spikes``.
+        pareto: Where to write plans for other budgets.
         lowering: Form of the quantized graph: ``qdq`` (float operators between DequantizeLinear and QuantizeLinear) or
             ``integer`` (operators of ``ai.qcompiler`` on codes); ``None`` is the profile's.
         exclude: Nodes to leave in float: names, operator types, ``re:PATTERN``.
@@ -67,7 +72,8 @@ class CompileOptions:
         report: Where to write the report as JSON.
         plan_out: Where to write the decisions.
         depfile: Where to write the inputs that were read, in Make syntax.
-        metric: The figure that is reported first and that ``bisect`` follows.
+        metric: The figure that is reported first, that ``bisect`` follows and a budget of the loss is of; ``None`` is
+            ``sqnr``, and for a budget of the loss divergence of scores and one minus the cosine of embeddings.
         calibration_method: Observer of activations; ``None`` keeps the pipeline's choice.
         bias_correction: Whether ``correct-bias`` runs.
         effort: How much the default pipeline tries: ``quick`` nothing, ``normal`` transforms and roundings that are
@@ -98,6 +104,11 @@ class CompileOptions:
     select: tuple[str, ...] = ()
     evaluation: DataSpec | None = None
     format: str | None = None
+    candidates: tuple[str, ...] = ()
+    budget: str | None = None
+    sensitivity: str | None = None
+    exempt: tuple[str, ...] = ()
+    pareto: str | Path | None = None
     lowering: str | None = None
     exclude: tuple[str, ...] = ()
     pipeline: PipelineSpec | None = None
@@ -106,7 +117,7 @@ class CompileOptions:
     report: str | Path | None = None
     plan_out: str | Path | None = None
     depfile: str | Path | None = None
-    metric: str = "sqnr"
+    metric: str | None = None
     calibration_method: str | None = None
     bias_correction: bool = True
     effort: str = "normal"
@@ -133,6 +144,8 @@ class CompileOptions:
             value = getattr(self, name)
             # One selector or file may be given as it is; a string is not a list of letters.
             object.__setattr__(self, name, (value,) if isinstance(value, str | Path) else tuple(value))
+        object.__setattr__(self, "candidates", _texts(self.candidates))
+        object.__setattr__(self, "exempt", _texts(self.exempt))
         parse_all(self.select)
         _known("verify", self.verify, VERIFY_LEVELS)
         _known("effort", self.effort, EFFORTS)
@@ -152,6 +165,12 @@ class CompileOptions:
     def names(cls) -> tuple[str, ...]:
         """Names of all options, in order."""
         return tuple(field.name for field in fields(cls))
+
+
+def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Words, given as one text with commas or as several."""
+    texts = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
 
 
 def _known(option: str, value: str, known: tuple[str, ...]) -> None:

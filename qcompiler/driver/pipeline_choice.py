@@ -30,6 +30,8 @@ _LOWER = "lower"
 _LOWERS = "lower-integer"
 _LOWERS_WEIGHTS = "lower-weight-only"
 _RECIPE = ("choose-transforms", "choose-rounding")
+_POINTS = 16
+"""Plans of a front."""
 
 
 def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatRequest) -> Pipeline:
@@ -49,6 +51,8 @@ def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatR
     chosen = _passes(options.pipeline, _WEIGHT_ONLY if request.weight_only else _DEFAULT)
     chosen = _with_effort(chosen, options)
     passes = _lowered(chosen, options, profile, _LOWERS_WEIGHTS if request.weight_only else _LOWER)
+    if len(options.candidates) > 1:
+        passes = _choosing(passes, options)
     if options.plan is not None:
         passes = _with_plan(passes, Path(options.plan))
     if options.calibration_method is not None:
@@ -141,15 +145,43 @@ def _passes(chosen: PipelineSpec | None, default: str) -> tuple[Pass, ...]:
 
 
 def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:
-    """The pipeline in which the plan stands where formats are assigned."""
+    """The pipeline in which the plan stands where formats are assigned, or before where it says no more than those."""
     from qcompiler.passes.allocate.apply_plan import ApplyPlan
+    from qcompiler.passes.allocate.choose_formats import ChooseFormats
+    from qcompiler.quant import plan as plans
 
+    if plans.formats_alone(plans.load(str(plan))):
+        return _before_formats(passes, ChooseFormats(plan=str(plan)), "--plan")
     follows = ("fit-powers-of-two", "choose-transforms")
     passes = tuple(_with_factors(item, plan) if item.name in follows else item for item in passes)
     # A plan's scales stay: only codes may be chosen anew.
     passes = tuple(_codes_only(item) if item.name == "choose-rounding" else item for item in passes)
     passes = tuple(_open_only(item) if item.name == "choose-log-formats" else item for item in passes)
     return _changed(passes, "assign-formats", "--plan", lambda _: ApplyPlan(path=str(plan)))
+
+
+def _choosing(passes: tuple[Pass, ...], options: CompileOptions) -> tuple[Pass, ...]:
+    """The pipeline with a pass that chooses among candidates, before formats are assigned."""
+    from qcompiler.passes.allocate.choose_formats import ChooseFormats
+    from qcompiler.passes.allocate.exemptions import parse_rules
+
+    chooses = ChooseFormats(
+        candidates=options.candidates,
+        budget=options.budget or "",
+        sensitivity=options.sensitivity or ChooseFormats.sensitivity,
+        metric=options.metric or "",
+        exempt=parse_rules(",".join(options.exempt)),
+        cost_table=str(options.cost_table or ""),
+        points=_POINTS if options.pareto is not None else 0,
+    )
+    return _before_formats(passes, chooses, "--candidates")
+
+
+def _before_formats(passes: tuple[Pass, ...], item: Pass, option: str) -> tuple[Pass, ...]:
+    place = next((index for index, other in enumerate(passes) if other.name == "assign-formats"), None)
+    if place is None:
+        raise UsageError(f"{option} needs the pass 'assign-formats', which this pipeline does not have")
+    return (*passes[:place], item, *passes[place:])
 
 
 def _codes_only(item: Any) -> Pass:

@@ -13,7 +13,8 @@
 takes instead: another format, or ``"float"``. Lists are per channel (or nested, per block). A decision without
 ``scale`` (or ``grid``) is calibrated. Names are those of the normalized graph. ``factors``
 (``{"conv1_fitted": 1.26}``) are what tensors were multiplied by before that, ``transforms`` the float-preserving
-passes that the recipe kept.
+passes that the recipe kept. ``formats`` (``{"conv1": "w4a8"}``) are the formats that nodes follow where they differ by
+node; a plan with these and without ``nodes`` leaves all other decisions to the compiler.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
 if TYPE_CHECKING:
     from qcompiler.pipeline.base import Context
 
-__all__ = ["SCHEMA", "apply", "dump", "kept_transforms", "load", "remember_transforms"]
+__all__ = ["SCHEMA", "apply", "dump", "formats_alone", "kept_transforms", "load", "node_formats", "remember_transforms"]
 
 SCHEMA = 1
-_TOP = ("schema", "target", "format", "transforms", "factors", "nodes", "values")
+_TOP = ("schema", "target", "format", "formats", "transforms", "factors", "nodes", "values")
 _TRANSFORMS = "qcompiler.transforms"
 """Key in the meta of a model."""
 _NODE_KEYS = ("operator", "integer", "reason", "edges")
@@ -71,6 +72,23 @@ def kept_transforms(plan: Mapping[str, Any]) -> list[str]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UsageError("'transforms' of the plan is not a list of pipeline texts")
     return texts
+
+
+def node_formats(plan: Mapping[str, Any]) -> dict[str, str]:
+    """The formats that nodes follow, by node name.
+
+    Raises:
+        UsageError: They are no table of texts.
+    """
+    found = _table(plan.get("formats", {}), "formats")
+    if not all(isinstance(text, str) for text in found.values()):
+        raise UsageError("'formats' of the plan is not a table of node names and formats")
+    return dict(found)
+
+
+def formats_alone(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan says which formats nodes follow, and decides nothing else."""
+    return bool(plan.get("formats")) and "nodes" not in plan and "values" not in plan
 
 
 def load(path: str) -> dict[str, Any]:

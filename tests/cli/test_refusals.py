@@ -39,6 +39,16 @@ CASES = [
     (["--calibratoin", "x"], ["--calibration"]),
     (["--exclude", "convv"], ["convv", "did you mean 'conv'"]),
     (["--exclude", "re:("], ["re:(", "regular expression"]),
+    (["--candidates", "w8a8,w7a8"], ["w7a8", "--budget"]),
+    (["--candidates", "w8a8,w7a8", "--budget", "sise=1"], ["sise", "did you mean 'size'"]),
+    (["--candidates", "w8a8,w7a8", "--budget", "size=1KB"], ["no plan keeps size", "the smallest feasible"]),
+    (["--candidates", "w8a8,w1a8", "--budget", "size=0.5x"], ["w1a8", "offers"]),
+    (["--candidates", "w8a8,w7a8", "--format", "w8a8", "--budget", "size=1x"], ["--candidates and --format"]),
+    (["--candidates", "w8a8,w7a8", "--budget", "size=1x", "--exempt", "tinny"], ["tinny", "did you mean 'tiny'"]),
+    (["--candidates", "w8a8,w7a8", "--budget", "size=1x", "--sensitivity", "hessian"], ["hessian"]),
+    (["--candidates", "w8a8,w7a8", "--budget", "loss=0.1", "--metric", "top1"], ["top1", "kl"]),
+    (["--budget", "size=1x"], ["--budget is about a choice"]),
+    (["--pareto", "p.json"], ["--pareto is about a choice"]),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from qcompiler.driver.options import CompileOptions
@@ -11,6 +13,15 @@ from qcompiler.pipeline import spec
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.integer import Lowering
 from qcompiler.target.load import load
+
+
+@pytest.fixture(autouse=True)
+def _a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``plan.json`` is looked into: one with formats alone stands elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    Path("plan.json").write_text('{"schema": 1, "nodes": {}}')
+    Path("formats.json").write_text('{"schema": 1, "formats": {"conv": "w4a8"}}')
+
 
 OWN = "normalize,assign-formats,calibrate,calibrate-weights,place-qdq,finalize"
 
@@ -91,6 +102,20 @@ def test_a_pipeline_of_ones_own_tries_what_it_says() -> None:
     assert "choose-rounding" not in names("qdq", pipeline=own, effort="quick")
     with pytest.raises(UsageError, match="--effort 'hihg' is not known\n  hint: did you mean 'high'"):
         names("qdq", effort="hihg")
+
+
+def test_candidates_are_chosen_among_before_formats_are_assigned() -> None:
+    found = names("integer", candidates="w8a8,w4a8", budget="size=0.2x")
+    assert found[found.index("choose-formats") + 1] == "assign-formats"
+    assert "choose-formats" not in names("integer", candidates="w8a8")
+    with pytest.raises(UsageError, match="--candidates needs the pass 'assign-formats'"):
+        names("qdq", candidates="w8a8,w4a8", budget="size=0.2x", pipeline="normalize")
+
+
+def test_a_plan_of_formats_alone_leaves_the_rest_to_the_compiler() -> None:
+    found = names("integer", plan="formats.json")
+    assert found[found.index("choose-formats") + 1] == "assign-formats"
+    assert "apply-plan" not in found
 
 
 def test_other_options_keep_working() -> None:

@@ -1,0 +1,142 @@
+"""From sensitivities and costs to the problem that the solver gets, and from its plan to the record that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from qcompiler.analysis.allocation.problem import Group, Option, Problem, Solution
+from qcompiler.analysis.allocation.record import AllocatedGroup, Allocation, FrontPoint
+from qcompiler.analysis.bit_operations import bit_operations
+from qcompiler.analysis.group_costs import BOPS, MEMORY, SIZE, GroupCosts
+from qcompiler.analysis.memory_plan import memory_plan
+from qcompiler.analysis.sensitivity import Sensitivity
+from qcompiler.errors import UsageError
+from qcompiler.passes.allocate.budgets import LOSS, Budget
+from qcompiler.passes.allocate.groups import Grouping, TieGroup
+
+__all__ = ["Material", "absolute", "problem_of", "record_of"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a plan is made of.
+
+    Attributes:
+        grouping: What there is to decide.
+        found: Losses by group and option; of groups that are fixed there are none.
+        costs: Costs of all groups.
+        only: Groups that are not free to choose: the option they keep, and why.
+    """
+
+    grouping: Grouping
+    found: Sensitivity
+    costs: GroupCosts
+    only: Mapping[str, tuple[str, str]]
+
+    @property
+    def groups(self) -> tuple[TieGroup, ...]:
+        """All groups that have a format to be given."""
+        return (*self.grouping.groups, *self.grouping.fixed)
+
+    def options(self, group: TieGroup) -> list[str]:
+        """What a group may take."""
+        if group.name in self.only:
+            return [self.only[group.name][0]]
+        return list(self.found.losses[group.name]) if group.name in self.found.losses else list(group.options)
+
+    def loss(self, group: TieGroup, option: str) -> float:
+        """What it loses then; 0 where there was nothing to choose and so nothing was measured."""
+        return self.found.losses.get(group.name, {}).get(option, 0.0)
+
+
+def absolute(budgets: Iterable[Budget], model: ir.Model, costs: GroupCosts, float_bytes: int) -> dict[str, float]:
+    """Budgets as amounts of the resources in ``costs``; the loss has none there.
+
+    Args:
+        budgets: As the user gave them.
+        model: The normalized float model, for shares of what it takes.
+        costs: Peak memory has one resource per node that may be the peak.
+        float_bytes: Bytes of the float model's files; 0 where they are not known.
+
+    Raises:
+        UsageError: A share of a size that is not known.
+    """
+    found: dict[str, float] = {}
+    for budget in budgets:
+        if budget.resource == LOSS:
+            continue
+        whole = 0.0
+        if budget.relative:
+            whole = _whole(budget.resource, model, float_bytes)
+            if whole <= 0:
+                raise UsageError(
+                    f"the float model's {budget.resource} is not known, so no share of it can be asked for",
+                    where="--budget", hint=f"give {budget.resource} as a number",
+                )  # fmt: skip
+        names = [name for name in costs.fixed if name == budget.resource or name.startswith(f"{budget.resource}@")]
+        found |= dict.fromkeys(names, budget.of(whole))
+    return found
+
+
+def _whole(resource: str, model: ir.Model, float_bytes: int) -> float:
+    if resource == SIZE:
+        return float(float_bytes)
+    if resource == BOPS:
+        return float(sum(bit_operations(model).values()))
+    return float(memory_plan(model.graph).peak) if resource == MEMORY else 0.0
+
+
+def problem_of(material: Material, budgets: Mapping[str, float]) -> Problem:
+    """Groups with options, losses and costs."""
+    costs = material.costs
+    groups = tuple(
+        Group(
+            group.name,
+            tuple(
+                Option(option, material.loss(group, option), costs.options[group.name][option])
+                for option in material.options(group)
+            ),
+        )
+        for group in material.groups
+    )
+    return Problem(groups, budgets, costs.fixed)
+
+
+def record_of(
+    material: Material, base: str, budgets: Mapping[str, float], plan: Solution, front: Sequence[Solution]
+) -> Allocation:
+    """What was decided, with what the plan really takes of its resources."""
+    groups = tuple(
+        AllocatedGroup(
+            group.name,
+            group.nodes,
+            group.weights,
+            plan.choice[group.name],
+            dict(material.found.losses.get(group.name, {})),
+            {option: material.costs.options[group.name][option][SIZE] for option in group.options},
+            material.only.get(group.name, ("", ""))[1],
+        )
+        for group in material.groups
+    )
+    dropped = {f"{group}: {option}": why for (group, option), why in material.found.dropped.items()}
+    return Allocation(
+        base, material.found.metric, material.found.samples, groups, _merged(budgets),
+        _taken(material.costs, plan.choice), plan.loss, plan.bound, plan.proof, dropped=dropped,
+        front=tuple(FrontPoint(each.loss, _taken(material.costs, each.choice), each.choice) for each in front),
+    )  # fmt: skip
+
+
+def _taken(costs: GroupCosts, choice: Mapping[str, str]) -> dict[str, float]:
+    return _merged({name: costs.total(choice, name) for name in costs.fixed})
+
+
+def _merged(amounts: Mapping[str, float]) -> dict[str, float]:
+    """Amounts by resource, with the peak instead of the bytes at every node."""
+    found: dict[str, float] = {}
+    for name, amount in amounts.items():
+        resource = name.partition("@")[0]
+        found[resource] = max(found.get(resource, amount), amount)
+    return found

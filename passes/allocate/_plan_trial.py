@@ -1,0 +1,102 @@
+"""The loss of a plan as it will be: the model quantized by it, on samples that nothing was fitted on.
+
+The passes that follow in the pipeline run on a copy, on three quarters of the samples; the last quarter judges. Of the
+roundings that the recipe would try, the first is taken without trial: what the recipe keeps in the end loses no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import onnx_ir as ir
+
+from qcompiler.analysis.plan_loss import sample_losses, upper_bound
+from qcompiler.analysis.quality import vector_outputs
+from qcompiler.errors import DataError
+from qcompiler.ir.copies import shared_copy
+from qcompiler.ir.edit import Edit
+from qcompiler.ir.execute import Runner
+from qcompiler.passes.allocate.format_marks import mark_format
+from qcompiler.passes.place.simulate import materialized
+from qcompiler.pipeline.base import Context, Pass, PassRecord
+from qcompiler.pipeline.spec import parse, to_text
+from qcompiler.target.formats import resolve_format
+
+__all__ = ["PlanTrial", "mark_nodes"]
+
+_LEAST: Final = 8
+"""Samples below which a quarter of them bounds nothing."""
+_MOST: Final = 256
+"""Samples that judge at most."""
+_RECIPE: Final = "choose-rounding"
+_ENDS: Final = "place-qdq"
+
+
+@dataclass
+class PlanTrial:
+    """Quantizes a model by one plan after the other.
+
+    Attributes:
+        model: The model, no formats assigned.
+        ctx: The context of the running pass.
+        nodes: Names of the nodes of every group.
+        metric: Which loss; empty for the one of the outputs' kind.
+    """
+
+    model: ir.Model
+    ctx: Context
+    nodes: Mapping[str, tuple[str, ...]]
+    metric: str
+    done: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        data = self.ctx.calibration
+        if data is None or len(data) < _LEAST:
+            raise DataError(
+                f"a bound on the loss takes {_LEAST} calibration samples: a quarter of them judges",
+                where="--budget loss", hint="give more of --calibration, or a budget of size",
+            )  # fmt: skip
+        judging = min(len(data) // 4, _MOST)
+        self._fitted = data.subset(range(len(data) - judging))
+        self._judging = data.subset(range(len(data) - judging, len(data)))
+        self._reference = Runner(self.model, threads=self.ctx.jobs)
+        self._vectors = vector_outputs(self.model)
+
+    def __call__(self, choice: Mapping[str, str]) -> float:
+        """Upper bound of the loss of a plan: 95 % of draws of as many samples would find it true."""
+        self.done += 1
+        self.ctx.progress("measure plans", self.done, 0)
+        copy, ctx = shared_copy(self.model), self.ctx
+        inner = Context(
+            edit=Edit(copy), target=ctx.target, format=ctx.format, calibration=self._fitted, exclude=ctx.exclude,
+            jobs=ctx.jobs, baseline_path=ctx.baseline_path,
+        )  # fmt: skip
+        mark_nodes(copy.graph, {node: choice[group] for group, names in self.nodes.items() for node in names}, ctx)
+        for item in _rest(ctx):
+            inner.records.append(PassRecord(to_text((item,))))
+            item.run(copy, inner)
+        candidate = Runner(materialized(copy), threads=ctx.jobs)
+        losses = sample_losses(self._reference, candidate, self._judging, self._vectors, self.metric or None)
+        return upper_bound(losses)
+
+
+def mark_nodes(graph: ir.Graph, formats: Mapping[str, str], ctx: Context) -> None:
+    """Mark every named node that follows another format than the model's."""
+    if ctx.target is None:
+        return
+    requests = {text: resolve_format(ctx.target, text) for text in set(formats.values())}
+    for node in graph:
+        text = formats.get(str(node.name))
+        mark_format(node, None if text is None else requests[text])
+
+
+def _rest(ctx: Context) -> list[Pass]:
+    """The passes behind the running one, up to where Q/DQ nodes are placed."""
+    found: list[Pass] = []
+    for item in ctx.following:
+        if item.name == _ENDS:
+            break
+        found.extend(parse("round-gptq") if item.name == _RECIPE else (item,))
+    return found

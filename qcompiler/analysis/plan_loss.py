@@ -1,0 +1,114 @@
+"""Loss of a quantized model on samples that nothing was fitted on, with a bound that holds for more than these.
+
+The loss is the mean over samples of one of the figures that ``--metric`` names, turned so that 0 is best: divergence,
+one minus the cosine, share of other decisions, noise over signal. What few samples give is a draw: the *upper bound* is
+the mean plus 1.645 standard errors, which the mean over all such samples exceeds once in twenty times (one-sided normal
+approximation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompiler.analysis import metrics
+from qcompiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+    from qcompiler.ir.execute import Runner
+
+__all__ = ["LOSSES", "loss_named", "sample_losses", "upper_bound"]
+
+OneLoss: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], float]
+
+_DEVIATIONS: Final = 1.645
+"""95 % of a normal distribution lie below this many standard deviations."""
+
+
+def _disagreement(reference: NDArray[Any], found: NDArray[Any]) -> float:
+    return 1 - metrics.agreement(reference, found) / 100
+
+
+def _noise(reference: NDArray[Any], found: NDArray[Any]) -> float:
+    return float(10 ** (-metrics.sqnr(reference, found) / 10))
+
+
+def _distance(reference: NDArray[Any], found: NDArray[Any]) -> float:
+    return 1 - metrics.cosine(reference, found)
+
+
+LOSSES: Final = MappingProxyType(
+    {"kl": metrics.kl, "cosine": _distance, "agreement": _disagreement, "sqnr": _noise}
+)
+"""Losses by the metric they come from."""
+
+
+def loss_named(metric: str | None, *, vector: bool) -> OneLoss:
+    """The loss of a metric; without one, divergence of scores and one minus the cosine of embeddings.
+
+    Raises:
+        UsageError: The metric has no loss to the float model.
+    """
+    if metric is None:
+        return _distance if vector else metrics.kl
+    if metric not in LOSSES:
+        raise UsageError(
+            f"--metric {metric} gives no loss to bound", where="--budget loss", hint=f"one of {', '.join(LOSSES)}"
+        )
+    return LOSSES[metric]
+
+
+def sample_losses(
+    reference: Runner, candidate: Runner, dataset: Dataset, vectors: frozenset[str], metric: str | None = None
+) -> NDArray[np.float64]:
+    """Loss of every sample, a mean over the floating-point outputs; infinite where an output is not finite.
+
+    Args:
+        reference: The float model.
+        candidate: The quantized model.
+        dataset: Samples that nothing was fitted on.
+        vectors: Names of outputs that are embeddings.
+        metric: Which loss (``loss_named``).
+    """
+    from qcompiler.calibration import row_weights
+
+    rows = row_weights.of(dataset)
+    found = []
+    runs = zip(reference.stream(dataset), candidate.stream(dataset), strict=True)
+    for index, ((feed, wanted), (_, got)) in enumerate(runs):
+        weights = None if rows is None else rows.of_feed(feed, index)
+        losses = []
+        for name, array in wanted.items():
+            if array.dtype.kind != "f":
+                continue
+            share = None if weights is None else weights.of(name, array.shape)
+            losses.append(_loss(array, got[name], share, loss_named(metric, vector=name in vectors)))
+        found.append(float(np.mean(losses)))
+    return np.array(found, np.float64)
+
+
+def _loss(wanted: NDArray[Any], got: NDArray[Any], share: NDArray[Any] | None, loss: OneLoss) -> float:
+    """The loss of one output of one sample, padding left out."""
+    if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
+        return math.inf
+    if share is not None:
+        leading = share.ndim
+        while leading and share.shape[leading - 1] == 1:
+            leading -= 1
+        counted = np.broadcast_to(share.reshape(share.shape[:leading]) > 0, wanted.shape[:leading])
+        wanted, got = wanted[counted], got[counted]
+    return max(loss(wanted, got), 0.0)
+
+
+def upper_bound(losses: NDArray[np.float64]) -> float:
+    """Mean plus 1.645 standard errors; the mean where there is one sample, infinite where a loss is."""
+    if not np.isfinite(losses).all():
+        return math.inf
+    error = float(losses.std(ddof=1)) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
+    return float(losses.mean()) + _DEVIATIONS * error

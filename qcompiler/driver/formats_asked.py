@@ -1,0 +1,56 @@
+"""What ``--format``, ``--candidates``, ``--budget`` and ``--plan`` together ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qcompiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcompiler.driver.options import CompileOptions
+    from qcompiler.target.formats import FormatRequest
+    from qcompiler.target.schema import Target
+
+__all__ = ["requested"]
+
+
+def requested(options: CompileOptions, target: Target) -> FormatRequest:
+    """The format of the model: what was asked for, or what all follows that is not chosen among candidates.
+
+    Raises:
+        UsageError: The target does not offer a format, or options contradict each other.
+    """
+    from qcompiler.passes.allocate.choose_formats import widest_first
+    from qcompiler.quant import plan as plans
+    from qcompiler.target.formats import resolve_format
+
+    _check(options)
+    if options.candidates:
+        return resolve_format(target, widest_first(target, options.candidates)[0])
+    if options.plan is not None and options.format is None:
+        text = plans.load(str(options.plan)).get("format")
+        return resolve_format(target, text if isinstance(text, str) else None)
+    return resolve_format(target, options.format)
+
+
+def _check(options: CompileOptions) -> None:
+    """Refuse what contradicts itself."""
+    from qcompiler.analysis.plan_loss import loss_named
+    from qcompiler.passes.allocate.budgets import LOSS, parse_budgets
+
+    several = len(options.candidates) > 1
+    if options.candidates and options.format is not None:
+        raise UsageError("--candidates and --format both say which formats are wanted", hint="leave one of them out")
+    if options.candidates and options.plan is not None:
+        raise UsageError("--plan says which formats are taken, --candidates asks to choose", hint="leave one out")
+    if several and options.budget is None:
+        raise UsageError(
+            f"nothing tells when {options.candidates[-1]} is worth its loss", where="--candidates",
+            hint="give a --budget such as size=0.2x or loss=0.05; a single candidate is --format",
+        )  # fmt: skip
+    for name in ("budget", "sensitivity", "exempt", "pareto"):
+        if getattr(options, name) and not several:
+            hint = "give several --candidates w8a8,w4a8"
+            raise UsageError(f"--{name} is about a choice, and there is none", hint=hint)
+    if options.budget is not None and any(item.resource == LOSS for item in parse_budgets(options.budget)):
+        loss_named(options.metric, vector=False)

@@ -1,0 +1,70 @@
+"""Budgets as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from qcompiler.errors import UsageError
+from qcompiler.passes.allocate.budgets import Budget, amount_text, parse_budgets
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("size=0.25x", [Budget("size", 0.25, relative=True)]),
+        ("size=500KB", [Budget("size", 500_000.0)]),
+        ("size=2MiB", [Budget("size", 2 * 1024.0**2)]),
+        ("size=123456", [Budget("size", 123_456.0)]),
+        ("latency=2ms, loss=0.05", [Budget("latency", 0.002), Budget("loss", 0.05)]),
+        ("latency=0.002", [Budget("latency", 0.002)]),
+        ("bops=1.5G,memory=64kb", [Budget("bops", 1.5e9), Budget("memory", 64_000.0)]),
+        ("bops=5e8", [Budget("bops", 5e8)]),
+        ("LOSS=.5", [Budget("loss", 0.5)]),
+    ],
+)
+def test_amounts_and_units(text: str, wanted: list[Budget]) -> None:
+    found = parse_budgets(text)
+    assert [item.resource for item in found] == [item.resource for item in wanted]
+    assert [item.amount for item in found] == pytest.approx([item.amount for item in wanted])
+    assert [item.relative for item in found] == [item.relative for item in wanted]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["names no resource"]),
+        ("0.25x", ["names no resource", "size"]),
+        ("sise=1", ["sise", "did you mean 'size'"]),
+        ("size=", ["no amount of size"]),
+        ("size=big", ["no amount of size", "0.25x"]),
+        ("size=nan", ["no amount"]),
+        ("size=-1", ["no amount"]),
+        ("size=0", ["room for nothing"]),
+        ("size=1e400", ["room for nothing"]),
+        ("size=2ms", ["no unit of size", "kb"]),
+        ("latency=0.5x", ["no unit of latency"]),
+        ("loss=5%", ["no amount of loss"]),
+        ("size=1,size=2", ["two budgets"]),
+        ("size=1,,", ["names no resource"]),
+    ],
+)
+def test_what_is_no_budget_is_refused(text: str, words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_budgets(text)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_shares_are_of_the_whole_and_bytes_are_whole() -> None:
+    assert Budget("size", 0.25, relative=True).of(1001) == 250.0
+    assert Budget("size", 250.9).of(0) == 250.0
+    assert Budget("bops", 0.5, relative=True).of(3) == 1.5
+
+
+def test_amounts_are_shown_for_people() -> None:
+    assert amount_text("size", 9_999) == "9999 bytes"
+    assert amount_text("size", 156_299) == "156.3 KB"
+    assert amount_text("size", 2.5e7) == "25.0 MB"
+    assert amount_text("latency", 0.00241) == "2.41 ms"
+    assert amount_text("bops", 1.2e9) == "1.2 G bit operations"
+    assert amount_text("loss", 0.05) == "0.05"
