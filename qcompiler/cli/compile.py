@@ -30,11 +30,11 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
               help="Which of them: outliers (left out), clusters:N (one of each), stratify:INPUT[:N] (repeatable).")
 @click.option("-e", "--evaluation", metavar="DATA", help="Samples to judge by. [default: held out from calibration]")
 @click.option("-f", "--format", metavar="FORMAT", help="Such as w4a8, or w4: weights only. [default: the profile's]")
-@click.option("--candidates", default="", metavar="A,B,…", help="Formats to choose among, within --budget.")
+@click.option("--candidates", metavar="A,B,…", help="Formats to choose among, within --budget.")
 @click.option("--budget", metavar="WHAT=N,…",
               help="What the result may take: size=0.25x, size=500KB, latency=2ms, bops=…, memory=…, loss=0.05.")
 @click.option("--sensitivity", metavar="NAME", help="Metric that predicts losses of layers. [default: measured]")
-@click.option("--exempt", default="", metavar="RULE,…",
+@click.option("--exempt", metavar="RULE,…",
               help="Layers that keep the widest candidate: first-last, tiny, spikes. [default: none]")
 @click.option("--pareto", type=_FILE, help="Write plans for other budgets.")
 @click.option("--lowering", type=NearChoice(*LOWERINGS), help="Form of the quantized graph. [default: the profile's]")

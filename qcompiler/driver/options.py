@@ -167,9 +167,9 @@ class CompileOptions:
         return tuple(field.name for field in fields(cls))
 
 
-def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+def _texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
     """Words, given as one text with commas or as several."""
-    texts = given.split(",") if isinstance(given, str) else given
+    texts = given.split(",") if isinstance(given, str) else given or ()
     return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
 
 
