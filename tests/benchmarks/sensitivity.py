@@ -88,7 +88,7 @@ def study_model(name: str, arguments: argparse.Namespace) -> Study:
     """The model with a choice of bits for every layer."""
     case = zoo().load(name)
     model = normalized(case.model, "lowbit-cpu")
-    dataset = data.load(case.calibration(2 * arguments.samples), data.inputs_of(model))
+    dataset = data.load(case.calibration(arguments.samples), data.inputs_of(model))
     ctx = Context(Edit(model), target=load("lowbit-cpu"), calibration=dataset, jobs=arguments.jobs)
     return study_of(model, ctx, tie_groups(model, load("lowbit-cpu"), list(FORMATS.values())).groups)
 
@@ -99,14 +99,15 @@ def report(name: str, arguments: argparse.Namespace) -> None:
     case = zoo().load(name)
     evaluation = data.load(list(held_out(case, arguments.truth)), data.inputs_of(study.model))
     start = time.perf_counter()
-    truth = sensitivity(replace(study, dataset=evaluation), samples=len(evaluation))
+    truth = sensitivity(replace(study, dataset=evaluation), "divergence", samples=len(evaluation))
     seconds = time.perf_counter() - start
     say(f"{name}: truth on {len(evaluation)} samples in {seconds:.0f} s; Spearman at 4, 3, 2 bits")
     first, second = (study.dataset.subset(range(i, len(study.dataset), 2)) for i in (0, 1))
     for metric in METRICS:
-        say(row(metric.name, sensitivity(replace(study, dataset=first), metric, samples=arguments.samples), truth))
+        say(row(metric.name, sensitivity(study, metric, samples=arguments.samples), truth))
     halves = [sensitivity(replace(study, dataset=half), samples=arguments.samples) for half in (first, second)]
-    say(row("measured, other half", halves[1], truth))
+    say(row("measured on one half", halves[0], truth))
+    say(row("measured on the other", halves[1], truth))
     say(row("one half with the other", halves[0], halves[1]))
 
 

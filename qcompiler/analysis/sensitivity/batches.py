@@ -54,12 +54,13 @@ def batches_of(study: Study, samples: int) -> Batches:
         ModelError: The model has no floating-point output, or cannot be run.
     """
     feeds: list[Tensors] = [dict(feed) for feed in study.dataset.evenly(samples)]
-    names = _scored(study.model)
-    runner = PieceRunner(cut_out(study.model, feeds[0], names), study.threads)
+    right = study.reference or study.model
+    names = _scored(right)
+    runner = PieceRunner(cut_out(right, feeds[0], names), study.threads)
     size = _batch_size(runner, feeds, int(max(1, min(_MOST, _BATCH_MACS // max(macs_of_sample(study), 1)))))
     together = [_stacked(chunk) if len(chunk) > 1 else chunk[0] for chunk in _chunks(feeds, size)]
     sizes = [len(chunk) for chunk in _chunks(feeds, size)]
-    rows, vectors = row_weights.find(study.dataset.inputs, study.model.graph), vector_outputs(study.model)
+    rows, vectors = row_weights.find(study.dataset.inputs, right.graph), vector_outputs(right)
     references = []
     for feed in together:
         outputs = tuple(runner.run(feed))

@@ -27,6 +27,7 @@ __all__ = [
     "curvature",
     "label_loss_change",
     "output_loss",
+    "plain_loss",
     "prediction_difference",
     "relative_distance",
 ]
@@ -58,6 +59,16 @@ def output_loss(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
         if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
             return math.inf
         losses.append(1.0 - metrics.cosine(wanted, got) if vector else _divergence(wanted, got))
+    return max(float(np.mean(losses)), 0.0) if losses else 0.0
+
+
+def plain_loss(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
+    """The same with the plain divergence alone: what users are shown of a model, and what a plan is judged by."""
+    losses = []
+    for wanted, got, vector in _rows(reference, found):
+        if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
+            return math.inf
+        losses.append(1.0 - metrics.cosine(wanted, got) if vector else metrics.kl(wanted, got))
     return max(float(np.mean(losses)), 0.0) if losses else 0.0
 
 

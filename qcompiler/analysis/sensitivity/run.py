@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from qcompiler.analysis.sensitivity.differences import GaussNewton, Taylor
-from qcompiler.analysis.sensitivity.losses import prediction_difference, relative_distance
+from qcompiler.analysis.sensitivity.losses import plain_loss, prediction_difference, relative_distance
 from qcompiler.analysis.sensitivity.metric import Measured, Metric
 from qcompiler.analysis.sensitivity.store import alternative_key, open_store
 from qcompiler.analysis.sensitivity.study import Choice, Sensitivity, Study
@@ -23,6 +23,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Measured(),
     GaussNewton(),
     Taylor(),
+    Measured("divergence", plain_loss),
     Measured("prediction-difference", prediction_difference),
     Measured("block-distance", relative_distance, own=True),
     Sqnr(),

@@ -56,6 +56,8 @@ def open_store(study: Study, metric: str, samples: int, cache_dir: Path | None) 
 
     outputs = [str(value.name) for value in study.model.graph.outputs]
     state = hashlib.blake2b(model_digest(study.model, outputs), digest_size=16)
+    if study.reference is not None:
+        state.update(model_digest(study.reference, outputs))
     for part in (_VERSION, onnxruntime.__version__, metric, study.dataset.evenly(samples).digest() if samples else ""):
         state.update(part.encode() + b"\n")
     return Store(Path(cache_dir) / "sensitivity" / f"{state.hexdigest()}.jsonl")

@@ -8,7 +8,7 @@ groups and alternatives, and how, is not its subject.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -52,6 +52,7 @@ class Study:
         weights: Numbers in the weights of every group.
         alternative: What a choice makes of the model; may take a while.
         threads: Threads of one run; 0 lets the runtime choose.
+        reference: The model whose outputs are right; ``None``: ``model`` itself.
     """
 
     model: ir.Model
@@ -61,6 +62,7 @@ class Study:
     weights: Mapping[str, int]
     alternative: Callable[[Choice], Alternative]
     threads: int = 0
+    reference: ir.Model | None = None
 
     def choices(self) -> list[Choice]:
         """Every group with every option of its."""
@@ -111,6 +113,14 @@ class Sensitivity:
     dropped: Mapping[tuple[str, str], str] = field(default_factory=dict)
     pairs: Mapping[Choice, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def relative_to(self, plan: Mapping[str, str]) -> Sensitivity:
+        """Losses less those of the options in ``plan``: what a change of one decision adds, or takes away."""
+        losses = {
+            group: {option: loss - own[plan[group]] for option, loss in own.items()}
+            for group, own in self.losses.items()
+        }
+        return replace(self, losses=losses)
 
     def ranking(self, option: str) -> list[str]:
         """Groups that have this option, from the one that loses most."""

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.analysis import metrics
-from qcompiler.analysis.sensitivity import Alternative, Choice, Measured, Study, sensitivity
+from qcompiler.analysis.sensitivity import Alternative, Choice, Measured, Study, around, pair_choices, sensitivity
 from qcompiler.calibration import data
 from qcompiler.errors import DataError, PassError, UsageError
 from qcompiler.ir.execute import Runner
@@ -178,3 +178,26 @@ def test_result_as_data() -> None:
     assert set(plain["groups"][0]["options"]) == {"8", "3", "2"}
     assert all(math.isfinite(loss) and loss >= 0 for own in found.losses.values() for loss in own.values())
     assert set(found.ranking("2")) == {"a", "m", "y"}
+
+
+def test_around_a_plan_changes_are_measured_beside_what_the_plan_rounds() -> None:
+    asked = study()
+    plan = {"a": "3", "m": "2", "y": "8"}
+    found = sensitivity(around(asked, plan))
+    for group, option in ((group, option) for group, own in asked.options.items() for option in own):
+        whole: Choice = tuple((name, option if name == group else own) for name, own in plan.items())
+        assert found.losses[group][option] == pytest.approx(by_hand(asked, whole), rel=1e-3)
+    relative = found.relative_to(plan)
+    assert all(relative.losses[group][option] == 0 for group, option in plan.items())
+    assert relative.losses["m"]["8"] < 0, "more bits take loss away"
+    with pytest.raises(UsageError, match="'y'"):
+        around(asked, {"a": "3", "m": "2"})
+
+
+def test_pairs_worth_measuring() -> None:
+    asked = study()
+    losses = {"a": {"8": 0.0, "3": 0.5, "2": 1.0}, "m": {"8": 0.001, "3": 0.2}, "y": {"8": 0.0, "2": 0.02}}
+    assert pair_choices(asked, losses, every=False) == [
+        (("a", "3"), ("m", "3")), (("a", "2"), ("m", "3")), (("m", "3"), ("y", "2")),
+    ]  # fmt: skip
+    assert (("a", "2"), ("y", "2")) in pair_choices(asked, losses), "all pairs of few groups"

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.analysis import metrics
-from qcompiler.analysis.sensitivity import sensitivity
+from qcompiler.analysis.sensitivity import around, sensitivity
 from qcompiler.calibration import data
 from qcompiler.calibration.data import Dataset
 from qcompiler.errors import DataError
@@ -73,3 +73,15 @@ def test_samples_are_needed() -> None:
     ctx = Context(Edit(RESIDUAL), target=load("edge-npu"))
     with pytest.raises(DataError, match="samples"):
         study_of(RESIDUAL, ctx, tie_groups(RESIDUAL, load("edge-npu"), ["w8a8", "w4a8"]).groups)
+
+
+def test_around_a_plan_of_activations() -> None:
+    ctx = Context(Edit(RESIDUAL), target=load("edge-npu"), calibration=samples(RESIDUAL))
+    found = tie_groups(RESIDUAL, load("edge-npu"), ["w8a8", "w8a16", "w4a8"])
+    study = study_of(RESIDUAL, ctx, found.groups)
+    plan = {group.name: "w4a8" for group in found.groups}
+    beside = sensitivity(around(study, plan))
+    assert len({round(own["w4a8"], 9) for own in beside.losses.values()}) == 1, "the plan itself, by whatever group"
+    assert all(
+        loss < 0 for own in beside.relative_to(plan).losses.values() for name, loss in own.items() if name == "w8a16"
+    )
