@@ -82,6 +82,7 @@ def test_around_a_plan_of_activations() -> None:
     plan = {group.name: "w4a8" for group in found.groups}
     beside = sensitivity(around(study, plan))
     assert len({round(own["w4a8"], 9) for own in beside.losses.values()}) == 1, "the plan itself, by whatever group"
-    assert all(
-        loss < 0 for own in beside.relative_to(plan).losses.values() for name, loss in own.items() if name == "w8a16"
-    )
+    relative = beside.relative_to(plan).losses
+    assert sum(own["w8a16"] for own in relative.values()) < 0, "more bits take loss away"
+    wide = sensitivity(around(study, dict.fromkeys(plan, "w8a16")))
+    assert wide.losses["Conv_5"]["w8a16"] < beside.losses["Conv_5"]["w4a8"] / 10
