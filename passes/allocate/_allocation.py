@@ -106,9 +106,14 @@ def problem_of(material: Material, budgets: Mapping[str, float]) -> Problem:
 
 
 def record_of(
-    material: Material, base: str, budgets: Mapping[str, float], plan: Solution, front: Sequence[Solution]
+    material: Material,
+    base: str,
+    budgets: Mapping[str, float],
+    plan: Solution,
+    front: Sequence[Solution],
+    taken: Mapping[str, float] | None = None,
 ) -> Allocation:
-    """What was decided, with what the plan really takes of its resources."""
+    """What was decided; ``taken`` is what the plan really takes, where sums of ``material.costs`` are estimates."""
     groups = tuple(
         AllocatedGroup(
             group.name,
@@ -122,9 +127,10 @@ def record_of(
         for group in material.groups
     )
     dropped = {f"{group}: {option}": why for (group, option), why in material.found.dropped.items()}
+    costs = dict(taken) if taken is not None else _taken(material.costs, plan.choice)
     return Allocation(
-        base, material.found.metric, material.found.samples, groups, _merged(budgets),
-        _taken(material.costs, plan.choice), plan.loss, plan.bound, plan.proof, dropped=dropped,
+        base, material.found.metric, material.found.samples, groups, _merged(budgets), costs, plan.loss, plan.bound,
+        plan.proof, dropped=dropped,
         front=tuple(FrontPoint(each.loss, _taken(material.costs, each.choice), each.choice) for each in front),
     )  # fmt: skip
 

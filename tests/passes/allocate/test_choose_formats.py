@@ -111,6 +111,15 @@ def test_a_bound_that_no_plan_keeps_says_what_is_reached() -> None:
         chosen(samples=64, budget="loss=1e-9")
 
 
+def test_widths_of_activations_are_chosen_too() -> None:
+    model, _ = chosen(candidates=("w8a16", "w8a8", "w4a8"), budget="size=20KB,bops=0.06x")
+    found = record(model)
+    assert found.base == "w8a16"
+    assert {group.choice for group in found.groups} >= {"w8a16"}
+    assert len({group.choice for group in found.groups}) > 1
+    assert found.costs["bops"] <= found.budgets["bops"]
+
+
 def test_exempt_groups_keep_the_widest_candidate_with_their_price() -> None:
     model, ctx = chosen(budget="size=14KB", exempt=("first-last",))
     first, *_, last = record(model).groups

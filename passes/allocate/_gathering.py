@@ -1,0 +1,154 @@
+"""What a choice of formats needs to know: groups, what they lose and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import onnx_ir as ir
+
+from qcompiler.analysis.cost_table import CostTable
+from qcompiler.analysis.group_costs import BOPS, LATENCY, SIZE, GroupCosts
+from qcompiler.analysis.sensitivity import Sensitivity, sensitivity
+from qcompiler.errors import UsageError
+from qcompiler.passes.allocate._allocation import Material
+from qcompiler.passes.allocate._settle import Exact
+from qcompiler.passes.allocate.alternatives import study_of
+from qcompiler.passes.allocate.budgets import LOSS, Budget
+from qcompiler.passes.allocate.exemptions import exemptions, parse_rules
+from qcompiler.passes.allocate.group_costs import group_costs, observed_ranges, plan_costs
+from qcompiler.passes.allocate.groups import Grouping, tie_groups
+from qcompiler.pipeline.base import Context, Pass
+from qcompiler.pipeline.spec import parse
+from qcompiler.target.formats import FormatRequest, resolve_format
+from qcompiler.target.schema import Target
+
+__all__ = ["Gathering", "rounding_ahead", "widest_first"]
+
+_ROUNDS: Final = ("choose-rounding", "round-gptq", "round-alternating", "round-coordinate-descent", "reconstruct")
+_LIKE_THEM: Final = "round-gptq{inputs=float}"
+_LOWERS: Final = ("lower-integer", "lower-weight-only")
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """How it is found out.
+
+    Attributes:
+        model: The model, normalized and transformed, no formats assigned.
+        ctx: The context of the running pass.
+        target: The profile.
+        candidates: Format texts, widest first.
+        budgets: What the plan may take: other resources are not measured.
+        sensitivity: Metric that predicts losses.
+        samples: Samples it is measured on; 0 leaves it to the metric.
+        exempt: Rules by which groups keep the widest candidate.
+        table: Measured latencies; ``None`` takes the profile's ``[cost]``.
+    """
+
+    model: ir.Model
+    ctx: Context
+    target: Target
+    candidates: tuple[str, ...]
+    budgets: tuple[Budget, ...]
+    sensitivity: str
+    samples: int
+    exempt: tuple[str, ...]
+    table: CostTable | None
+
+    def material(self) -> Material:
+        """Groups, their losses and their costs.
+
+        Raises:
+            UsageError: There is nothing to choose, or a candidate, rule or metric is unknown.
+        """
+        rules = parse_rules(",".join(self.exempt))
+        grouping = tie_groups(self.model, self.target, self.candidates, self.ctx.exclude)
+        for name, reason in grouping.refused.items():
+            self.ctx.skip(name, f"follows no candidate: {reason}")
+        if not grouping.groups:
+            raise UsageError(
+                f"nothing to choose: every group of this model follows one of {', '.join(self.candidates)} alone",
+                where="--candidates", hint=f"--format {self.candidates[0]} is the same",
+            )  # fmt: skip
+        found, costs = self._losses(grouping), self._costs(grouping)
+        return Material(grouping, found, costs, self._kept_wide(grouping, costs, rules))
+
+    def exact(self, material: Material) -> Exact | None:
+        """What a plan takes by a dry run of its own; ``None`` where sums are exact."""
+        if not any(group.activations for group in material.groups):
+            return None
+        resources = {name.partition("@")[0] for name in material.costs.fixed}
+        ranges = observed_ranges(self.model, self.ctx)
+
+        def exact(choice: Mapping[str, str]) -> Mapping[str, float]:
+            plan = {node: choice[group.name] for group in material.groups for node in group.nodes}
+            return plan_costs(
+                self.model, self.target, plan, self.candidates[0], lowering=_lowering(self.ctx),
+                exclude=self.ctx.exclude, ranges=ranges, table=self.table, resources=resources,
+            )  # fmt: skip
+
+        return exact
+
+    def _losses(self, grouping: Grouping) -> Sensitivity:
+        """How much every group loses under every option."""
+        ctx = self.ctx
+        study = study_of(self.model, ctx, grouping.groups, rounding_ahead(ctx))
+        found = sensitivity(
+            study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir, progress=ctx.progress
+        )
+        for note in found.notes:
+            ctx.note(note)
+        for (group, option), reason in found.dropped.items():
+            ctx.skip(group, f"cannot follow {option}: {reason}")
+        return found
+
+    def _costs(self, grouping: Grouping) -> GroupCosts:
+        groups = {group.name: group.nodes for group in (*grouping.groups, *grouping.fixed)}
+        wanted = {SIZE, BOPS, *(item.resource for item in self.budgets if item.resource != LOSS)}
+        costs = group_costs(
+            self.model, self.target, groups, self.candidates, lowering=_lowering(self.ctx), exclude=self.ctx.exclude,
+            ranges=observed_ranges(self.model, self.ctx), table=self.table,
+            resources=wanted | ({LATENCY} if self.table is not None else set()),
+        )  # fmt: skip
+        for kind in costs.unknown:
+            self.ctx.warn(f"the cost table says nothing on {kind}: latencies are lower bounds")
+        return costs
+
+    def _kept_wide(
+        self, grouping: Grouping, costs: GroupCosts, rules: tuple[str, ...]
+    ) -> dict[str, tuple[str, str]]:
+        """The option that exempt groups keep, and why."""
+        order = {str(node.name): place for place, node in enumerate(self.model.graph)}
+        groups = sorted((*grouping.groups, *grouping.fixed), key=lambda group: order[group.name])
+        sizes = {name: {form: cost[SIZE] for form, cost in forms.items()} for name, forms in costs.options.items()}
+        found = exemptions(self.model, self.target, groups, rules, sizes)
+        for item in found:
+            self.ctx.note(f"{item.group} keeps {item.option} ({item.rule}: {item.reason}), {item.bytes:.0f} bytes more")
+        return {
+            item.group: (item.option, f"{item.rule}: {item.reason}; {item.bytes:.0f} bytes more") for item in found
+        }
+
+
+def widest_first(target: Target, candidates: tuple[str, ...]) -> tuple[str, ...]:
+    """Candidates from the most bits to the fewest; what is in no group follows the first."""
+
+    def bits(text: str) -> tuple[int, int]:
+        request: FormatRequest = resolve_format(target, text)
+        return -(request.activation_bits or 32), -request.weight_bits
+
+    return tuple(sorted(dict.fromkeys(candidates), key=bits))
+
+
+def rounding_ahead(ctx: Context) -> tuple[Pass, ...]:
+    """How weights will be rounded: losses of nearest codes do not rank those of fitted ones.
+
+    resnet20 at the bytes of w3a8: divergence 0.0855 with losses of nearest codes, 0.0721 with these, 0.0825 uniform.
+    """
+    fitted = any(item.name in _ROUNDS for item in ctx.following)
+    return parse(_LIKE_THEM) if fitted and ctx.calibration is not None else ()
+
+
+def _lowering(ctx: Context) -> str:
+    return "integer" if any(item.name in _LOWERS for item in ctx.following) else "qdq"

@@ -1,0 +1,77 @@
+"""From what the solver adds up to what a plan really takes.
+
+Sums of a plan are not always its costs. Some things are paid once and counted always (function bodies that a plan does
+without): that room is given back and the problem solved again. Where activations have several widths, what stands
+between neighbours is an estimate: the plan is built without samples (``plan_costs``), and what it takes too much comes
+off the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
+from qcompiler.analysis.allocation.solve import solve
+from qcompiler.analysis.group_costs import GroupCosts
+from qcompiler.errors import PassError
+
+__all__ = ["Exact", "settled"]
+
+Exact: TypeAlias = Callable[[Mapping[str, str]], Mapping[str, float]]
+"""What a plan (option by group) takes by resource; peak memory under ``memory``."""
+
+_ROUNDS: Final = 6
+
+
+def settled(problem: Problem, costs: GroupCosts, exact: Exact | None = None) -> Solution:
+    """The plan of least loss that keeps the budgets by what it really takes.
+
+    Args:
+        problem: What to decide.
+        costs: Where its costs come from.
+        exact: Takes a plan's true costs; ``None`` where the sums of ``costs`` are true.
+
+    Raises:
+        InfeasibleError: No plan keeps the budgets.
+        PassError: Estimates miss so far that no plan was found that keeps them.
+    """
+    if exact is None:
+        return _with_room(problem, costs, solve(problem))
+    budgets = dict(problem.budgets)
+    for _ in range(_ROUNDS):
+        found = solve(replace(problem, budgets=budgets))
+        taken = exact(found.choice)
+        over = {name: _amount(taken, name) - asked for name, asked in problem.budgets.items()}
+        if all(amount <= 0 for amount in over.values()):
+            return found
+        budgets = {name: asked - max(over[name], 0.0) for name, asked in budgets.items()}
+    raise PassError(
+        f"no plan was found that keeps {', '.join(problem.budgets)}: what stands between activations of different width"
+        " takes more than was estimated",
+        where="choose-formats",
+        hint="ask for a little more, or for one width",
+    )
+
+
+def _with_room(problem: Problem, costs: GroupCosts, found: Solution) -> Solution:
+    """Solve again with the room of what the plan does not need, as long as that lowers the loss."""
+    for _ in range(_ROUNDS):
+        room = {name: costs.bound(found.choice, name) - costs.total(found.choice, name) for name in problem.budgets}
+        if not any(room.values()):
+            return found
+        try:
+            budgets = {name: asked + room[name] for name, asked in problem.budgets.items()}
+            wider = solve(replace(problem, budgets=budgets))
+        except InfeasibleError:
+            return found
+        fits = all(costs.total(wider.choice, name) <= asked for name, asked in problem.budgets.items())
+        if not fits or wider.loss >= found.loss:
+            return found
+        found = wider
+    return found
+
+
+def _amount(taken: Mapping[str, float], name: str) -> float:
+    return taken[name.partition("@")[0]]
