@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.analysis.coverage import Coverage, coverage
+from qcompiler.analysis.quality import vector_outputs
 from qcompiler.passes.allocate.format_marks import ALLOCATION, marked
 from qcompiler.pipeline.base import Fact
 from qcompiler.pipeline.instruments.base import Observer
@@ -31,6 +32,7 @@ class DecisionWatch(Observer):
         plan: Every decision, as ``plan.json`` has it.
         coverage: What runs on integers, what stays float and why.
         allocation: How formats were chosen among candidates; ``None`` where they were not.
+        vectors: Outputs that the graph says are embeddings or states, not scores.
         islands: Why nodes have no integer form, by name; empty where nothing was lowered.
     """
 
@@ -39,6 +41,7 @@ class DecisionWatch(Observer):
         self.coverage: Coverage | None = None
         self.islands: dict[str, str] = {}
         self.allocation: Allocation | None = None
+        self.vectors: frozenset[str] = frozenset()
 
     @property
     def floating(self) -> frozenset[str]:
@@ -54,6 +57,7 @@ class DecisionWatch(Observer):
             own = {"formats": formats} if formats else {}
             self.plan = {"schema": plan.SCHEMA, **names, "format": ctx.format, **own, **plan.dump(model)}
             self.allocation = model.meta.get(ALLOCATION)
+            self.vectors = vector_outputs(model)
             self.coverage = coverage(model)
 
     def after(self, pass_: Pass, model: ir.Model, ctx: Context, record: PassRecord) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from qcompiler.report import build
 from qcompiler.report.accumulators import accumulators_part
 from qcompiler.report.cost import cost_part
-from qcompiler.report.measured import BisectPart, TimingPart, UnmeasuredPart
+from qcompiler.report.formats import FormatsPart, formats_part, measured_loss
+from qcompiler.report.measured import BisectPart, QualityPart, TimingPart, UnmeasuredPart
 from qcompiler.report.model import Report
 from qcompiler.report.parts import GatesPart, TargetPart
 
@@ -24,6 +25,7 @@ def report_of(outcome: Outcome) -> Report:
     from qcompiler.version import version
 
     job, samples, coverage = outcome.job, outcome.samples, outcome.decisions.coverage
+    quality = build.quality_part(outcome.quality)
     return Report(
         compiler=version(),
         model=outcome.original,
@@ -39,7 +41,8 @@ def report_of(outcome: Outcome) -> Report:
         coverage=build.coverage_part(coverage, weights_only=job.format.weight_only) if coverage is not None else None,
         integer=build.integer_part(outcome.integer) if outcome.integer is not None else None,
         accumulators=accumulators_part(outcome.accumulators) if outcome.accumulators is not None else None,
-        quality=build.quality_part(outcome.quality),
+        formats=_formats(outcome, quality),
+        quality=quality,
         cost=cost_part(outcome.predicted) if outcome.predicted is not None else None,
         bisect=tuple(BisectPart(item.text, _number(item.figure)) for item in outcome.bisection),
         warnings=tuple(_warnings(outcome)),
@@ -51,6 +54,21 @@ def report_of(outcome: Outcome) -> Report:
             tuple(trial.seconds for record in outcome.records for trial in record.trials),
         ),
     )
+
+
+def _formats(outcome: Outcome, quality: QualityPart) -> FormatsPart | None:
+    """How formats were chosen; ``None`` where there was nothing to choose."""
+    from qcompiler.passes.allocate.choose_formats import ChooseFormats
+    from qcompiler.target.formats import resolve_format
+
+    found = outcome.decisions.allocation
+    if found is None:
+        return None
+    texts = {text for group in found.groups for text in (*group.sizes, *group.losses)}
+    requests = {text: resolve_format(outcome.job.target, text) for text in texts}
+    measured = measured_loss(quality.outputs, outcome.decisions.vectors)
+    bounded = next((item.metric for item in outcome.job.pipeline.passes if isinstance(item, ChooseFormats)), "")
+    return formats_part(found, requests, outcome.compiled.bytes, measured, bounded)
 
 
 def _gates(outcome: Outcome) -> GatesPart:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from qcompiler.report.accumulators import AccumulatorsPart
+from qcompiler.report.formats import FormatsPart
 from qcompiler.report.measured import (
     BisectPart,
     CostPart,
@@ -48,6 +49,7 @@ class Report:
         coverage: What runs on integers; ``None`` where nothing was quantized.
         integer: Whether the written graph is integer only; ``None`` where it was not lowered to integer operators.
         accumulators: What its accumulators can reach; ``None`` where it was not lowered to integer operators.
+        formats: How formats were chosen within budgets; ``None`` where there was nothing to choose.
         quality: How close the result is; ``None`` where it was not measured.
         cost: Predicted latency; ``None`` without a cost table.
         size: Sizes.
@@ -72,6 +74,7 @@ class Report:
     coverage: CoveragePart | None = None
     integer: IntegerPart | None = None
     accumulators: AccumulatorsPart | None = None
+    formats: FormatsPart | None = None
     quality: QualityPart | None = None
     cost: CostPart | None = None
     bisect: tuple[BisectPart, ...] = ()

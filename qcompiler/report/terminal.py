@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from qcompiler.report.accumulators import summary
 from qcompiler.report.cost import cost_text, widths_text
+from qcompiler.report.layout import named, paragraphs, styled, table_of
 from qcompiler.report.model import Report
+from qcompiler.report.terminal_formats import formats_section
 from qcompiler.report.words import bytes_text, count_text, figure_text, milliseconds, percent, speed_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
-    from rich.text import Text
 
     from qcompiler.report.measured import CoveragePart, FloatNodePart, IntegerPart, OutputPart, QualityPart
 
@@ -35,7 +35,9 @@ def terminal(report: Report, console: Console) -> None:
     if report.integer is not None:
         _integer(report.integer, console)
     if report.accumulators is not None and (line := summary(report.accumulators)):
-        console.print(_list([("  accumulators: ", "green", line)]))
+        console.print(paragraphs([("  accumulators: ", "green", line)]))
+    if report.formats is not None:
+        formats_section(report.formats, console)
     _recipe(report, console)
     _cost(report, console)
     _notices(report, console)
@@ -48,13 +50,13 @@ def _headline(report: Report, console: Console) -> None:
     if report.timing.latency is not None:
         facts.append(speed_text(report.timing.latency.speedup.value))
     verdict = "" if report.passed else " (gates missed)"
-    console.print(_text(
+    console.print(styled(
         (f"{mark} {PurePath(report.compiled.name).name}", style),
         (f" for {report.target.name}{verdict}: ", ""),
         (", ".join(fact for fact in facts if fact), "bold"),
     ))
     if not report.kept:
-        console.print(_text(("  nothing was written: the result misses a gate", "red")))
+        console.print(styled(("  nothing was written: the result misses a gate", "red")))
 
 
 def _result(quality: QualityPart) -> str:
@@ -69,21 +71,21 @@ def _result(quality: QualityPart) -> str:
 
 def _quality(report: Report, quality: QualityPart, console: Console) -> None:
     console.print()
-    console.print(_text(("Quality", "bold"), (f"  against the float model, on {_samples(report, quality)}", "dim")))
-    table = _table("output", "SQNR dB", "cosine", "worst", "KL", "agree %", "max error")
+    console.print(styled(("Quality", "bold"), (f"  against the float model, on {_samples(report, quality)}", "dim")))
+    table = table_of("output", "SQNR dB", "cosine", "worst", "KL", "agree %", "max error")
     labelled = any(output.top1 is not None for output in quality.outputs)
     custom = any(output.custom is not None for output in quality.outputs)
     for name, shown in (("top-1 % (float)", labelled), (quality.metric, custom)):
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
     for output in quality.outputs[:_OUTPUTS]:
-        cells: list[RenderableType] = [_name(output.name), *_figures(output)]
+        cells: list[RenderableType] = [named(output.name), *_figures(output)]
         cells += [_top1(output)] if labelled else []
         cells += [figure_text(output.custom)] if custom else []
         table.add_row(*cells)
     console.print(table)
     if len(quality.outputs) > _OUTPUTS:
-        console.print(_text((f"  … and {len(quality.outputs) - _OUTPUTS} more outputs", "dim")))
+        console.print(styled((f"  … and {len(quality.outputs) - _OUTPUTS} more outputs", "dim")))
     _layers(quality, console)
 
 
@@ -102,7 +104,7 @@ def _figures(output: OutputPart) -> list[RenderableType]:
     likeness = [figure_text(output.cosine, "cosine"), figure_text(output.cosine_min, "worst")]
     # Decisions of an output that is no classifier's mean little: they step back.
     style = "" if output.kind == "classes" else "dim"
-    decisions = [_text((figure_text(value, name), style)) for name, value in _decisions(output)]
+    decisions = [styled((figure_text(value, name), style)) for name, value in _decisions(output)]
     return [_decibels(output.sqnr), *likeness, *decisions, figure_text(output.max_abs_error)]
 
 
@@ -123,10 +125,10 @@ def _layers(quality: QualityPart, console: Console) -> None:
     if not worst:
         return
     on = count_text(quality.layer_samples, "sample")
-    console.print(_text(("  worst of ", "dim"), (f"{len(layers)} layers", "dim"), (f", on {on}", "dim")))
-    table = _table("layer", "operator", "SQNR dB", indent=4, header=False)
+    console.print(styled(("  worst of ", "dim"), (f"{len(layers)} layers", "dim"), (f", on {on}", "dim")))
+    table = table_of("layer", "operator", "SQNR dB", indent=4, header=False)
     for layer in worst:
-        table.add_row(_name(layer.node, 4), _name(layer.op_type, 0), _decibels(layer.sqnr))
+        table.add_row(named(layer.node, 4), named(layer.op_type, 0), _decibels(layer.sqnr))
     console.print(table)
 
 
@@ -139,18 +141,18 @@ def _coverage(coverage: CoveragePart, console: Console) -> None:
     console.print()
     what, column = ("Weights", "few bits") if coverage.weights_only else ("Integer", "integer")
     real = "; activations stay real" if coverage.weights_only else ""
-    console.print(_text((what, "bold"), (f"  {work}{coverage.integer_nodes} of {total} nodes{real}", "dim")))
-    table = _table("operator", column, "float", "work %")
+    console.print(styled((what, "bold"), (f"  {work}{coverage.integer_nodes} of {total} nodes{real}", "dim")))
+    table = table_of("operator", column, "float", "work %")
     everything = sum(item.integer_macs + item.float_macs for item in coverage.by_operator)
     # Where the list is cut, operators with work and operators that stayed float are what the reader looks for.
     rows = sorted(coverage.by_operator, key=lambda item: (item.integer_macs + item.float_macs == 0, item.float == 0))
     for item in rows[:_OPERATORS]:
         share = (item.integer_macs + item.float_macs) / everything if everything else 0.0
-        left = _text((str(item.float), "yellow" if item.float else "dim"))
-        table.add_row(_name(item.op_type), str(item.integer), left, _share(share))
+        left = styled((str(item.float), "yellow" if item.float else "dim"))
+        table.add_row(named(item.op_type), str(item.integer), left, _share(share))
     console.print(table)
     if more := len(rows[_OPERATORS:]):
-        console.print(_text((f"  … and {more} more operator{'s' if more > 1 else ''}", "dim")))
+        console.print(styled((f"  … and {more} more operator{'s' if more > 1 else ''}", "dim")))
     _reasons(coverage, console)
 
 
@@ -169,7 +171,7 @@ def _integer(integer: IntegerPart, console: Console) -> None:
     lines += [(f"  {head}", "yellow", ", ".join(items[:_NAMES])) for head, items in named if items]
     around = (("float before: ", integer.before), ("float after: ", integer.after))
     lines += [(f"  {head}", "dim", _nodes(nodes)) for head, nodes in around if nodes]
-    console.print(_list(lines))
+    console.print(paragraphs(lines))
 
 
 def _nodes(nodes: tuple[FloatNodePart, ...]) -> str:
@@ -184,9 +186,9 @@ def _share(share: float) -> str:
 def _reasons(coverage: CoveragePart, console: Console) -> None:
     groups = Counter((item.op_type, item.reason) for item in coverage.fallbacks).most_common()
     lines = [("  float: ", "yellow", f"{count} × {op_type}: {reason}") for (op_type, reason), count in groups]
-    console.print(_list(lines[:_REASONS]))
+    console.print(paragraphs(lines[:_REASONS]))
     if more := len(lines[_REASONS:]):
-        console.print(_text((f"  … and {more} more reason{'s' if more > 1 else ''} (--report has all)", "dim")))
+        console.print(styled((f"  … and {more} more reason{'s' if more > 1 else ''} (--report has all)", "dim")))
 
 
 # -- what was tried ----------------------------------------------------------------------------------------
@@ -204,13 +206,13 @@ def _recipe(report: Report, console: Console) -> None:
     counts = [(sum(trial.reason.startswith(start) for trial in trials), words) for words, start in others]
     more = "".join(f"; {count} {words}" for count, words in counts if count)
     console.print()
-    console.print(_text(
+    console.print(styled(
         ("Recipe", "bold"), (f"  relative squared output error on samples left out{more}", "dim"),
     ))
-    table = _table("passes", "before", "after", "seconds", "")
+    table = table_of("passes", "before", "after", "seconds", "")
     for trial, seconds in measured:
-        verdict = _text(("kept", "green")) if trial.kept else _text(("rejected", "dim"))
-        table.add_row(_name(trial.text), f"{trial.before:.3g}", f"{trial.after:.3g}", f"{seconds:.1f}", verdict)
+        verdict = styled(("kept", "green")) if trial.kept else styled(("rejected", "dim"))
+        table.add_row(named(trial.text), f"{trial.before:.3g}", f"{trial.after:.3g}", f"{seconds:.1f}", verdict)
     console.print(table)
 
 
@@ -219,7 +221,7 @@ def _untried(report: Report, console: Console) -> None:
     notes = [note.text for item in report.passes for note in item.notes if note.text.startswith("nothing was tried")]
     if notes:
         console.print()
-        console.print(_text(("Recipe", "bold"), (f"  {notes[0]}", "yellow")))
+        console.print(styled(("Recipe", "bold"), (f"  {notes[0]}", "yellow")))
 
 
 # -- size, speed, notices ----------------------------------------------------------------------------------
@@ -228,28 +230,28 @@ def _untried(report: Report, console: Console) -> None:
 def _cost(report: Report, console: Console) -> None:
     console.print()
     size = report.size
-    console.print(_text(
+    console.print(styled(
         ("Size", "bold"), (f"     {bytes_text(size.float_bytes)} → {bytes_text(size.compiled_bytes)}", ""),
     ))
     latency = report.timing.latency
     if latency is not None:
         threads = count_text(latency.threads, "thread")
         between = f"{latency.speedup.low:.2f} to {latency.speedup.high:.2f}"
-        console.print(_text(
+        console.print(styled(
             ("Latency", "bold"),
             (f"  {milliseconds(latency.float.median)} → {milliseconds(latency.quantized.median)}", ""),
             (f"  {latency.speedup.value:.2f} × the speed ({between}), here, {threads}", "dim"),
         ))
     if report.cost is not None:
         least = "at least " if report.cost.unknown else ""
-        console.print(_text(
+        console.print(styled(
             ("Cost", "bold"), (f"     {least}{milliseconds(report.cost.milliseconds)} predicted", ""),
             (f"  {cost_text(report.cost)}", "dim"),
         ))
         if text := widths_text(report.cost):
-            console.print(_text((f"  {text}", "")))
+            console.print(styled((f"  {text}", "")))
     if report.timing.seconds:
-        console.print(_text(("Time", "bold"), (f"     {report.timing.seconds:.1f} s", "")))
+        console.print(styled(("Time", "bold"), (f"     {report.timing.seconds:.1f} s", "")))
 
 
 def _notices(report: Report, console: Console) -> None:
@@ -262,49 +264,11 @@ def _notices(report: Report, console: Console) -> None:
         console.print()
     for head, style, texts in groups:
         if texts:
-            console.print(_list([(head, style, text) for text in texts]))
-
-
-# -- helpers -----------------------------------------------------------------------------------------------
-
-
-def _text(*parts: tuple[str, str]) -> Text:
-    from rich.text import Text
-
-    return Text.assemble(*parts)
-
-
-def _list(lines: list[tuple[str, str, str]]) -> Table:
-    """Paragraphs with a styled head; what does not fit a line goes on below its own text."""
-    from rich.table import Table
-
-    grid = Table.grid()
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for head, style, text in lines:
-        grid.add_row(_text((head, style)), _text((text, "")))
-    return grid
-
-
-def _name(name: str, indent: int = 2) -> Text:
-    """A name from the model: never taken for markup, whatever is in it."""
-    return _text((" " * indent + name, ""))
+            console.print(paragraphs([(head, style, text) for text in texts]))
 
 
 def _decibels(value: float | None) -> RenderableType:
     if value is None:
         return "–"
     style = next(style for level, style in _LEVELS if value >= level)
-    return _text((figure_text(value, "sqnr"), style))
-
-
-def _table(first: str, *others: str, indent: int = 2, header: bool = True) -> Table:
-    """A borderless table: names on the left, which may be cut, figures on the right, which may not."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=header, header_style="dim", pad_edge=False)
-    # The indentation is part of the first column, so that nothing is lost where the terminal is narrow.
-    table.add_column(" " * indent + first, overflow="ellipsis", no_wrap=True, max_width=44)
-    for name in others:
-        table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
-    return table
+    return styled((figure_text(value, "sqnr"), style))

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qcompiler.report.accumulators import AccumulatorPart, AccumulatorsPart
+from qcompiler.report.formats import (
+    CandidatePart,
+    FormatsPart,
+    FrontPointPart,
+    GroupPart,
+    LossBoundPart,
+    ResourcePart,
+)
 from qcompiler.report.measured import (
     BisectPart,
     CoveragePart,
@@ -80,6 +90,30 @@ def full_report() -> Report:
             LatencyPart(TimesPart(1.25, 1.0, 99), TimesPart(0.5, 0.4375, 99), IntervalPart(2.5, 2.25, 2.75), 1, False),
         ),
     )  # fmt: skip
+
+
+@pytest.fixture
+def mixed_report(full_report: Report) -> Report:
+    """Formats chosen among three, one layer exempt, with a bound on the loss."""
+    groups = (
+        GroupPart("/stem/Conv", ("/stem/Conv", "/stem/Relu"), 144, "w8a8", 0.0, {}, 400.0,
+                  "first-last: it is the first layer with weights; 72 bytes more"),
+        GroupPart("/features/stage1/block2/branch/conv2/Conv", ("/features/stage1/block2/branch/conv2/Conv",), 9216,
+                  "w4a8", 0.015, {"w8a8": 0.001, "w4a8": 0.015, "w2a8": 0.7}, 5000.0),
+        GroupPart("/fc/Gemm", ("/fc/Gemm",), 640, "w8a8", 0.005, {"w8a8": 0.005, "w4a8": 0.25}, 700.0),
+    )  # fmt: skip
+    formats = FormatsPart(
+        base="w8a8",
+        candidates=(CandidatePart("w8a8", 8, 8, 2, 784, 1100.0), CandidatePart("w4a8", 4, 8, 1, 9216, 5000.0),
+                    CandidatePart("w2a8", 2, 8, 0, 0, 0.0)),
+        metric="measured", samples=112, groups=groups,
+        resources=(ResourcePart("size", 52_000.0, 51_020.0, 51_000.0), ResourcePart("bops", None, 2e9, None)),
+        loss=0.02, bound=0.018, gap=0.002, proof="enumeration", measured=0.0234, comparable=True,
+        loss_bound=LossBoundPart("", 0.05, 0.031, 3, 4),
+        front=(FrontPointPart(0.7, {"size": 40_000.0}), FrontPointPart(0.02, {"size": 51_020.0})),
+        dropped={"/fc/Gemm: w2a8": "the outputs are not finite"},
+    )  # fmt: skip
+    return replace(full_report, formats=formats)
 
 
 @pytest.fixture

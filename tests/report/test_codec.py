@@ -13,46 +13,28 @@ from qcompiler.errors import UsageError
 from qcompiler.report.codec import SCHEMA_FILE, from_json, json_schema, to_json
 from qcompiler.report.measured import BisectPart
 from qcompiler.report.model import Report
-
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None), "array": list,
-    "object": dict,
-}  # fmt: skip
+from tests.report.schema import violations
 
 
-def violations(value: Any, schema: dict[str, Any], root: dict[str, Any], where: str = "$") -> list[str]:
-    """The part of JSON Schema that ours uses."""
-    if "$ref" in schema:
-        return violations(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, where)
-    if "anyOf" in schema:
-        tries = [violations(value, item, root, where) for item in schema["anyOf"]]
-        return [] if any(not found for found in tries) else tries[0]
-    kind = schema["type"]
-    if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        return [f"{where}: {value!r} is no {kind}"]
-    if "const" in schema and value != schema["const"]:
-        return [f"{where}: {value!r} is not {schema['const']!r}"]
-    if kind == "array":
-        return [v for i, item in enumerate(value) for v in violations(item, schema["items"], root, f"{where}[{i}]")]
-    if kind != "object":
-        return []
-    if "properties" not in schema:
-        extra = schema["additionalProperties"]
-        return [v for key, item in value.items() for v in violations(item, extra, root, f"{where}.{key}")]
-    wrong = [f"{where}: keys {set(value) ^ set(schema['required'])}"] if set(value) != set(schema["required"]) else []
-    known = {key: item for key, item in schema["properties"].items() if key in value}
-    return wrong + [v for key, item in known.items() for v in violations(value[key], item, root, f"{where}.{key}")]
-
-
-def test_round_trip(full_report: Report) -> None:
-    text = to_json(full_report)
-    assert from_json(text) == full_report
+@pytest.mark.parametrize("name", ["full_report", "mixed_report", "bare_report"])
+def test_round_trip(name: str, request: pytest.FixtureRequest) -> None:
+    report: Report = request.getfixturevalue(name)
+    text = to_json(report)
+    assert from_json(text) == report
     assert to_json(from_json(text)) == text
 
 
-def test_the_report_follows_the_shipped_schema(full_report: Report, bare_report: Report) -> None:
+def test_reports_from_before_mixed_precision_are_still_read(full_report: Report) -> None:
+    values = json.loads(to_json(full_report))
+    del values["formats"]
+    assert from_json(json.dumps(values)) == full_report
+
+
+def test_the_report_follows_the_shipped_schema(
+    full_report: Report, mixed_report: Report, bare_report: Report
+) -> None:
     schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    for report in (full_report, bare_report):
+    for report in (full_report, mixed_report, bare_report):
         assert violations(json.loads(to_json(report)), schema, schema) == []
 
 

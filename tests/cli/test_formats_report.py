@@ -1,0 +1,78 @@
+"""``qcompile --candidates --budget``: what the report says of the plan, end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from qcompiler.report.codec import SCHEMA_FILE, from_json, to_json
+from qcompiler.report.formats import FormatsPart
+from tests.report.schema import violations
+
+Run = Callable[..., Result]
+OPTIONS = (
+    "-t", "edge-npu", "--candidates", "w8a8,w4a8,w2a8", "--no-latency", "--effort", "quick", "--no-cache",
+    "--limit", 64,
+)  # fmt: skip
+
+
+def _formats(text: str) -> FormatsPart:
+    found = from_json(text).formats
+    assert found is not None
+    return found
+
+
+def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, work: Path) -> None:
+    asked = ("digits_cnn", *OPTIONS, "--budget", "size=46000", "--exempt", "first-last", "-o", "m.onnx")
+    result = qcompile(*asked, "--report", "one.json")
+    assert result.exit_code == 0, result.output
+    text = (work / "one.json").read_text(encoding="utf-8")
+    values: dict[str, Any] = json.loads(text)
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    assert violations(values, schema, schema) == []
+    assert to_json(from_json(text)) == text
+
+    part = _formats(text)
+    size = next(item for item in part.resources if item.resource == "size")
+    assert size.budget == 46_000
+    assert size.actual == (work / "m.onnx").stat().st_size <= 46_000
+    assert size.predicted == pytest.approx(size.actual, rel=0.02)
+    assert sum(item.groups for item in part.candidates) == len(part.groups)
+    assert len({group.choice for group in part.groups}) > 1
+    assert part.loss == pytest.approx(sum(group.loss for group in part.groups), rel=1e-5)
+    assert part.bound <= part.loss
+    assert [group.choice for group in part.groups if group.exempt.startswith("first-last")] == ["w8a8", "w8a8"]
+    report = from_json(text)
+    assert report.quality is not None
+    assert part.measured == pytest.approx(report.quality.outputs[0].kl)
+
+    shown = " ".join(result.stdout.split())
+    assert f"size: {size.actual / 1e3:.1f} KB of 46.0 KB after packing" in shown
+    assert f"w8a8, w4a8, w2a8 for {len(part.groups)} groups" in shown
+    assert sum("█" in line for line in result.stdout.splitlines()) == min(len(part.groups), 20)
+
+    assert qcompile(*asked, "--report", "two.json", "-q").exit_code == 0
+    again = json.loads((work / "two.json").read_text(encoding="utf-8"))
+    for found in (values, again):
+        del found["timing"]
+    assert again == values
+
+
+def test_a_bound_on_the_loss_is_reported_with_its_measurements(
+    qcompile: Run, small_cnn_path: Path, data: Path
+) -> None:
+    asked = (small_cnn_path, "-c", data, *OPTIONS, "--budget", "loss=0.5")
+    part = _formats(qcompile(*asked, "--json").stdout)
+    assert part.loss_bound is not None
+    assert part.loss_bound.upper <= part.loss_bound.bound == 0.5
+    assert 1 <= part.loss_bound.evaluations <= part.loss_bound.most_evaluations
+    assert part.measured is not None
+
+
+def test_without_a_choice_there_is_no_such_part(compile_small: Run) -> None:
+    assert json.loads(compile_small("--json").stdout)["formats"] is None
