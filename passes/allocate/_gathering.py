@@ -19,15 +19,13 @@ from qcompiler.passes.allocate.budgets import LOSS, Budget
 from qcompiler.passes.allocate.exemptions import exemptions, parse_rules
 from qcompiler.passes.allocate.group_costs import group_costs, observed_ranges, plan_costs
 from qcompiler.passes.allocate.groups import Grouping, tie_groups
-from qcompiler.pipeline.base import Context, Pass
-from qcompiler.pipeline.spec import parse
+from qcompiler.passes.allocate.roundings import rounding_ahead, rounding_named
+from qcompiler.pipeline.base import Context
 from qcompiler.target.formats import FormatRequest, resolve_format
 from qcompiler.target.schema import Target
 
-__all__ = ["Gathering", "rounding_ahead", "widest_first"]
+__all__ = ["Gathering", "widest_first"]
 
-_ROUNDS: Final = ("choose-rounding", "round-gptq", "round-alternating", "round-coordinate-descent", "reconstruct")
-_LIKE_THEM: Final = "round-gptq{inputs=float}"
 _LOWERS: Final = ("lower-integer", "lower-weight-only")
 
 
@@ -94,7 +92,7 @@ class Gathering:
     def _losses(self, grouping: Grouping) -> Sensitivity:
         """How much every group loses under every option."""
         ctx = self.ctx
-        study = study_of(self.model, ctx, grouping.groups, rounding_ahead(ctx))
+        study = study_of(self.model, ctx, grouping.groups, rounding_named(rounding_ahead(ctx)))
         found = sensitivity(
             study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir, progress=ctx.progress
         )
@@ -139,15 +137,6 @@ def widest_first(target: Target, candidates: tuple[str, ...]) -> tuple[str, ...]
         return -(request.activation_bits or 32), -request.weight_bits
 
     return tuple(sorted(dict.fromkeys(candidates), key=bits))
-
-
-def rounding_ahead(ctx: Context) -> tuple[Pass, ...]:
-    """How weights will be rounded: losses of nearest codes do not rank those of fitted ones.
-
-    resnet20 at the bytes of w3a8: divergence 0.0855 with losses of nearest codes, 0.0721 with these, 0.0825 uniform.
-    """
-    fitted = any(item.name in _ROUNDS for item in ctx.following)
-    return parse(_LIKE_THEM) if fitted and ctx.calibration is not None else ()
 
 
 def _lowering(ctx: Context) -> str:

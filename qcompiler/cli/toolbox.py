@@ -8,7 +8,7 @@ import click
 
 __all__ = ["main"]
 
-_VERBS = ("bench", "diff", "inspect", "passes", "profile", "replay", "targets")
+_VERBS = ("bench", "diff", "inspect", "passes", "profile", "replay", "sensitivity", "targets")
 
 
 class _Verbs(click.Group):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qcompiler.errors import QCompilerError
 
-__all__ = ["check_writable", "publish", "staging", "write_text"]
+__all__ = ["check_writable", "publish", "staging", "write_bytes", "write_text"]
 
 
 @contextlib.contextmanager
@@ -73,10 +73,18 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         QCompilerError: The file cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for any content.
+
+    Raises:
+        QCompilerError: The file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        temporary.write_bytes(content)
         os.replace(temporary, path)  # noqa: PTH105
     except OSError as error:
         raise _cannot_write(path, error) from error

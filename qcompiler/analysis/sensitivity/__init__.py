@@ -3,7 +3,7 @@
 from qcompiler.analysis.sensitivity.around import around
 from qcompiler.analysis.sensitivity.metric import Measured, Metric
 from qcompiler.analysis.sensitivity.pairs import pair_choices
-from qcompiler.analysis.sensitivity.run import METRICS, metric_named, sensitivity
+from qcompiler.analysis.sensitivity.run import METRICS, estimate, metric_named, sensitivity
 from qcompiler.analysis.sensitivity.study import Alternative, Choice, Cost, Edge, Sensitivity, Study
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Sensitivity",
     "Study",
     "around",
+    "estimate",
     "metric_named",
     "pair_choices",
     "sensitivity",

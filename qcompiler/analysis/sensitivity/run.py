@@ -13,11 +13,11 @@ from qcompiler.analysis.sensitivity.differences import GaussNewton, Taylor
 from qcompiler.analysis.sensitivity.losses import plain_loss, prediction_difference, relative_distance
 from qcompiler.analysis.sensitivity.metric import Measured, Metric
 from qcompiler.analysis.sensitivity.store import alternative_key, open_store
-from qcompiler.analysis.sensitivity.study import Choice, Sensitivity, Study
+from qcompiler.analysis.sensitivity.study import Choice, Cost, Sensitivity, Study
 from qcompiler.analysis.sensitivity.weights_alone import Spikes, Sqnr
 from qcompiler.errors import DataError, PassError, UsageError, nearest
 
-__all__ = ["METRICS", "metric_named", "sensitivity"]
+__all__ = ["METRICS", "estimate", "metric_named", "sensitivity"]
 
 METRICS: Final[tuple[Metric, ...]] = (
     Measured(),
@@ -48,6 +48,18 @@ def metric_named(name: str) -> Metric:
         hint = nearest(name, known) or f"one of {', '.join(known)}"
         raise UsageError(f"there is no sensitivity metric '{name}'", hint=hint)
     return known[name]
+
+
+def estimate(study: Study, metric: Metric, samples: int | None = None) -> tuple[int, Cost]:
+    """How many samples a metric runs, and what that takes; no alternative is asked for.
+
+    Raises:
+        DataError: There are no samples.
+        UsageError: ``samples`` is less than 1.
+    """
+    choices: list[Choice] = study.choices()
+    used, _ = _samples(study, metric, choices, samples)
+    return used, metric.cost(study, choices, used)
 
 
 def sensitivity(
