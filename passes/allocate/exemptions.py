@@ -6,7 +6,9 @@
   codes for all others.
 
 A rule is the user's choice (``--exempt``). None is in force by default: the measured loss of a group already says what
-its bits are worth, and says it with a figure (``tests/benchmarks/README.md``).
+its bits are worth. At the bytes of 4 bits, plans of resnet20 keep the first and the last layer at 8 bits anyway; at
+those of 3 bits the rule gave 0.126 instead of 0.128 with codes by GPTQ, 0.664 instead of 0.604 with nearest ones; on
+mobilenetv1_025, whose last layer holds half of all weights, no plan keeps the rule. ``tiny`` changed no plan there.
 """
 
 from __future__ import annotations
