@@ -33,7 +33,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 _SAMPLES: Final = 128
 _FEWEST: Final = 4
-_WORK: Final = 6e12
+_WORK: Final = 4e12
 """Multiply-accumulates that a measurement takes at most: large models run fewer samples."""
 
 
