@@ -37,6 +37,7 @@ class OutputQuality:
         cosine: Mean over samples.
         cosine_min: The worst sample.
         kl: Nats, mean over rows.
+        softened_kl: The same of ``metrics.softened_kl``, where asked for.
         agreement: Percentage of rows with the same largest entry.
         top1: Percentage of labels met by the candidate; ``None`` without labels.
         top1_float: The same of the float model.
@@ -62,6 +63,7 @@ class OutputQuality:
     max_abs_error: float | None = None
     exact: float | None = None
     custom: float | None = None
+    softened_kl: float | None = None
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -85,11 +87,13 @@ class OutputMeter:
         name: The output.
         vector: The graph says that this output is no classifier's.
         metric: A plugin metric to gather too.
+        softened: Whether to gather ``softened_kl`` too.
     """
 
     name: str
     vector: bool = False
     metric: Metric | None = None
+    softened: bool = False
     samples: int = 0
     rows: int = 0
     decided: int = 0
@@ -97,6 +101,7 @@ class OutputMeter:
     cosines: list[float] = field(default_factory=list)
     custom: list[float] = field(default_factory=list)
     kl: float = 0.0
+    softened_kl: float = 0.0
     agreed: float = 0.0
     equal: list[float] = field(default_factory=list)
     hits: list[tuple[float, float]] = field(default_factory=list)
@@ -161,6 +166,8 @@ class OutputMeter:
         decided, total = metrics.decided(reference)
         self.rows, self.decided = self.rows + total, self.decided + decided
         self.kl += total * metrics.kl(reference, candidate)
+        if self.softened:
+            self.softened_kl += total * metrics.softened_kl(reference, candidate)
         self.agreed += total * metrics.agreement(reference, candidate)
 
     def _label(self, reference: NDArray[Any], candidate: NDArray[Any], labels: NDArray[Any]) -> None:
@@ -193,6 +200,7 @@ class OutputMeter:
             top1_float=_mean([hit[0] for hit in self.hits]) if self.hits else None,
             max_abs_error=None if self.power.broken else self.power.max_error,
             custom=_mean(self.custom) if self.custom else None,
+            softened_kl=self.softened_kl / self.rows if rows and self.softened else None,
             faults=self._faults(),
             notes=self._notes(),
         )

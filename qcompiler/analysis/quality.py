@@ -123,6 +123,7 @@ def compare(
     per_layer: Mapping[str, str] | None = None,
     metric: str | Metric = "sqnr",
     layer_samples: int | None = None,
+    softened: bool = False,
     threads: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Quality:
@@ -135,6 +136,7 @@ def compare(
         per_layer: Float tensor name to the candidate's tensor name; those get figures of their own.
         metric: The figure asked for.
         layer_samples: Samples that the layers are measured on; ``None`` takes up to 8, fewer for large networks.
+        softened: Whether outputs get the divergence that sensitivity predicts, too (``metrics.softened_kl``).
         threads: Intra-operator threads; 0 lets ONNX Runtime choose.
         progress: Called as ``progress(stage, done, total)``.
 
@@ -151,7 +153,7 @@ def compare(
             "metric top1 needs labels", where=dataset.source, hint="add an array 'labels' to the evaluation data"
         )
     report = progress or _silent
-    outputs, notes = _outputs(reference, candidate, dataset, chosen, threads, report)
+    outputs, notes = _outputs(reference, candidate, dataset, (chosen, softened), threads, report)
     layers: list[LayerQuality] = []
     used = 0
     if per_layer:
@@ -189,11 +191,15 @@ def _outputs(
     reference: Model,
     candidate: Model,
     dataset: Dataset,
-    chosen: Metric,
+    figures: tuple[Metric, bool],
     threads: int,
     progress: Callable[[str, int, int], None],
 ) -> tuple[list[OutputQuality], list[str]]:
-    """Run the float model, then the candidate, and compare their outputs sample by sample."""
+    """Run the float model, then the candidate, and compare their outputs sample by sample.
+
+    ``figures``: the metric asked for, and whether the softened divergence is.
+    """
+    chosen, softened = figures
     graph = _loaded(reference)
     vectors = vector_outputs(graph)
     io.release(graph)
@@ -209,7 +215,7 @@ def _outputs(
         trim()
         runner = _runner(candidate, None, threads)
         pairs = _pairs(names, runner.outputs)
-        meters = {name: OutputMeter(name, name in vectors, plugin) for name in names}
+        meters = {name: OutputMeter(name, name in vectors, plugin, softened) for name in names}
         skipped: set[str] = set()
         labels = dataset.labels
         for index, (_, found) in enumerate(runner.stream(fit(feed, runner) for feed in dataset)):

@@ -123,7 +123,7 @@ def execute(job: Job, progress: Progress) -> Outcome:
         _check_size(graphs[1], compiled.decisions)
         integer = _integer_only(job, graphs[1], compiled.decisions)
         sums = _accumulators(job, graphs[1])
-        quality = _measure(job, staged, samples, graphs, progress)
+        quality = _measure(job, staged, samples, graphs, compiled.decisions.allocation is not None, progress)
         latency, reason = _latency(job, staged, samples)
         predicted = _predicted(job, staged)
         misses = _misses(job, quality, compiled.decisions)
@@ -223,9 +223,12 @@ def _accumulators(job: Job, written: ir.Model) -> tuple[Accumulator, ...] | None
 
 
 def _measure(
-    job: Job, staged: Path, samples: Samples, graphs: tuple[ir.Model, ir.Model], progress: Progress
+    job: Job, staged: Path, samples: Samples, graphs: tuple[ir.Model, ir.Model], chosen: bool, progress: Progress
 ) -> Quality:
-    """Compare what was written with the float model; ``graphs`` are both, as loaded."""
+    """Compare what was written with the float model; ``graphs`` are both, as loaded.
+
+    ``chosen``: formats were, so the loss that was predicted is measured too.
+    """
     from qcompiler.analysis.layers import match_layers
     from qcompiler.analysis.quality import compare
     from qcompiler.ir import io
@@ -236,8 +239,8 @@ def _measure(
         io.release(graph)
     trim()
     return compare(
-        job.source.path, staged, samples.evaluation, per_layer=pairs, metric=job.metric, threads=job.options.jobs,
-        progress=progress,
+        job.source.path, staged, samples.evaluation, per_layer=pairs, metric=job.metric, softened=chosen,
+        threads=job.options.jobs, progress=progress,
     )  # fmt: skip
 
 

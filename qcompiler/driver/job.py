@@ -79,7 +79,7 @@ class Job:
             return True
         own = self.options.pipeline not in (None, "default")
         return self.calibration is not None and not (is_random(self.calibration) or is_none(self.calibration)) and (
-            own or effort_of(self.pipeline.passes) != "quick"
+            own or effort_of(self.pipeline.passes) != "quick" or len(self.options.candidates) > 1
         )
 
     def effective(self) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """The part of a report on formats that were chosen among candidates (mixed precision), as data.
 
-Predicted and measured loss have one unit: divergence (KL, nats) of scores, one minus the cosine of embeddings and
-states, a mean over floating-point outputs. They are not one figure. The prediction adds up what groups lose one at a
-time, with a divergence softened for few samples (``analysis/sensitivity/losses.py``); the measurement is the plain
-divergence of the file as it was written, on the evaluation samples.
+Predicted and measured loss have one unit: the divergence of scores (``metrics.softened_kl``, nats), one minus the
+cosine of embeddings and states, a mean over floating-point outputs. The prediction adds up what groups lose one at a
+time, on calibration samples; the measurement is that of the file as it was written, on the evaluation samples.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class LossBoundPart:
     """How a bound on the loss itself was kept: by measuring plans on samples left out of fitting them.
 
     Attributes:
-        metric: What the loss is of; empty: divergence of scores, one minus the cosine of embeddings.
+        metric: What the loss is of; empty: ``kl`` of scores (not softened), one minus the cosine of embeddings.
         bound: The bound.
         upper: Upper bound (95 %) of the loss of the plan.
         evaluations: Plans that were quantized and measured.
@@ -224,7 +223,7 @@ def measured_loss(outputs: Iterable[OutputPart], vectors: frozenset[str]) -> flo
     losses: list[float] = []
     for output in outputs:
         likeness = None if output.cosine is None else 1.0 - output.cosine
-        loss = likeness if output.name in vectors else output.kl
+        loss = likeness if output.name in vectors else output.softened_kl
         if loss is not None:
             losses.append(max(loss, 0.0))
     return sum(losses) / len(losses) if losses else None

@@ -149,6 +149,8 @@ class OutputPart:
         max_abs_error: Largest absolute difference.
         exact: Percentage of equal elements, of kind ``exact`` only.
         custom: The plugin metric asked for.
+        softened_kl: Mean of the divergence and of that at temperature 2, times 4: the loss that is predicted where
+            formats are chosen; ``None`` elsewhere.
         faults: What makes the output useless whatever the figures say.
         notes: What to know about the figures.
     """
@@ -170,6 +172,7 @@ class OutputPart:
     custom: float | None
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    softened_kl: float | None = None
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def _measured(part: FormatsPart) -> str:
     if part.measured is None:
         return "not measured"
     unit = "" if part.comparable else f" in another unit than {part.metric}'s"
-    return f"{figure_text(part.measured)} measured of the file (KL of scores, 1 − cosine of embeddings){unit}"
+    return f"{figure_text(part.measured)} measured of the file (softened KL of scores, 1 − cosine of embeddings){unit}"
 
 
 def _proof(part: FormatsPart) -> str:

@@ -20,6 +20,7 @@ from qcompiler.analysis.metrics import (
     cosine,
     decided,
     kl,
+    softened_kl,
     sqnr,
     top1,
 )
@@ -69,6 +70,23 @@ def test_kl_of_lost_probabilities_is_bad_although_zeros_normalise_to_uniform() -
 
 def test_kl_of_enormous_logits_is_finite() -> None:
     assert kl(np.array([[9.6e18, 0.0]]), np.array([[0.0, 9.6e18]])) == KL_CEILING
+
+
+def test_softened_kl_is_the_mean_with_the_divergence_at_temperature_two() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(5, 7)), rng.normal(size=(5, 7))
+    p, q = (np.exp(z / 2) / np.exp(z / 2).sum(1, keepdims=True) for z in (first, second))
+    soft = float((p * np.log(p / q)).sum(1).mean())
+    assert softened_kl(first, second) == pytest.approx((kl(first, second) + 4 * soft) / 2)
+    shares = [np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (first, second)]
+    assert softened_kl(*shares) == pytest.approx(softened_kl(first, second))
+
+
+def test_softened_kl_sees_changes_of_confident_decisions() -> None:
+    sure, shaken = np.array([[20.0, 0.0, 0.0]]), np.array([[16.0, 0.0, 0.0]])
+    assert softened_kl(sure, sure) == 0
+    assert softened_kl(sure, shaken) > 100 * kl(sure, shaken) > 0
+    assert softened_kl(sure, np.full((1, 3), np.nan)) > KL_CEILING
 
 
 def test_agreement_accepts_any_class_of_a_tie() -> None:

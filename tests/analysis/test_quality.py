@@ -13,7 +13,7 @@ import pytest
 from qcompiler.analysis.gates import Gates, check_gates, gate_error
 from qcompiler.analysis.layers import match_layers
 from qcompiler.analysis.meters import OutputMeter
-from qcompiler.analysis.metrics import Metric, metric
+from qcompiler.analysis.metrics import Metric, metric, softened_kl
 from qcompiler.analysis.quality import Quality, compare, vector_outputs
 from qcompiler.analysis.quality import metric as find_metric
 from qcompiler.calibration.data import Dataset, load
@@ -49,6 +49,16 @@ def test_a_model_equals_itself(parse: Parse) -> None:
     assert (output.sqnr, output.cosine, output.agreement, output.max_abs_error) == (200.0, 1.0, 100.0, 0.0)
     assert (output.kind, output.samples, output.rows, output.decided) == ("classes", 16, 16, 16)
     assert check_gates(quality, Gates(min_sqnr=100, min_agreement=100)) == []
+
+
+def test_the_softened_divergence_is_measured_where_asked_for(parse: Parse) -> None:
+    other = LINEAR.replace("0.5,0.5,0.5}", "0.5,0.25,0.5}")
+    assert measure(parse, LINEAR, other).outputs[0].softened_kl is None
+    (output,) = measure(parse, LINEAR, other, softened=True).outputs
+    x = np.concatenate([np.asarray(feed["x"]) for feed in dataset()])
+    weights = np.vstack([np.eye(3), np.full(3, 0.5)])
+    found = np.vstack([np.eye(3), [0.5, 0.25, 0.5]])
+    assert output.softened_kl == pytest.approx(softened_kl(x @ weights, x @ found), rel=1e-4)
 
 
 def test_scaling_by_nine_tenths_gives_twenty_decibels(parse: Parse) -> None:

@@ -49,7 +49,9 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
     assert [group.choice for group in part.groups if group.exempt.startswith("first-last")] == ["w8a8", "w8a8"]
     report = from_json(text)
     assert report.quality is not None
-    assert part.measured == pytest.approx(report.quality.outputs[0].kl)
+    assert part.measured is not None
+    assert part.measured == report.quality.outputs[0].softened_kl
+    assert 0.1 < part.measured / part.loss < 10
 
     shown = " ".join(result.stdout.split())
     assert f"size: {size.actual / 1e3:.1f} KB of 46.0 KB after packing" in shown
@@ -74,5 +76,16 @@ def test_a_bound_on_the_loss_is_reported_with_its_measurements(
     assert part.measured is not None
 
 
+def test_weights_alone_are_chosen_on_samples_too(
+    qcompile: Run, small_cnn_path: Path, data: Path
+) -> None:
+    asked = ("-t", "lowbit-cpu", "--candidates", "w8,w4", "--budget", "size=2x", "--no-latency", "--effort", "quick")
+    result = qcompile(small_cnn_path, "-c", data, *asked, "--json")
+    assert result.exit_code == 0, result.output
+    assert {item.activation_bits for item in _formats(result.stdout).candidates} == {None}
+
+
 def test_without_a_choice_there_is_no_such_part(compile_small: Run) -> None:
-    assert json.loads(compile_small("--json").stdout)["formats"] is None
+    report = json.loads(compile_small("--json").stdout)
+    assert report["formats"] is None
+    assert report["quality"]["outputs"][0]["softened_kl"] is None
