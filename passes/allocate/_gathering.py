@@ -92,7 +92,8 @@ class Gathering:
     def _losses(self, grouping: Grouping) -> Sensitivity:
         """How much every group loses under every option."""
         ctx = self.ctx
-        study = study_of(self.model, ctx, grouping.groups, rounding_named(rounding_ahead(ctx)))
+        rounding = rounding_named(rounding_ahead(self.model, grouping.groups, ctx))
+        study = study_of(self.model, ctx, grouping.groups, rounding)
         found = sensitivity(
             study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir, progress=ctx.progress
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qcompiler.analysis.sensitivity.study import Alternative, Choice, Edge, Study
+from qcompiler.calibration import words
 from qcompiler.errors import DataError
 from qcompiler.ir import constants
 from qcompiler.ir.copies import shared_copy
@@ -131,14 +132,20 @@ def study_of(
 ) -> Study:
     """What sensitivity metrics are asked about these groups; arguments as of ``prepare``.
 
+    Where samples hold few of the words that the model knows, drawn ones join them (``calibration/words.py``).
+
     Raises:
         DataError: There are no samples.
     """
     if ctx.calibration is None or ctx.target is None:
         raise DataError("sensitivity needs a target and calibration samples", hint="give --calibration DATA")
+    options = {option for group in groups for option in group.options}
+    bits = min((resolve_format(ctx.target, option).weight_bits for option in options), default=_BYTE)
+    data, _ = words.enriched(model.graph, ctx.calibration, bits)
+    ctx = replace(ctx, calibration=data)
     return Study(
         model,
-        ctx.calibration,
+        data,
         {group.name: group.options for group in groups},
         {group.name: group.nodes for group in groups},
         {group.name: group.weights for group in groups},

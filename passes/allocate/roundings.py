@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+import onnx_ir as ir
+
+from qcompiler.passes.allocate.alternatives import affordable_rounding
+from qcompiler.passes.allocate.groups import TieGroup
 from qcompiler.pipeline.base import Context, Pass
 from qcompiler.pipeline.spec import parse
 
@@ -11,17 +16,17 @@ __all__ = ["ROUNDINGS", "rounding_ahead", "rounding_named"]
 
 _ROUNDS: Final = ("choose-rounding", "round-gptq", "round-alternating", "round-coordinate-descent", "reconstruct")
 
-ROUNDINGS: Final = {"nearest": "", "gptq": "round-gptq{inputs=float}"}
+ROUNDINGS: Final = {"nearest": "", "gptq": "round-gptq{inputs=float samples=64 guard=false}"}
 """By name, the passes that choose codes behind ``calibrate-weights``."""
 
 
-def rounding_ahead(ctx: Context) -> str:
+def rounding_ahead(model: ir.Model, groups: Sequence[TieGroup], ctx: Context) -> str:
     """How weights will be rounded: losses of nearest codes do not rank those of fitted ones.
 
     resnet20 at the bytes of w3a8: divergence 0.0855 with losses of nearest codes, 0.0721 with these, 0.0825 uniform.
     """
-    fitted = any(item.name in _ROUNDS for item in ctx.following)
-    return "gptq" if fitted and ctx.calibration is not None else "nearest"
+    fitted = any(item.name in _ROUNDS for item in ctx.following) and ctx.calibration is not None
+    return "gptq" if fitted and affordable_rounding(model, groups) else "nearest"
 
 
 def rounding_named(name: str) -> tuple[Pass, ...]:

@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
-from qcompiler.calibration import words
 from qcompiler.quant import state
 from qcompiler.quant.format import LOG_BITS, QFormat
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
 
 if TYPE_CHECKING:
-    from qcompiler.calibration.data import Dataset
     from qcompiler.passes.recipe._trial import Effort
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["attention", "mostly_few_bits", "reads_few_bits", "roundings", "samples", "transforms", "weight_bits"]
+__all__ = ["attention", "mostly_few_bits", "reads_few_bits", "roundings", "transforms", "weight_bits"]
 
 _BYTE: Final = 8
 _PROBABILITIES: Final = "Softmax"
@@ -32,9 +30,6 @@ _MORE: Final = "damping=0.1 samples=1024"
 _REAL: Final = f"inputs=float {_MORE}"
 """The same where activations are quantized: fitted to inputs that carry their errors, codes were worse for other texts
 (MiniLM, w4a8, mean cosine 0.956 against 0.964)."""
-_DRAWN: Final = ((0.25, 4), (0.5, 1))
-"""Below a share of the vocabulary seen, samples of drawn words for each given one. stories260k (0.38; w4, block 32, KL
-on another text): none 0.104, one 0.096, four 0.117."""
 _FEW: Final = 2
 """Width from which on rounding leaves so much to gain that gradients pay."""
 
@@ -73,7 +68,7 @@ def roundings(
         bits: Width of the narrowest weight.
         narrow: Whether layers read activations of less than 8 bits: where those are clipped matters then, and weights
             are rounded for what they are multiplied with.
-        few_words: Whether words were drawn, because the given samples hold few of them (``samples``).
+        few_words: Whether words were drawn, because the given samples hold few of them (``words.enriched``).
         weight_only: Whether activations stay real numbers.
         gradients: Whether so many weights have few bits that gradients may pay.
     """
@@ -92,25 +87,6 @@ def roundings(
     if effort == "high":
         found.append("round-coordinate-descent")
     return tuple(found)
-
-
-def samples(graph: ir.Graph, given: Dataset, bits: int) -> tuple[Dataset, bool]:
-    """What candidates are fitted on and judged by, and whether words were drawn for it.
-
-    Codes of few bits are fitted to samples; where these hold few of the words that a model knows, others suffer.
-
-    Args:
-        graph: The model, its tables of words not yet quantized.
-        given: Calibration samples.
-        bits: Width of the narrowest weight.
-    """
-    vocabulary = words.find(graph) if bits < _BYTE else None
-    seen = 1.0 if vocabulary is None else words.share_seen(given, vocabulary)
-    each = next((count for below, count in _DRAWN if seen < below), 0)
-    if vocabulary is None or not each:
-        return given, False
-    drawn = words.with_drawn(given, vocabulary, each)
-    return drawn, drawn is not given
 
 
 def attention(effort: Effort, request: FormatRequest, target: Target) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
+from qcompiler.calibration import words
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.originals import restored
 from qcompiler.passes.recipe._candidates import (
@@ -19,7 +20,6 @@ from qcompiler.passes.recipe._candidates import (
     mostly_few_bits,
     reads_few_bits,
     roundings,
-    samples,
     weight_bits,
 )
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
@@ -58,7 +58,7 @@ class ChooseRounding(Pass):
         if reason or ctx.calibration is None:
             ctx.note(reason)
             return
-        data, drawn = samples(model.graph, ctx.calibration, bits)
+        data, drawn = words.enriched(model.graph, ctx.calibration, bits)
         narrow, weight_only = reads_few_bits(model.graph), _weight_only(ctx)
         found = roundings(
             self.effort, bits, narrow=narrow, few_words=drawn, weight_only=weight_only,

@@ -14,9 +14,10 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
+from qcompiler.calibration import words
 from qcompiler.errors import UsageError
 from qcompiler.ir.copies import shared_copy
-from qcompiler.passes.recipe._candidates import samples, transforms
+from qcompiler.passes.recipe._candidates import transforms
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.pipeline.spec import parse
@@ -65,7 +66,7 @@ class ChooseTransforms(Pass):
         texts = self.candidates or transforms(self.effort, request)
         for text in texts:
             _check(text)
-        data, _ = samples(model.graph, ctx.calibration, request.weight_bits)
+        data, _ = words.enriched(model.graph, ctx.calibration, request.weight_bits)
         bench = Bench(shared_copy(model), rest, ctx, self.effort, _MARGIN, data, grows=self.effort == "high")
         if not bench.start(model):
             return

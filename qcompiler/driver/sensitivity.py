@@ -147,7 +147,7 @@ def question(options: CompileOptions, rounding: str | None = None, progress: Pro
     order = {str(node.name): place for place, node in enumerate(model.graph)}
     measured = [*grouping.groups, *(group for group in grouping.fixed if group.weights)]
     groups = tuple(sorted(measured, key=lambda group: order[group.name]))
-    chosen = rounding or rounding_ahead(ctx)
+    chosen = rounding or rounding_ahead(model, groups, ctx)
     return Question(source, target, candidates, model, ctx, grouping, groups, chosen, notes, warnings)
 
 

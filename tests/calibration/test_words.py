@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from qcompiler.calibration import data, words
 from qcompiler.calibration.data import Dataset
 from qcompiler.calibration.words import Vocabulary
-from qcompiler.passes.recipe._candidates import samples
 
 ROWS = 40
 READS = Vocabulary("ids", ROWS)
@@ -112,6 +111,6 @@ def test_samples_padded_in_front_are_left_as_they_are() -> None:
 @pytest.mark.parametrize(("bits", "seen", "each"), [(8, 3, 0), (4, 3, 4), (4, 12, 1), (4, 30, 0)])
 def test_the_recipe_draws_words_for_few_bits_where_samples_hold_few(bits: int, seen: int, each: int) -> None:
     texts = [[5, 1 + index, 6] for index in range(seen)]
-    found, said = samples(model().graph, sentences(*texts), bits)
+    found, said = words.enriched(model().graph, sentences(*texts), bits)
     assert said == (each > 0)
     assert len(found) == seen * (1 + each)
