@@ -153,6 +153,8 @@ def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = T
     # Left to itself, ONNX Runtime pins threads to cores and spins: the same time for a tenth more work.
     options.intra_op_num_threads = threads or _processors()
     options.use_deterministic_compute = True
+    # A product with weights of few bits becomes MatMulNBits, which by default rounds its real operand to 8 bits.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if not pack:  # a session that runs a few times only: packing weights would copy them
         options.add_session_config_entry("session.disable_prepacking", "1")
     if not optimize:
