@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 from typing import Any, Final, ParamSpec, TypeVar
 
 from qcompiler.errors import QCompilerError, UsageError, first_line
@@ -77,8 +78,8 @@ def executor_of(text: str | None, workers: int = 0) -> Iterator[Executor | None]
     Tasks that wait are dropped on the way out, and what was started for them is stopped; a cluster stays.
 
     Args:
-        text: ``dask://HOST:PORT``, ``ray`` (the cluster that this program is connected to, else one of its own on this
-            machine) or ``ray://HOST:PORT``.
+        text: ``dask://HOST:PORT``, ``ray`` (the cluster that this program is connected to, else one that runs on this
+            machine, else one that is started for it) or ``ray://HOST:PORT``.
         workers: Processes to start here; 0 starts none.
 
     Raises:
@@ -97,16 +98,28 @@ def executor_of(text: str | None, workers: int = 0) -> Iterator[Executor | None]
 @contextlib.contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
     """Fresh processes: forking one that runs threads may deadlock."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_quietly)
     try:
         yield pool
-    except BrokenExecutor as error:
-        raise QCompilerError(
-            "a worker process ended before its work was done",
-            hint="memory may have run out: give fewer --workers, or fewer samples",
-        ) from error
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()  # nobody waits for what it is working on
+        if isinstance(error, BrokenExecutor):
+            raise QCompilerError(
+                "a worker process ended before its work was done",
+                hint="memory may have run out: give fewer --workers, or fewer samples",
+            ) from error
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_quietly() -> None:
+    """Let Ctrl-C end a worker without a traceback: the process that started it says what is to be said."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class _Cluster(Executor):
@@ -224,6 +237,7 @@ def _connect(ray: Any, text: str) -> None:
 
 
 def _no_answer(text: str, error: BaseException) -> QCompilerError:
-    return QCompilerError(
-        f"the cluster does not answer: {first_line(error)}", where=text, hint="is it running, and is the address right?"
-    )
+    hint = "is it running, and is the address right?"
+    if text.startswith(_RAY):
+        hint = "is it running, is the address right, and does it want a token (RAY_AUTH_MODE=token)?"
+    return QCompilerError(f"the cluster does not answer: {first_line(error)}", where=text, hint=hint)
