@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from qcompiler.analysis.sensitivity.study import Alternative, Choice, Edge, Study
 from qcompiler.calibration import words
+from qcompiler.calibration.data import Dataset
 from qcompiler.errors import DataError
 from qcompiler.ir import constants
 from qcompiler.ir.copies import shared_copy
@@ -41,7 +42,7 @@ from qcompiler.target.axes import channel_axis
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.schema import Target
 
-__all__ = ["Alternatives", "affordable_rounding", "prepare", "study_of"]
+__all__ = ["Alternatives", "affordable_rounding", "prepare", "study_of", "study_samples"]
 
 _BYTE: Final = 8
 _WORK: Final = 2e10
@@ -139,9 +140,7 @@ def study_of(
     """
     if ctx.calibration is None or ctx.target is None:
         raise DataError("sensitivity needs a target and calibration samples", hint="give --calibration DATA")
-    options = {option for group in groups for option in group.options}
-    bits = min((resolve_format(ctx.target, option).weight_bits for option in options), default=_BYTE)
-    data, _ = words.enriched(model.graph, ctx.calibration, bits)
+    data = study_samples(model, ctx.calibration, ctx.target, groups)
     ctx = replace(ctx, calibration=data)
     return Study(
         model,
@@ -152,6 +151,13 @@ def study_of(
         prepare(model, ctx, groups, rounding),
         ctx.jobs,
     )
+
+
+def study_samples(model: ir.Model, given: Dataset, target: Target, groups: Sequence[TieGroup]) -> Dataset:
+    """The samples of a study: those given, and drawn words where they hold few."""
+    options = {option for group in groups for option in group.options}
+    bits = min((resolve_format(target, option).weight_bits for option in options), default=_BYTE)
+    return words.enriched(model.graph, given, bits)[0]
 
 
 def _rounded(node: ir.Node, index: int) -> NDArray[np.float32]:

@@ -111,13 +111,15 @@ class Question:
     def _unprepared(self) -> Study:
         """The study without its alternatives, which take a calibration."""
         from qcompiler.analysis.sensitivity import Study
+        from qcompiler.passes.allocate.alternatives import study_samples
 
         if self.ctx.calibration is None:
             raise DataError("there are no samples to measure on", hint="give --calibration DATA")
+        samples = study_samples(self.model, self.ctx.calibration, self.target, self.groups)
         options = {group.name: group.options for group in self.groups}
         nodes = {group.name: group.nodes for group in self.groups}
         weights = {group.name: group.weights for group in self.groups}
-        return Study(self.model, self.ctx.calibration, options, nodes, weights, _nothing, self.ctx.jobs)
+        return Study(self.model, samples, options, nodes, weights, _nothing, self.ctx.jobs)
 
 
 def question(options: CompileOptions, rounding: str | None = None, progress: Progress | None = None) -> Question:
@@ -147,7 +149,7 @@ def question(options: CompileOptions, rounding: str | None = None, progress: Pro
     order = {str(node.name): place for place, node in enumerate(model.graph)}
     measured = [*grouping.groups, *(group for group in grouping.fixed if group.weights)]
     groups = tuple(sorted(measured, key=lambda group: order[group.name]))
-    chosen = rounding or rounding_ahead(model, groups, ctx)
+    chosen = rounding or rounding_ahead(model, grouping.groups or groups, ctx)
     return Question(source, target, candidates, model, ctx, grouping, groups, chosen, notes, warnings)
 
 
