@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from qcompiler.report import build
 from qcompiler.report.accumulators import accumulators_part
+from qcompiler.report.build_formats import formats_part, formats_warnings
 from qcompiler.report.cost import cost_part
-from qcompiler.report.formats import FormatsPart, formats_part, measured_loss
+from qcompiler.report.formats import FormatsPart
 from qcompiler.report.measured import BisectPart, QualityPart, TimingPart, UnmeasuredPart
 from qcompiler.report.model import Report
 from qcompiler.report.parts import GatesPart, TargetPart
@@ -26,6 +27,7 @@ def report_of(outcome: Outcome) -> Report:
 
     job, samples, coverage = outcome.job, outcome.samples, outcome.decisions.coverage
     quality = build.quality_part(outcome.quality)
+    formats = _formats(outcome, quality)
     return Report(
         compiler=version(),
         model=outcome.original,
@@ -41,11 +43,11 @@ def report_of(outcome: Outcome) -> Report:
         coverage=build.coverage_part(coverage, weights_only=job.format.weight_only) if coverage is not None else None,
         integer=build.integer_part(outcome.integer) if outcome.integer is not None else None,
         accumulators=accumulators_part(outcome.accumulators) if outcome.accumulators is not None else None,
-        formats=_formats(outcome, quality),
+        formats=formats,
         quality=quality,
         cost=cost_part(outcome.predicted) if outcome.predicted is not None else None,
         bisect=tuple(BisectPart(item.text, _number(item.figure)) for item in outcome.bisection),
-        warnings=tuple(_warnings(outcome)),
+        warnings=(*_warnings(outcome), *formats_warnings(formats)),
         unmeasured=tuple(_unmeasured(outcome)),
         timing=TimingPart(
             outcome.seconds,
@@ -66,9 +68,9 @@ def _formats(outcome: Outcome, quality: QualityPart) -> FormatsPart | None:
         return None
     texts = {text for group in found.groups for text in (*group.sizes, *group.losses)}
     requests = {text: resolve_format(outcome.job.target, text) for text in texts}
-    measured = measured_loss(quality.outputs, outcome.decisions.vectors)
     bounded = next((item.metric for item in outcome.job.pipeline.passes if isinstance(item, ChooseFormats)), "")
-    return formats_part(found, requests, outcome.compiled.bytes, measured, bounded)
+    vectors = outcome.decisions.vectors
+    return formats_part(found, requests, outcome.compiled.bytes, quality.outputs, vectors, bounded)
 
 
 def _gates(outcome: Outcome) -> GatesPart:

@@ -7,15 +7,9 @@ time, on calibration samples; the measurement is that of the file as it was writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
-
-from qcompiler.report.measured import OutputPart
-
-if TYPE_CHECKING:
-    from qcompiler.analysis.allocation.record import Allocation
-    from qcompiler.target.formats import FormatRequest
+from typing import Final
 
 __all__ = [
     "CandidatePart",
@@ -24,14 +18,9 @@ __all__ = [
     "GroupPart",
     "LossBoundPart",
     "ResourcePart",
-    "formats_part",
-    "measured_loss",
 ]
 
 SIZE: Final = "size"
-LOSS: Final = "loss"
-SAME_UNIT: Final = frozenset({"measured", "gauss-newton"})
-"""Metrics whose losses are those of the outputs: measured, and to second order. Others only rank."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +94,7 @@ class LossBoundPart:
         metric: What the loss is of; empty: ``kl`` of scores (not softened), one minus the cosine of embeddings.
         bound: The bound.
         upper: Upper bound (95 %) of the loss of the plan.
+        measured: The same loss of the written file on the evaluation samples; ``None`` where they have no such figure.
         evaluations: Plans that were quantized and measured.
         most_evaluations: As many as were allowed.
     """
@@ -112,6 +102,7 @@ class LossBoundPart:
     metric: str
     bound: float
     upper: float
+    measured: float | None
     evaluations: int
     most_evaluations: int
 
@@ -166,87 +157,3 @@ class FormatsPart:
     loss_bound: LossBoundPart | None = None
     front: tuple[FrontPointPart, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
-
-
-def formats_part(
-    found: Allocation, requests: Mapping[str, FormatRequest], written: int, measured: float | None, metric: str = ""
-) -> FormatsPart:
-    """What was decided.
-
-    Args:
-        found: The decision.
-        requests: Every format text that occurs in it, read.
-        written: Bytes of the files of the compiled model.
-        measured: Its loss (``measured_loss``).
-        metric: What a bound on the loss is of.
-    """
-    groups = tuple(
-        GroupPart(
-            group.name, group.nodes, group.weights, group.choice, group.losses.get(group.choice, 0.0),
-            group.losses, group.sizes[group.choice], group.exempt,
-        )
-        for group in found.groups
-    )  # fmt: skip
-    texts = {text for group in found.groups for text in (*group.sizes, *group.losses)}
-    return FormatsPart(
-        base=found.base,
-        candidates=tuple(_candidate(requests[text], groups) for text in _widest_first(texts, requests)),
-        metric=found.metric,
-        samples=found.samples,
-        groups=groups,
-        resources=tuple(
-            ResourcePart(name, found.budgets.get(name), taken, float(written) if name == SIZE else None)
-            for name, taken in found.costs.items()
-        ),
-        loss=found.loss,
-        bound=found.bound,
-        gap=found.loss - found.bound,
-        proof=found.proof,
-        measured=measured,
-        comparable=found.metric in SAME_UNIT,
-        loss_bound=_loss_bound(found, metric),
-        front=tuple(FrontPointPart(point.loss, point.costs) for point in found.front),
-        dropped=found.dropped,
-    )
-
-
-def measured_loss(outputs: Iterable[OutputPart], vectors: frozenset[str]) -> float | None:
-    """Loss of the compiled model in the unit of the predicted one.
-
-    Args:
-        outputs: The comparison with the float model.
-        vectors: Outputs that the graph says are embeddings or states; all others are scores.
-
-    Returns:
-        A mean over the outputs that have a figure; ``None`` where none has.
-    """
-    losses: list[float] = []
-    for output in outputs:
-        likeness = None if output.cosine is None else 1.0 - output.cosine
-        loss = likeness if output.name in vectors else output.softened_kl
-        if loss is not None:
-            losses.append(max(loss, 0.0))
-    return sum(losses) / len(losses) if losses else None
-
-
-def _widest_first(texts: Iterable[str], requests: Mapping[str, FormatRequest]) -> list[str]:
-    """Format texts from the most bits to the fewest; real activations are wider than any code."""
-
-    def bits(text: str) -> tuple[int, int, str]:
-        return -(requests[text].activation_bits or 32), -requests[text].weight_bits, text
-
-    return sorted(texts, key=bits)
-
-
-def _candidate(request: FormatRequest, groups: Iterable[GroupPart]) -> CandidatePart:
-    own = [group for group in groups if group.choice == request.text]
-    return CandidatePart(
-        request.text, request.weight_bits, request.activation_bits, len(own),
-        sum(group.weights for group in own), sum(group.bytes for group in own),
-    )  # fmt: skip
-
-
-def _loss_bound(found: Allocation, metric: str) -> LossBoundPart | None:
-    if found.measured is None:
-        return None
-    return LossBoundPart(metric, found.budgets[LOSS], found.measured, found.evaluations, found.most_evaluations)

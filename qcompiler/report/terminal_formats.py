@@ -145,8 +145,10 @@ def _losses(part: FormatsPart) -> list[tuple[str, str, str]]:
     if (bound := part.loss_bound) is not None:
         what = f" of {bound.metric}" if bound.metric else ""
         kept = f"at most {figure_text(bound.upper)} (95 %) of {figure_text(bound.bound)}{what}, on samples left out"
+        file = "" if bound.measured is None else f"; {figure_text(bound.measured)} measured of the file"
         tried = f"{bound.evaluations} of at most {bound.most_evaluations} plans measured"
-        lines.append(("  loss bound: ", "green" if bound.upper <= bound.bound else "red", f"{kept}; {tried}"))
+        met = max(bound.upper, bound.measured or 0.0) <= bound.bound
+        lines.append(("  loss bound: ", "green" if met else "red", f"{kept}{file}; {tried}"))
     return [*lines, ("  proof: ", "dim", _proof(part))]
 
 

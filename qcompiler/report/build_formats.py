@@ -1,0 +1,137 @@
+"""From an allocation of formats and a comparison with the float model to the part of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from qcompiler.report.formats import (
+    SIZE,
+    CandidatePart,
+    FormatsPart,
+    FrontPointPart,
+    GroupPart,
+    LossBoundPart,
+    ResourcePart,
+)
+from qcompiler.report.measured import OutputPart
+
+if TYPE_CHECKING:
+    from qcompiler.analysis.allocation.record import Allocation
+    from qcompiler.target.formats import FormatRequest
+
+__all__ = ["SOFTENED", "formats_part", "formats_warnings", "measured_loss"]
+
+LOSS: Final = "loss"
+SOFTENED: Final = "softened-kl"
+SAME_UNIT: Final = frozenset({"measured", "gauss-newton"})
+"""Metrics whose losses are those of the outputs: measured, and to second order. Others only rank."""
+
+
+def formats_part(
+    found: Allocation,
+    requests: Mapping[str, FormatRequest],
+    written: int,
+    outputs: Iterable[OutputPart],
+    vectors: frozenset[str],
+    metric: str = "",
+) -> FormatsPart:
+    """What was decided.
+
+    Args:
+        found: The decision.
+        requests: Every format text that occurs in it, read.
+        written: Bytes of the files of the compiled model.
+        outputs: How close it comes to the float model.
+        vectors: Outputs that the graph says are embeddings or states; all others are scores.
+        metric: What a bound on the loss is of.
+    """
+    outputs = tuple(outputs)
+    groups = tuple(
+        GroupPart(
+            group.name, group.nodes, group.weights, group.choice, group.losses.get(group.choice, 0.0),
+            group.losses, group.sizes[group.choice], group.exempt,
+        )
+        for group in found.groups
+    )  # fmt: skip
+    texts = {text for group in found.groups for text in (*group.sizes, *group.losses)}
+    return FormatsPart(
+        base=found.base,
+        candidates=tuple(_candidate(requests[text], groups) for text in _widest_first(texts, requests)),
+        metric=found.metric,
+        samples=found.samples,
+        groups=groups,
+        resources=tuple(
+            ResourcePart(name, found.budgets.get(name), taken, float(written) if name == SIZE else None)
+            for name, taken in found.costs.items()
+        ),
+        loss=found.loss,
+        bound=found.bound,
+        gap=found.loss - found.bound,
+        proof=found.proof,
+        measured=measured_loss(outputs, vectors, SOFTENED),
+        comparable=found.metric in SAME_UNIT,
+        loss_bound=_loss_bound(found, metric, measured_loss(outputs, vectors, metric)),
+        front=tuple(FrontPointPart(point.loss, point.costs) for point in found.front),
+        dropped=found.dropped,
+    )
+
+
+def measured_loss(outputs: Iterable[OutputPart], vectors: frozenset[str], metric: str) -> float | None:
+    """Loss of the compiled model on the evaluation samples.
+
+    Args:
+        outputs: The comparison with the float model.
+        vectors: Outputs that the graph says are embeddings or states; all others are scores.
+        metric: ``softened-kl`` as predicted, ``kl``, ``cosine`` or ``agreement`` (the share of other decisions); empty
+            is ``kl``. With the divergences, embeddings have one minus the cosine, unless ``kl`` is named.
+
+    Returns:
+        A mean over the outputs that have a figure; ``None`` where none has, or of any other metric.
+    """
+    found = [_output_loss(output, metric, vector=output.name in vectors) for output in outputs]
+    losses = [max(loss, 0.0) for loss in found if loss is not None]
+    return sum(losses) / len(losses) if losses else None
+
+
+def _output_loss(output: OutputPart, metric: str, *, vector: bool) -> float | None:
+    if metric == "cosine" or (vector and metric in ("", SOFTENED)):
+        return None if output.cosine is None else 1.0 - output.cosine
+    if metric == "agreement":
+        return None if output.agreement is None else 1.0 - output.agreement / 100
+    return {"": output.kl, "kl": output.kl, SOFTENED: output.softened_kl}.get(metric)
+
+
+def _widest_first(texts: Iterable[str], requests: Mapping[str, FormatRequest]) -> list[str]:
+    """Format texts from the most bits to the fewest; real activations are wider than any code."""
+
+    def bits(text: str) -> tuple[int, int, str]:
+        return -(requests[text].activation_bits or 32), -requests[text].weight_bits, text
+
+    return sorted(texts, key=bits)
+
+
+def _candidate(request: FormatRequest, groups: Iterable[GroupPart]) -> CandidatePart:
+    own = [group for group in groups if group.choice == request.text]
+    return CandidatePart(
+        request.text, request.weight_bits, request.activation_bits, len(own),
+        sum(group.weights for group in own), sum(group.bytes for group in own),
+    )  # fmt: skip
+
+
+def _loss_bound(found: Allocation, metric: str, measured: float | None) -> LossBoundPart | None:
+    if found.measured is None:
+        return None
+    return LossBoundPart(
+        metric, found.budgets[LOSS], found.measured, measured, found.evaluations, found.most_evaluations
+    )
+
+
+def formats_warnings(part: FormatsPart | None) -> tuple[str, ...]:
+    """A bound on the loss that held of the plan, but not of the file on the evaluation samples."""
+    bound = None if part is None else part.loss_bound
+    if bound is None or bound.measured is None or bound.measured <= bound.bound:
+        return ()
+    found = f"the loss of the file on evaluation samples, {bound.measured:.4g}, is over the bound of {bound.bound:g}"
+    tried = f"on the samples that the plan was measured on it was at most {bound.upper:.4g}"
+    return (f"{found}: {tried}; ask for less, or give more calibration samples",)
