@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
 __all__ = ["named", "paragraphs", "styled", "table_of"]
+
+_LEFT: Final = ("operator", "bits")
+"""Columns of words and of bars; all others hold figures."""
 
 
 def styled(*parts: tuple[str, str]) -> Text:
@@ -43,5 +46,5 @@ def table_of(first: str, *others: str, indent: int = 2, header: bool = True) -> 
     # The indentation is part of the first column, so that nothing is lost where the terminal is narrow.
     table.add_column(" " * indent + first, overflow="ellipsis", no_wrap=True, max_width=44)
     for name in others:
-        table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
     return table

@@ -70,7 +70,7 @@ def _chart(part: FormatsPart, console: Console) -> None:
     table = table_of("group", "bits", "weights", "bytes", "loss %")
     for group in _interesting(part.groups):
         share = percent(100 * group.loss / loss).removesuffix(" %") if loss > 0 and group.losses else "–"
-        bar = _bar(formats[group.choice], wide, text)
+        bar = _bar(formats[group.choice], wide, weights=group.weights > 0)
         name = named(_tail(group.name, room - 2))
         table.add_row(name, bar, f"{group.weights:,}", bytes_text(round(group.bytes)), share)
     console.print(table)
@@ -90,10 +90,11 @@ def _interesting(groups: Sequence[GroupPart]) -> list[GroupPart]:
     return [groups[place] for place in sorted(shown)]
 
 
-def _bar(item: CandidatePart, wide: int, text: int) -> Text:
-    """A block for every bit of a weight, and the format."""
+def _bar(item: CandidatePart, wide: int, *, weights: bool) -> Text:
+    """A block for every bit of a weight, where there are weights, and the format."""
     style = next(style for least, style in _LEVELS if item.weight_bits >= least)
-    return styled(("█" * item.weight_bits + " " * (wide - item.weight_bits), style), (f" {item.text:<{text}}", ""))
+    blocks = "█" * item.weight_bits if weights else ""
+    return styled((f"{blocks:<{wide}}", style), (f" {item.text}", ""))
 
 
 def _tail(name: str, width: int) -> str:

@@ -50,6 +50,20 @@ def test_every_group_has_a_bar_of_its_bits(formats: FormatsPart) -> None:
     assert rows["stem"].rstrip().endswith("–")  # nothing was measured
 
 
+def test_bars_start_in_one_column_whatever_the_format_is_called(formats: FormatsPart) -> None:
+    wide = CandidatePart("w8a16", 8, 16, 2, 784, 1100.0)
+    groups = tuple(
+        replace(group, choice="w8a16" if group.choice == "w8a8" else group.choice) for group in formats.groups
+    )
+    mixed = replace(formats, candidates=(wide, *formats.candidates[1:]), groups=groups)
+    lines = [line for line in shown(mixed).splitlines() if "█" in line]
+    assert len({line.index("█") for line in lines}) == 1
+    bare = replace(formats, groups=(replace(formats.groups[0], weights=0),))  # bits of activations alone were chosen
+    row = next(line for line in shown(bare).splitlines() if "/stem" in line)
+    assert "█" not in row
+    assert "w8a8" in row
+
+
 def test_budgets_losses_and_exemptions_are_told(formats: FormatsPart) -> None:
     text = flat(formats)
     for words in (
