@@ -69,6 +69,8 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     bias_correction: bool = True,
     effort: str = "normal",
     jobs: int = 0,
+    workers: int = 0,
+    executor: str | None = None,
     verify: str = "facts",
     cost_table: str | Path | None = None,
     latency: bool = True,

@@ -94,9 +94,11 @@ class Gathering:
         ctx = self.ctx
         rounding = rounding_named(rounding_ahead(self.model, grouping.groups, ctx))
         study = study_of(self.model, ctx, grouping.groups, rounding)
-        found = sensitivity(
-            study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir, progress=ctx.progress
-        )
+        with ctx.executor() as executor:
+            found = sensitivity(
+                study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir, executor=executor,
+                progress=ctx.progress,
+            )  # fmt: skip
         for note in found.notes:
             ctx.note(note)
         for (group, option), reason in found.dropped.items():

@@ -69,6 +69,9 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--cache-dir", type=_FOLDER, help="Calibration cache. [default: the user's cache folder]")
 @click.option("--cache/--no-cache", default=True, help="Keep and reuse calibration results.")
 @click.option("-j", "--jobs", type=int, default=0, help="Threads that a run of the model may use. [default: all]")
+@click.option("--workers", type=int, default=0, metavar="N",
+              help="Processes that measure what --candidates lose. [default: this one]")
+@click.option("--executor", metavar="dask://HOST:PORT|ray|ray://HOST:PORT", help="Measure that on a cluster.")
 @click.option("--plugin", "plugins", multiple=True, type=_FILE, help="Python file with passes or metrics (repeatable).")
 @click.option("--config", type=_FILE, is_eager=True, expose_value=False, callback=read_config,
               help="Options from a TOML file; the command line wins.")

@@ -65,7 +65,7 @@ def command(
     from qcompiler.analysis.sensitivity import metric_named
     from qcompiler.cli.progress import progress_bars
     from qcompiler.cli.sensitivity_tables import show_estimates, show_question, show_result
-    from qcompiler.driver.executors import check_executor, executor_of, threads_each
+    from qcompiler.driver.executors import check_executor, executor_of
     from qcompiler.driver.options import CompileOptions
     from qcompiler.driver.sensitivity import question, result_json
 
@@ -73,7 +73,6 @@ def command(
     check_executor(executor, workers)
     _check_files(output, picture)
     compiling = CompileOptions(**options)
-    threads = threads_each(compiling.jobs, executor, workers)
     with progress_bars(quiet=False) as progress:
         asked = question(compiling, rounding, progress)
         estimates = asked.estimates(samples)
@@ -90,7 +89,7 @@ def command(
         return
     with progress_bars(quiet=False) as progress, executor_of(executor, workers) as opened:
         asked.ctx.progress = progress or asked.ctx.progress
-        found = asked.answer(metric, samples, opened, threads)
+        found = asked.answer(metric, samples, opened)
     _write(asked, found, output, picture)
     if as_json:
         print_json(result_json(asked, found))

@@ -10,12 +10,14 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.driver.bisection import Fall, bisect_instrument, worst_fall
 from qcompiler.driver.data import Samples, load_samples
 from qcompiler.driver.decisions import DecisionWatch
+from qcompiler.driver.executors import executor_of
 from qcompiler.driver.files import publish, staging
 from qcompiler.driver.job import Job
 from qcompiler.driver.options import Progress
@@ -150,7 +152,7 @@ def _run_pipeline(job: Job, model: ir.Model, samples: Samples, progress: Progres
     ctx = Context(
         edit=Edit(model), target=job.target, format=job.format.text, calibration=samples.calibration,
         exclude=options.exclude, cache_dir=job.cache_dir, jobs=options.jobs, progress=progress,
-        baseline_path=job.source.path,
+        baseline_path=job.source.path, executor=partial(executor_of, options.executor, options.workers),
     )  # fmt: skip
     decisions = DecisionWatch()
     bisect = bisect_instrument(job.source.path, samples.evaluation, job.metric) if options.bisect else None

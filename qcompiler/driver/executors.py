@@ -19,7 +19,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from qcompiler.errors import QCompilerError, UsageError, first_line
 
-__all__ = ["check_executor", "executor_of", "threads_each"]
+__all__ = ["check_executor", "executor_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,19 +56,6 @@ def check_executor(text: str | None, workers: int) -> None:
             f"--executor {text} needs the library {_LIBRARIES[scheme]}, which is not installed",
             hint=f"pip install 'qcompiler[{scheme}]'",
         )
-
-
-def threads_each(jobs: int, text: str | None, workers: int) -> int:
-    """Threads that one run may use where several run at a time; 0 lets the runtime choose.
-
-    Args:
-        jobs: What ``--jobs`` says; 0 leaves it open.
-        text: What ``--executor`` says.
-        workers: What ``--workers`` says.
-    """
-    if jobs or (text is None and workers == 0):
-        return jobs
-    return 1 if text is not None else max(1, (os.cpu_count() or 1) // workers)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ def requested(options: CompileOptions, target: Target) -> FormatRequest:
 def _check(options: CompileOptions) -> None:
     """Refuse what contradicts itself."""
     from qcompiler.analysis.plan_loss import loss_named
+    from qcompiler.driver.executors import check_executor
     from qcompiler.passes.allocate.budgets import LOSS, parse_budgets
 
     several = len(options.candidates) > 1
@@ -48,9 +49,10 @@ def _check(options: CompileOptions) -> None:
             f"nothing tells when {options.candidates[-1]} is worth its loss", where="--candidates",
             hint="give a --budget such as size=0.2x or loss=0.05; a single candidate is --format",
         )  # fmt: skip
-    for name in ("budget", "sensitivity", "exempt", "pareto"):
+    for name in ("budget", "sensitivity", "exempt", "pareto", "workers", "executor"):
         if getattr(options, name) and not several:
             hint = "give several --candidates w8a8,w4a8"
             raise UsageError(f"--{name} is about a choice, and there is none", hint=hint)
+    check_executor(options.executor, options.workers)
     if options.budget is not None and any(item.resource == LOSS for item in parse_budgets(options.budget)):
         loss_named(options.metric, vector=False)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "default_cache_dir", "is_generator", "is_none", "is_random", "resolve"]
 
 _ECHOED = ("limit", "min_sqnr", "min_agreement", "max_fallback", "preprocessing", "plan", "dump_dir", "repro_dir",
-           "cost_table", "budget", "sensitivity", "pareto")  # fmt: skip
+           "cost_table", "budget", "sensitivity", "pareto", "executor")  # fmt: skip
 
 _RANDOM = "random"
 """The word that asks for random calibration samples."""
@@ -150,6 +150,8 @@ class Job:
             rest["plugin"] = ", ".join(str(path) for path in options.plugins)
         if options.bisect:
             rest["bisect"] = "yes"
+        if options.workers:
+            rest["workers"] = str(options.workers)
         made = is_random(self.calibration) or is_none(self.calibration) or is_generator(self.calibration)
         if options.select or made or self._evaluation_text() == _RANDOM:
             rest["seed"] = str(options.seed)

@@ -79,6 +79,8 @@ class CompileOptions:
         effort: How much the default pipeline tries: ``quick`` nothing, ``normal`` transforms and roundings that are
             kept where they gain on samples left out, ``high`` more of them on more samples.
         jobs: Threads that a run of the model may use; 0 takes all processors.
+        workers: Processes that measure what layers lose in candidate formats; 0 is this one.
+        executor: A cluster that does so instead: ``dask://HOST:PORT``, ``ray`` or ``ray://HOST:PORT``.
         verify: What is checked after each pass: ``off``, ``facts`` or ``numerics``.
         cost_table: What operators cost on a machine, as ``qcompiler profile`` measured it: the report then predicts
             the latency there.
@@ -122,6 +124,8 @@ class CompileOptions:
     bias_correction: bool = True
     effort: str = "normal"
     jobs: int = 0
+    workers: int = 0
+    executor: str | None = None
     verify: str = "facts"
     cost_table: str | Path | None = None
     latency: bool = True
@@ -154,6 +158,7 @@ class CompileOptions:
         if self.calibration_method is not None:
             _known("calibration-method", self.calibration_method, CALIBRATION_METHODS)
         _at_least("jobs", self.jobs, 0)
+        _at_least("workers", self.workers, 0)
         _at_least("limit", self.limit, 1)
         _at_least("seed", self.seed, 0)
         _percent("min-agreement", self.min_agreement)

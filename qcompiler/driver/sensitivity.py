@@ -84,16 +84,13 @@ class Question:
         study = self._unprepared()
         return [Estimate(metric.name, *estimate(study, metric, samples)) for metric in METRICS]
 
-    def answer(
-        self, metric: str, samples: int | None = None, executor: Executor | None = None, threads: int = 0
-    ) -> Sensitivity:
+    def answer(self, metric: str, samples: int | None = None, executor: Executor | None = None) -> Sensitivity:
         """Losses of every group under every candidate that it may follow.
 
         Args:
             metric: Name of a metric.
             samples: Samples to run; ``None`` leaves it to the metric.
             executor: Who measures; ``None`` does it here.
-            threads: Threads of one run.
 
         Raises:
             UsageError: The metric is unknown, or cannot tell these candidates apart.
@@ -104,9 +101,8 @@ class Question:
 
         study = study_of(self.model, self.ctx, self.groups, rounding_named(self.rounding))
         return sensitivity(
-            replace(study, threads=threads), metric, samples=samples, cache_dir=self.ctx.cache_dir, executor=executor,
-            progress=self.ctx.progress,
-        )  # fmt: skip
+            study, metric, samples=samples, cache_dir=self.ctx.cache_dir, executor=executor, progress=self.ctx.progress
+        )
 
     def _unprepared(self) -> Study:
         """The study without its alternatives, which take a calibration."""

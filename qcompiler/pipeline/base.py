@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -20,6 +21,8 @@ import onnx_ir as ir
 from qcompiler.ir.edit import Edit
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from qcompiler.calibration.data import Dataset
     from qcompiler.target.schema import Target
 
@@ -117,6 +120,7 @@ class Context:
         records: One record per pass that has run; the last is the running one.
         baseline_path: Path of the float model on disk, where known.
         following: The passes behind the running one.
+        executor: Opens what shares out long measurements (``driver/executors.py``); by default this process does them.
     """
 
     edit: Edit
@@ -130,6 +134,7 @@ class Context:
     records: list[PassRecord] = field(default_factory=list)
     baseline_path: Path | None = None
     following: tuple[Pass, ...] = ()
+    executor: Callable[[], AbstractContextManager[Executor | None]] = nullcontext
 
     def skip(self, node: ir.Node | str, reason: str) -> None:
         """Record that the running pass left ``node`` alone, and why."""

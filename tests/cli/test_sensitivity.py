@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from qcompiler.driver.executors import executor_of
+
 Run = Callable[..., Result]
 
 
@@ -150,11 +152,50 @@ def test_ray_gives_the_same_figures(ask: Run, monkeypatch: pytest.MonkeyPatch) -
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     alone = figures(ask("--json", "--no-cache"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         assert figures(ask("--json", "--no-cache", "--executor", "ray")) == alone
     finally:
         ray.shutdown()
+
+
+def test_a_compile_chooses_the_same_with_any_executor(
+    qcompile: Run, small_cnn_path: Path, data: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str | None, int]] = []
+    real = executor_of
+
+    def watched(text: str | None, workers: int) -> Any:
+        opened.append((text, workers))
+        return real(text, workers)
+
+    monkeypatch.setattr("qcompiler.driver.compile.executor_of", watched)
+    base = (small_cnn_path, "-t", "edge-npu", "-c", data, "--candidates", "w8a8,w4a8,w2a8", "--budget", "size=9600",
+            "--no-latency", "--no-cache", "--effort", "quick")  # fmt: skip
+    alone = qcompile(*base, "-o", "one.onnx")
+    assert alone.exit_code == 0, alone.output
+    result = qcompile(*base, "--workers", 1, "-o", "two.onnx")
+    assert result.exit_code == 0, result.output
+    assert "workers" in result.stdout
+    assert (work / "one.onnx").read_bytes() == (work / "two.onnx").read_bytes()
+    assert opened == [(None, 0), (None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--workers", "2"), "--workers is about a choice, and there is none"),
+        (("--executor", "ray"), "--executor is about a choice, and there is none"),
+        (("--workers", "-1"), "--workers -1 is less than 0"),
+        (("--candidates", "w8a8,w4a8", "--budget", "size=1x", "--executor", "slurm"), "'slurm' is not known"),
+    ],
+)
+def test_a_compile_refuses_wrong_executors(
+    qcompile: Run, small_cnn_path: Path, data: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = qcompile(small_cnn_path, "-t", "edge-npu", "-c", data, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 # -- refusals --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from qcompiler.analysis.sensitivity import metric_named
-from qcompiler.driver.executors import check_executor, executor_of, threads_each
+from qcompiler.driver.executors import check_executor, executor_of
 from qcompiler.errors import QCompilerError, UsageError
 
 
@@ -39,15 +39,6 @@ def test_words_that_mean_no_executor_are_refused(text: str | None, workers: int,
 def test_words_that_mean_one_are_not(text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qcompiler.driver.executors.find_spec", lambda _: "installed")
     check_executor(text, 0)
-
-
-def test_threads_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert threads_each(0, None, 0) == 0
-    assert threads_each(0, None, 2) == 4
-    assert threads_each(0, None, 16) == 1
-    assert threads_each(0, "ray", 0) == 1
-    assert threads_each(3, None, 2) == threads_each(3, "ray", 0) == 3
 
 
 def test_without_words_the_work_stays_here() -> None:
@@ -98,7 +89,7 @@ def _ray(workers: int) -> Iterator[str]:
     ray: ModuleType = pytest.importorskip("ray", reason="needs the extra ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         yield "ray"
         assert ray.is_initialized(), "a cluster that we did not start was stopped"

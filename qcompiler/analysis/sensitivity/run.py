@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +81,8 @@ def sensitivity(
         samples: Samples to run; by default 128, fewer where the model is large.
         pairs: Two groups with options whose common loss is wanted beside that of each alone.
         cache_dir: Where results are kept, choice by choice; an interrupted run goes on.
-        executor: Runs the parts of the work; the figures are the same with any number of workers.
+        executor: Runs the parts of the work, on one thread each unless the study says how many; the figures are the
+            same with any number of workers.
         progress: Called as ``progress("sensitivity", done, total)``.
 
     Raises:
@@ -90,6 +92,8 @@ def sensitivity(
     """
     start = time.perf_counter()
     chosen = metric_named(metric) if isinstance(metric, str) else metric
+    if executor is not None and not study.threads:
+        study = replace(study, threads=1)  # others run beside it
     choices = [*study.choices(), *pairs]
     used, notes = _samples(study, chosen, choices, samples)
     cost = chosen.cost(study, choices, used)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,20 @@ def test_a_graph_that_takes_one_sample_only() -> None:
     found, plain = sensitivity(study(one)), sensitivity(study())
     for group, losses in plain.losses.items():
         assert found.losses[group] == pytest.approx(losses, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize(("said", "each"), [(0, 1), (2, 2)])
+def test_work_that_is_shared_out_runs_on_one_thread_unless_said_otherwise(said: int, each: int) -> None:
+    threads: set[int] = set()
+
+    class Watched(ThreadPoolExecutor):
+        def submit(self, fn, job):  # type: ignore[no-untyped-def, override]
+            threads.add(job.threads)
+            return super().submit(fn, job)
+
+    with Watched(1) as executor:
+        sensitivity(replace(study(), threads=said), executor=executor)
+    assert threads == {each}
 
 
 @pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
