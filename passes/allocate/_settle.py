@@ -2,12 +2,14 @@
 
 Sums of a plan are not always its costs. Some things are paid once and counted always (function bodies that a plan does
 without): that room is given back and the problem solved again. Where activations have several widths, what stands
-between neighbours is an estimate: the plan is built without samples (``plan_costs``), and what it takes too much comes
-off the budget.
+between neighbours is an estimate, too high or too low: the plan is built without samples (``plan_costs``), the solver
+gets budgets with what was estimated too much added or what it takes too much taken off, and then budgets halfway
+between those whose plan fits and those whose plan does not. No proof is left of such a plan: the solver's is of sums.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, TypeAlias
@@ -39,14 +41,37 @@ def settled(problem: Problem, costs: GroupCosts, exact: Exact | None = None) -> 
     """
     if exact is None:
         return _with_room(problem, costs, solve(problem))
+    found = _searched(problem, exact)
+    bound = math.fsum(min(option.loss for option in group.options) for group in problem.groups)
+    return replace(found, bound=bound, gap=found.loss - bound, proof="none")
+
+
+def _searched(problem: Problem, exact: Exact) -> Solution:
+    """The best plan that keeps the budgets, of those that the solver finds for budgets around them."""
     budgets = dict(problem.budgets)
+    fitting: dict[str, float] | None = None
+    failing: dict[str, float] | None = None
+    best: Solution | None = None
     for _ in range(_ROUNDS):
         found = solve(replace(problem, budgets=budgets))
-        taken = exact(found.choice)
-        over = {name: _amount(taken, name) - asked for name, asked in problem.budgets.items()}
+        costs = exact(found.choice)
+        taken = {name: _amount(costs, name) for name in budgets}
+        over = {name: taken[name] - asked for name, asked in problem.budgets.items()}
         if all(amount <= 0 for amount in over.values()):
-            return found
-        budgets = {name: asked - max(over[name], 0.0) for name, asked in budgets.items()}
+            fitting, best = budgets, found if best is None or found.loss < best.loss else best
+        else:
+            failing = budgets
+        if fitting is None:
+            budgets = {name: amount - max(over[name], 0.0) for name, amount in budgets.items()}
+        elif failing is not None:
+            budgets = {name: (fitting[name] + failing[name]) / 2 for name in budgets}
+        else:
+            room = {name: problem.costs(found.choice)[name] - taken[name] for name in budgets}
+            budgets = {name: max(asked + room[name], fitting[name]) for name, asked in problem.budgets.items()}
+            if budgets == fitting:
+                break
+    if best is not None:
+        return best
     raise PassError(
         f"no plan was found that keeps {', '.join(problem.budgets)}: what stands between activations of different width"
         " takes more than was estimated",
