@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,22 +69,20 @@ def command(
     from qcompiler.driver.executors import check_executor, executor_of
     from qcompiler.driver.options import CompileOptions
     from qcompiler.driver.sensitivity import question, result_json
+    from qcompiler.report.words import count_text
 
     metric_named(metric)
     check_executor(executor, workers)
     _check_files(output, picture)
-    compiling = CompileOptions(**options)
     with progress_bars(quiet=False) as progress:
-        asked = question(compiling, rounding, progress)
+        asked = question(CompileOptions(**options), rounding, progress)
         estimates = asked.estimates(samples)
-    for text in asked.warnings:
-        click.secho("warning: ", fg="yellow", bold=True, err=True, nl=False)
-        click.echo(text, err=True)
+    _warn(asked.warnings)
     if list_metrics and as_json:
         print_json(estimates)
         return
     if not as_json:
-        show_question(asked, executor or (f"{workers} processes" if workers else "this process"))
+        show_question(asked, executor or (count_text(workers, "worker") if workers else "this process"))
         show_estimates(estimates, "" if list_metrics else metric)
     if list_metrics:
         return
@@ -95,6 +94,12 @@ def command(
         print_json(result_json(asked, found))
     else:
         show_result(asked, found)
+
+
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        click.secho("warning: ", fg="yellow", bold=True, err=True, nl=False)
+        click.echo(text, err=True)
 
 
 def _check_files(output: Path | None, picture: Path | None) -> None:
