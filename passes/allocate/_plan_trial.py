@@ -1,7 +1,8 @@
 """The loss of a plan as it will be: the model quantized by it, on samples that nothing was fitted on.
 
-The passes that follow in the pipeline run on a copy, on three quarters of the samples; the last quarter judges. Of the
-roundings that the recipe would try, the first is taken without trial: what the recipe keeps in the end loses no more.
+The passes that follow in the pipeline run on a copy, on two thirds of the samples; every third one judges (the last
+ones of a file are often alike). Of the roundings that the recipe would try, the first is taken without trial: what the
+recipe keeps in the end loses no more.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from qcompiler.target.formats import resolve_format
 __all__ = ["PlanTrial", "mark_nodes"]
 
 _LEAST: Final = 8
-"""Samples below which a quarter of them bounds nothing."""
+"""Samples below which a third of them bounds nothing."""
+_SHARE: Final = 3
+"""One sample of so many judges."""
 _MOST: Final = 256
 """Samples that judge at most."""
 _RECIPE: Final = "choose-rounding"
@@ -55,17 +58,17 @@ class PlanTrial:
         data = self.ctx.calibration
         if data is None or len(data) < _LEAST:
             raise DataError(
-                f"a bound on the loss takes {_LEAST} calibration samples: a quarter of them judges",
+                f"a bound on the loss takes {_LEAST} calibration samples: a third of them judges",
                 where="--budget loss", hint="give more of --calibration, or a budget of size",
             )  # fmt: skip
-        judging = min(len(data) // 4, _MOST)
-        self._fitted = data.subset(range(len(data) - judging))
-        self._judging = data.subset(range(len(data) - judging, len(data)))
+        judging = list(range(_SHARE - 1, len(data), _SHARE))[:_MOST]
+        self._fitted = data.subset(sorted(set(range(len(data))) - set(judging)))
+        self._judging = data.subset(judging)
         self._reference = Runner(self.model, threads=self.ctx.jobs)
         self._vectors = vector_outputs(self.model)
 
     def __call__(self, choice: Mapping[str, str]) -> float:
-        """Upper bound of the loss of a plan: 95 % of draws of as many samples would find it true."""
+        """Upper bound of the loss of a plan (``plan_loss.upper_bound``)."""
         self.done += 1
         self.ctx.progress("measure plans", self.done, 0)
         copy, ctx = shared_copy(self.model), self.ctx

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
-from qcompiler.analysis.allocation.solve import solve
+from qcompiler.analysis.allocation.solve import least_cost, solve
 from qcompiler.analysis.group_costs import GroupCosts
 from qcompiler.errors import PassError
 
@@ -40,7 +40,7 @@ def settled(problem: Problem, costs: GroupCosts, exact: Exact | None = None) -> 
         PassError: Estimates miss so far that no plan was found that keeps them.
     """
     if exact is None:
-        return _with_room(problem, costs, solve(problem))
+        return _with_room(problem, costs, _first(problem, costs))
     found = _searched(problem, exact)
     bound = math.fsum(min(option.loss for option in group.options) for group in problem.groups)
     return replace(found, bound=bound, gap=found.loss - bound, proof="none")
@@ -78,6 +78,22 @@ def _searched(problem: Problem, exact: Exact) -> Solution:
         where="choose-formats",
         hint="ask for a little more, or for one width",
     )
+
+
+def _first(problem: Problem, costs: GroupCosts) -> Solution:
+    """The plan by sums; where they find none, the smallest plan, if that keeps the budget by what it really takes."""
+    try:
+        return solve(problem)
+    except InfeasibleError:
+        if len(problem.budgets) != 1:
+            raise
+        ((name, asked),) = problem.budgets.items()
+        any_loss = sum(max(abs(option.loss) for option in group.options) for group in problem.groups) + 1.0
+        smallest = least_cost(replace(problem, budgets={}), name, any_loss)
+        least = costs.total(smallest.choice, name)
+        if least > asked:
+            raise InfeasibleError(problem.budgets, {name: least}) from None
+        return smallest
 
 
 def _with_room(problem: Problem, costs: GroupCosts, found: Solution) -> Solution:

@@ -144,5 +144,5 @@ def _report(record: Allocation, ctx: Context) -> None:
     if record.measured is not None:
         ctx.note(
             f"{record.evaluations} of at most {record.most_evaluations} plans measured; loss on samples left out:"
-            f" at most {record.measured:.4g} (95 %), bound {record.budgets[LOSS]:.4g}"
+            f" at most {record.measured:.4g}, bound {record.budgets[LOSS]:.4g}"
         )

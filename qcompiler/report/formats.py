@@ -93,7 +93,7 @@ class LossBoundPart:
     Attributes:
         metric: What the loss is of; empty: ``kl`` of scores (not softened), one minus the cosine of embeddings.
         bound: The bound.
-        upper: Upper bound (95 %) of the loss of the plan.
+        upper: Upper bound of the loss of the plan.
         measured: The same loss of the written file on the evaluation samples; ``None`` where they have no such figure.
         evaluations: Plans that were quantized and measured.
         most_evaluations: As many as were allowed.

@@ -145,7 +145,7 @@ def _losses(part: FormatsPart) -> list[tuple[str, str, str]]:
     lines = [("  loss: ", "dim", f"{predicted}; {_measured(part)}")]
     if (bound := part.loss_bound) is not None:
         what = f" of {bound.metric}" if bound.metric else ""
-        kept = f"at most {figure_text(bound.upper)} (95 %) of {figure_text(bound.bound)}{what}, on samples left out"
+        kept = f"at most {figure_text(bound.upper)} of {figure_text(bound.bound)}{what}, on samples left out"
         file = "" if bound.measured is None else f"; {figure_text(bound.measured)} measured of the file"
         tried = f"{bound.evaluations} of at most {bound.most_evaluations} plans measured"
         met = max(bound.upper, bound.measured or 0.0) <= bound.bound

@@ -54,6 +54,9 @@ def held_out(case: Any, count: int) -> Iterator[dict[str, Any]]:
         for index in range(min(count, len(arrays["a_ids"]))):
             rows = slice(index, index + 1)
             yield {"input_ids": arrays["a_ids"][rows], "attention_mask": arrays["a_mask"][rows]}
+    elif case.kind == "lm":
+        rows = itertools.chain.from_iterable(case._chunks("eval_oz", count))
+        yield from ({"input_ids": row[None]} for row in itertools.islice(rows, count))
     else:
         yield from itertools.islice(case._feeds("eval", count, batch=1), count)
 
