@@ -15,13 +15,14 @@ import onnx_ir as ir
 from qcompiler.quant import state
 from qcompiler.quant.format import LOG_BITS, QFormat
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
+from qcompiler.target.axes import channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.passes.recipe._trial import Effort
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["attention", "mostly_few_bits", "reads_few_bits", "roundings", "transforms", "weight_bits"]
+__all__ = ["attention", "mostly_few_bits", "quick_turns", "reads_few_bits", "roundings", "transforms", "weight_bits"]
 
 _BYTE: Final = 8
 _PROBABILITIES: Final = "Softmax"
@@ -30,6 +31,8 @@ _MORE: Final = "damping=0.1 samples=1024"
 _REAL: Final = f"inputs=float {_MORE}"
 """The same where activations are quantized: fitted to inputs that carry their errors, codes were worse for other texts
 (MiniLM, w4a8, mean cosine 0.956 against 0.964)."""
+_TURNS: Final = 2e10
+"""Weights times inputs of their sums, over all layers."""
 _FEW: Final = 2
 """Width from which on rounding leaves so much to gain that gradients pay."""
 
@@ -60,6 +63,7 @@ def roundings(
     few_words: bool = False,
     weight_only: bool = False,
     gradients: bool = True,
+    turns: bool = True,
 ) -> tuple[str, ...]:
     """Ways to round weights, as pipeline texts; each starts from what was kept before it.
 
@@ -70,13 +74,14 @@ def roundings(
             are rounded for what they are multiplied with.
         few_words: Whether words were drawn, because the given samples hold few of them (``words.enriched``).
         weight_only: Whether activations stay real numbers.
+        turns: Whether layers are small enough for codes and scales to be fitted in turns.
         gradients: Whether so many weights have few bits that gradients may pay.
     """
     options = f"{{{_MORE if weight_only else _REAL}}}" if few_words else ""
     found = [f"round-gptq{options}"]
     if narrow and effort == "high":
         found.append(f"fit-ranges,round-gptq{options}")
-    if bits < _BYTE:
+    if bits < _BYTE and (turns or effort == "high"):
         found.append(f"round-alternating{options}")
     if few_words and (effort == "normal" or not weight_only):  # stories260k, w2: gradients took 484 s, and 1.4 % of it
         return tuple(found)
@@ -123,10 +128,23 @@ def mostly_few_bits(graph: ir.Graph) -> bool:
     return 2 * sum(count for bits, count in found if bits <= _FEW) >= sum(count for _, count in found)
 
 
+def quick_turns(graph: ir.Graph) -> bool:
+    """Whether codes and scales are fitted in turns in a minute: ResNet-50 (4e10 multiplications) takes three."""
+    return sum(count * depth for _, count, depth in _sized(graph)) <= _TURNS
+
+
 def _weights(graph: ir.Graph) -> Iterator[tuple[int, int]]:
     """Bits and number of numbers of every quantized weight of a linear node."""
+    for bits, count, _ in _sized(graph):
+        yield bits, count
+
+
+def _sized(graph: ir.Graph) -> Iterator[tuple[int, int, int]]:
+    """Bits, number of numbers and inputs of a sum of every quantized weight of a linear node."""
     for node in graph:
         if node.op_type in LINEAR and len(node.inputs) > WEIGHT_INPUT:
             quant, value = state.edge_quant(node, WEIGHT_INPUT), node.inputs[WEIGHT_INPUT]
             if quant is not None and value is not None and value.shape is not None:
-                yield quant.format.bits, math.prod(size for size in value.shape if isinstance(size, int))
+                sizes, axis = [size for size in value.shape if isinstance(size, int)], channel_axis(node)
+                count = math.prod(sizes)
+                yield quant.format.bits, count, count // max(sizes[axis], 1) if axis is not None else 1

@@ -18,6 +18,7 @@ from qcompiler.ir.originals import restored
 from qcompiler.passes.recipe._candidates import (
     attention,
     mostly_few_bits,
+    quick_turns,
     reads_few_bits,
     roundings,
     weight_bits,
@@ -62,7 +63,7 @@ class ChooseRounding(Pass):
         narrow, weight_only = reads_few_bits(model.graph), _weight_only(ctx)
         found = roundings(
             self.effort, bits, narrow=narrow, few_words=drawn, weight_only=weight_only,
-            gradients=mostly_few_bits(model.graph),
+            gradients=mostly_few_bits(model.graph), turns=quick_turns(model.graph),
         )  # fmt: skip
         texts = self.candidates or (*self._grids(ctx), *found)
         for text in texts:

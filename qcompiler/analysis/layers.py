@@ -29,6 +29,7 @@ from qcompiler.calibration.masks import MARGIN
 from qcompiler.ir import io
 from qcompiler.ir.execute import Feed, Runner
 from qcompiler.ir.memory import trim
+from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.operators import LINEAR
 
 if TYPE_CHECKING:
@@ -199,7 +200,9 @@ def _fetch(
     """Run every feed once per group of tensors. The session lives no longer than the iteration."""
     if not groups:
         return
-    runner = Runner(model, list(dict.fromkeys(chain(*groups))), threads=threads, optimize=False, pack=False)
+    reuse = not any(node.domain == DOMAIN for node in model.graph)
+    names = list(dict.fromkeys(chain(*groups)))
+    runner = Runner(model, names, threads=threads, optimize=False, pack=False, reuse=reuse)
     io.release(model)
     for feed in feeds:
         ready = fit(feed, runner)

@@ -52,6 +52,8 @@ class Runner:
         layout: Whether it may reorder weights and tensors into its blocked layout. With many intermediate outputs,
             each of which must be put back in order, that gains no time and holds the weights twice.
         pack: Whether it may copy weights into the order its kernels like; not worth it for a few runs.
+            was seen to give buffers of 4 numbers to tensors of 8, and failed.
+            was seen to give buffers of 4 numbers to tensors of 8, and to fail.
     """
 
     def __init__(
@@ -63,8 +65,11 @@ class Runner:
         optimize: bool = True,
         layout: bool = True,
         pack: bool = True,
+        reuse: bool = True,
     ) -> None:
-        options = functools.partial(session_options, threads=threads, optimize=optimize, layout=layout, pack=pack)
+        options = functools.partial(
+            session_options, threads=threads, optimize=optimize, layout=layout, pack=pack, reuse=reuse
+        )
         if not isinstance(model, ir.Model) and _weight_bytes(Path(model)) > PART_BYTES:
             from qcompiler.ir import io
 
@@ -144,7 +149,9 @@ class Runner:
         return dict(zip(names, results, strict=True))
 
 
-def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = True, pack: bool = True) -> Any:
+def session_options(
+    *, threads: int = 0, optimize: bool = True, layout: bool = True, pack: bool = True, reuse: bool = True
+) -> Any:
     """Session options for deterministic, quiet runs."""
     import onnxruntime
 
@@ -153,6 +160,7 @@ def session_options(*, threads: int = 0, optimize: bool = True, layout: bool = T
     # Left to itself, ONNX Runtime pins threads to cores and spins: the same time for a tenth more work.
     options.intra_op_num_threads = threads or _processors()
     options.use_deterministic_compute = True
+    options.enable_mem_reuse = reuse
     # A product with weights of few bits becomes MatMulNBits, which by default rounds its real operand to 8 bits.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if not pack:  # a session that runs a few times only: packing weights would copy them
