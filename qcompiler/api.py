@@ -54,6 +54,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     candidates: str | Sequence[str] = (),
     budget: str | None = None,
     sensitivity: str | None = None,
+    pairs: bool = False,
     exempt: str | Sequence[str] = (),
     pareto: str | Path | None = None,
     lowering: str | None = None,

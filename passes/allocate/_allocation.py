@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from qcompiler.analysis.allocation.problem import Group, Option, Problem, Solution
+from qcompiler.analysis.allocation.problem import Group, Option, Pair, Problem, Solution
 from qcompiler.analysis.allocation.record import AllocatedGroup, Allocation, FrontPoint
 from qcompiler.analysis.bit_operations import bit_operations
 from qcompiler.analysis.group_costs import BOPS, MEMORY, SIZE, GroupCosts
@@ -102,7 +102,17 @@ def problem_of(material: Material, budgets: Mapping[str, float]) -> Problem:
         )
         for group in material.groups
     )
-    return Problem(groups, budgets, costs.fixed)
+    return Problem(groups, budgets, costs.fixed, _pairs(material))
+
+
+def _pairs(material: Material) -> tuple[Pair, ...]:
+    """What two groups lose together beyond the sum, for options that they may take."""
+    free = {group.name: material.options(group) for group in material.groups}
+    joint: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    for ((first, one), (second, other)), loss in material.found.pairs.items():
+        if one in free[first] and other in free[second]:
+            joint.setdefault((first, second), {})[one, other] = loss
+    return tuple(Pair(*names, losses) for names, losses in joint.items())
 
 
 def record_of(

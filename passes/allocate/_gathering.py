@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import onnx_ir as ir
 
 from qcompiler.analysis.cost_table import CostTable
 from qcompiler.analysis.group_costs import BOPS, LATENCY, SIZE, GroupCosts
-from qcompiler.analysis.sensitivity import Sensitivity, sensitivity
+from qcompiler.analysis.sensitivity import Sensitivity, pair_choices, sensitivity
 from qcompiler.errors import UsageError
 from qcompiler.passes.allocate._allocation import Material
 from qcompiler.passes.allocate._settle import Exact
@@ -41,6 +42,7 @@ class Gathering:
         budgets: What the plan may take: other resources are not measured.
         sensitivity: Metric that predicts losses.
         samples: Samples it is measured on; 0 leaves it to the metric.
+        pairs: Whether neighbours are measured together as well.
         exempt: Rules by which groups keep the widest candidate.
         table: Measured latencies; ``None`` takes the profile's ``[cost]``.
     """
@@ -52,6 +54,7 @@ class Gathering:
     budgets: tuple[Budget, ...]
     sensitivity: str
     samples: int
+    pairs: bool
     exempt: tuple[str, ...]
     table: CostTable | None
 
@@ -95,10 +98,14 @@ class Gathering:
         rounding = rounding_named(rounding_ahead(self.model, grouping.groups, ctx))
         study = study_of(self.model, ctx, grouping.groups, rounding)
         with ctx.executor() as executor:
-            found = sensitivity(
-                study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir, executor=executor,
-                progress=ctx.progress,
+            ask = partial(
+                sensitivity, study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir,
+                executor=executor, progress=ctx.progress,
             )  # fmt: skip
+            found = ask()
+            if self.pairs:
+                found = ask(pairs=pair_choices(study, found.losses))
+                ctx.note(f"{len(found.pairs)} pairs of options of neighbouring groups were measured together")
         for note in found.notes:
             ctx.note(note)
         for (group, option), reason in found.dropped.items():

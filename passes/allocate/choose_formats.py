@@ -46,6 +46,7 @@ class ChooseFormats(Pass):
         budget: What the plan may take: ``size=0.25x,latency=2ms,loss=0.05``.
         sensitivity: Metric that predicts losses.
         samples: Samples it is measured on; 0 leaves it to the metric.
+        pairs: Whether what neighbouring groups lose together is measured, too, and enters the plan.
         metric: What ``loss`` is of: ``kl``, ``cosine``, ``agreement``, ``sqnr``; empty: divergence of scores, one minus
             the cosine of embeddings.
         exempt: Rules by which groups keep the widest candidate (``exemptions``): ``first-last``, ``tiny``, ``spikes``.
@@ -61,6 +62,7 @@ class ChooseFormats(Pass):
     budget: str = ""
     sensitivity: str = "measured"
     samples: int = 0
+    pairs: bool = False
     metric: str = ""
     exempt: tuple[str, ...] = ()
     cost_table: str = ""
@@ -101,7 +103,7 @@ class ChooseFormats(Pass):
     def _gathering(self, model: ir.Model, ctx: Context, target: Target) -> Gathering:
         return Gathering(
             model, ctx, target, widest_first(target, self.candidates), parse_budgets(self.budget), self.sensitivity,
-            self.samples, self.exempt, load_table(self.cost_table) if self.cost_table else None,
+            self.samples, self.pairs, self.exempt, load_table(self.cost_table) if self.cost_table else None,
         )  # fmt: skip
 
     def _bounded(

@@ -34,6 +34,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--budget", metavar="WHAT=N,…",
               help="What the result may take: size=0.25x, size=500KB, latency=2ms, bops=…, memory=…, loss=0.05.")
 @click.option("--sensitivity", metavar="NAME", help="Metric that predicts losses of layers. [default: measured]")
+@click.option("--pairs", is_flag=True, help="Measure what neighbouring layers lose together, too.")
 @click.option("--exempt", metavar="RULE,…",
               help="Layers that keep the widest candidate: first-last, tiny, spikes. [default: none]")
 @click.option("--pareto", type=_FILE, help="Write plans for other budgets.")

@@ -49,7 +49,7 @@ def _check(options: CompileOptions) -> None:
             f"nothing tells when {options.candidates[-1]} is worth its loss", where="--candidates",
             hint="give a --budget such as size=0.2x or loss=0.05; a single candidate is --format",
         )  # fmt: skip
-    for name in ("budget", "sensitivity", "exempt", "pareto", "workers", "executor"):
+    for name in ("budget", "sensitivity", "pairs", "exempt", "pareto", "workers", "executor"):
         if getattr(options, name) and not several:
             hint = "give several --candidates w8a8,w4a8"
             raise UsageError(f"--{name} is about a choice, and there is none", hint=hint)

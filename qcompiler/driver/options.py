@@ -61,6 +61,7 @@ class CompileOptions:
         candidates: Formats among which one is chosen for every layer, within ``budget``; a single one is ``format``.
         budget: What the compiled model may take: ``size=0.25x,latency=2ms,loss=0.05``.
         sensitivity: Metric that predicts what a layer loses in a candidate format.
+        pairs: Whether what neighbouring layers lose together is measured as well.
         exempt: Rules by which layers keep the widest candidate: ``first-last``, ``tiny``, ``spikes``.
         pareto: Where to write plans for other budgets.
         lowering: Form of the quantized graph: ``qdq`` (float operators between DequantizeLinear and QuantizeLinear) or
@@ -109,6 +110,7 @@ class CompileOptions:
     candidates: tuple[str, ...] = ()
     budget: str | None = None
     sensitivity: str | None = None
+    pairs: bool = False
     exempt: tuple[str, ...] = ()
     pareto: str | Path | None = None
     lowering: str | None = None

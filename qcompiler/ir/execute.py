@@ -52,8 +52,8 @@ class Runner:
         layout: Whether it may reorder weights and tensors into its blocked layout. With many intermediate outputs,
             each of which must be put back in order, that gains no time and holds the weights twice.
         pack: Whether it may copy weights into the order its kernels like; not worth it for a few runs.
-            was seen to give buffers of 4 numbers to tensors of 8, and failed.
-            was seen to give buffers of 4 numbers to tensors of 8, and to fail.
+        reuse: Whether a tensor may take the buffer of one that is done with. In graphs of our functions ONNX Runtime
+            1.32 was seen to give buffers of 4 numbers to tensors of 8, and to fail.
     """
 
     def __init__(

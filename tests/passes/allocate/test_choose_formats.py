@@ -111,6 +111,15 @@ def test_a_bound_that_no_plan_keeps_says_what_is_reached() -> None:
         chosen(samples=64, budget="loss=1e-9")
 
 
+def test_what_neighbours_lose_together_enters_the_plan() -> None:
+    model, ctx = chosen(budget="size=12KB", pairs=True)
+    found = record(model)
+    assert found.costs["size"] <= 12_000
+    assert any("measured together" in note.text for note in ctx.records[-1].notes)
+    alone = sum(group.losses[group.choice] for group in found.groups)
+    assert found.loss != pytest.approx(alone, rel=1e-9)
+
+
 def test_widths_of_activations_are_chosen_too() -> None:
     model, _ = chosen(candidates=("w8a16", "w8a8", "w4a8"), budget="size=20KB,bops=0.06x")
     found = record(model)
