@@ -39,7 +39,7 @@ class Material:
     @property
     def groups(self) -> tuple[TieGroup, ...]:
         """All groups that have a format to be given."""
-        return (*self.grouping.groups, *self.grouping.fixed)
+        return self.grouping.all
 
     def options(self, group: TieGroup) -> list[str]:
         """What a group may take."""

@@ -113,7 +113,7 @@ class Gathering:
         return found
 
     def _costs(self, grouping: Grouping) -> GroupCosts:
-        groups = {group.name: group.nodes for group in (*grouping.groups, *grouping.fixed)}
+        groups = {group.name: group.nodes for group in grouping.all}
         wanted = {SIZE, BOPS, *(item.resource for item in self.budgets if item.resource != LOSS)}
         costs = group_costs(
             self.model, self.target, groups, self.candidates, lowering=_lowering(self.ctx), exclude=self.ctx.exclude,
@@ -128,8 +128,7 @@ class Gathering:
         self, grouping: Grouping, costs: GroupCosts, rules: tuple[str, ...]
     ) -> dict[str, tuple[str, str]]:
         """The option that exempt groups keep, and why."""
-        order = {str(node.name): place for place, node in enumerate(self.model.graph)}
-        groups = sorted((*grouping.groups, *grouping.fixed), key=lambda group: order[group.name])
+        groups = grouping.all
         sizes = {name: {form: cost[SIZE] for form, cost in forms.items()} for name, forms in costs.options.items()}
         found = exemptions(self.model, self.target, groups, rules, sizes)
         for item in found:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
 from qcompiler.analysis.plan_loss import sample_losses, upper_bound
 from qcompiler.analysis.quality import vector_outputs
+from qcompiler.calibration import words
 from qcompiler.errors import DataError
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
@@ -24,6 +25,9 @@ from qcompiler.passes.place.simulate import materialized
 from qcompiler.pipeline.base import Context, Pass, PassRecord
 from qcompiler.pipeline.spec import parse, to_text
 from qcompiler.target.formats import resolve_format
+
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
 
 __all__ = ["PlanTrial", "mark_nodes"]
 
@@ -45,17 +49,19 @@ class PlanTrial:
         model: The model, no formats assigned.
         ctx: The context of the running pass.
         nodes: Names of the nodes of every group.
+        formats: The candidates.
         metric: Which loss; empty for the one of the outputs' kind.
     """
 
     model: ir.Model
     ctx: Context
     nodes: Mapping[str, tuple[str, ...]]
+    formats: tuple[str, ...]
     metric: str
     done: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        data = self.ctx.calibration
+        data = self._samples()
         if data is None or len(data) < _LEAST:
             raise DataError(
                 f"a bound on the loss takes {_LEAST} calibration samples: a third of them judges",
@@ -66,6 +72,14 @@ class PlanTrial:
         self._judging = data.subset(judging)
         self._reference = Runner(self.model, threads=self.ctx.jobs)
         self._vectors = vector_outputs(self.model)
+
+    def _samples(self) -> Dataset | None:
+        """The calibration samples; where they hold few of the words that the model knows, with drawn ones."""
+        target, given = self.ctx.target, self.ctx.calibration
+        if target is None or given is None:
+            return given
+        bits = min(resolve_format(target, text).weight_bits for text in self.formats)
+        return words.enriched(self.model.graph, given, bits)[0]
 
     def __call__(self, choice: Mapping[str, str]) -> float:
         """Upper bound of the loss of a plan (``plan_loss.upper_bound``)."""

@@ -69,11 +69,19 @@ class Grouping:
         groups: Groups of two options or more, in graph order.
         fixed: Groups that follow one candidate alone; its text is their only option.
         refused: Nodes with weights that follow no candidate, and why; they keep what is nearest to the model's format.
+        order: Names of all nodes in graph order.
     """
 
     groups: tuple[TieGroup, ...]
     fixed: tuple[TieGroup, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[TieGroup, ...]:
+        """Groups with a choice and those without, in graph order."""
+        place = {name: number for number, name in enumerate(self.order)}
+        return tuple(sorted((*self.groups, *self.fixed), key=lambda group: place.get(group.name, 0)))
 
 
 def tie_groups(model: ir.Model, target: Target, candidates: Sequence[str], exclude: tuple[str, ...] = ()) -> Grouping:
@@ -105,7 +113,8 @@ def tie_groups(model: ir.Model, target: Target, candidates: Sequence[str], exclu
     _check_followed(requests, [reasons for _, reasons in refusals], target)
     choosing = tuple(group for group in groups if len(group.options) > 1)
     fixed = tuple(group for group in groups if len(group.options) == 1)
-    return Grouping(choosing, fixed, {name: _listed(why.values()) for name, why in refusals if all(why.values())})
+    refused = {name: _listed(why.values()) for name, why in refusals if all(why.values())}
+    return Grouping(choosing, fixed, refused, tuple(str(node.name) for node in model.graph))
 
 
 def assigned(model: ir.Model, target: Target, text: str, exclude: tuple[str, ...] = ()) -> ir.Model:

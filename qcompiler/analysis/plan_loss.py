@@ -53,6 +53,8 @@ LOSSES: Final = MappingProxyType(
 def loss_named(metric: str | None, *, vector: bool) -> OneLoss:
     """The loss of a metric; without one, divergence of scores and one minus the cosine of embeddings.
 
+    ``sample_losses`` takes noise over signal where an output has a single score per row.
+
     Raises:
         UsageError: The metric has no loss to the float model.
     """
@@ -89,7 +91,9 @@ def sample_losses(
             if array.dtype.kind != "f":
                 continue
             share = None if weights is None else weights.of(name, array.shape)
-            losses.append(_loss(array, got[name], share, loss_named(metric, vector=name in vectors)))
+            single = metric is None and metrics.class_rows(array).shape[1] < 2  # one score decides nothing
+            loss = _noise if single else loss_named(metric, vector=name in vectors)
+            losses.append(_loss(array, got[name], share, loss))
         found.append(float(np.mean(losses)))
     return np.array(found, np.float64)
 

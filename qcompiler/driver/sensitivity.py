@@ -142,9 +142,8 @@ def question(options: CompileOptions, rounding: str | None = None, progress: Pro
     widest = replace(options, candidates=(), format=candidates[0])
     ctx, notes, warnings = _made_ready(widest, source, model, progress)
     grouping = tie_groups(model, target, candidates, options.exclude)
-    order = {str(node.name): place for place, node in enumerate(model.graph)}
-    measured = [*grouping.groups, *(group for group in grouping.fixed if group.weights)]
-    groups = tuple(sorted(measured, key=lambda group: order[group.name]))
+    free = set(grouping.groups)
+    groups = tuple(group for group in grouping.all if group in free or group.weights)
     chosen = rounding or rounding_ahead(model, grouping.groups or groups, ctx)
     return Question(source, target, candidates, model, ctx, grouping, groups, chosen, notes, warnings)
 

@@ -1,7 +1,8 @@
 """How far the outputs of a changed model are from the float model's: one non-negative number, 0 for equal ones.
 
 Scores of a classifier or a language model lose their divergence (``metrics.softened_kl``, nats per row), embeddings
-and states one minus the cosine. Rows that are padding do not count. Several outputs count alike.
+and states one minus the cosine; a single number per row, such as a regression, its squared error over
+its squared size. Rows that are padding do not count. Several outputs count alike.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def output_loss(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
     for wanted, got, vector in _rows(reference, found):
         if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
             return math.inf
-        losses.append(1.0 - metrics.cosine(wanted, got) if vector else metrics.softened_kl(wanted, got))
+        losses.append(_loss(wanted, got, metrics.cosine if vector else metrics.softened_kl, vector=vector))
     return max(float(np.mean(losses)), 0.0) if losses else 0.0
 
 
@@ -58,7 +59,7 @@ def plain_loss(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
     for wanted, got, vector in _rows(reference, found):
         if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
             return math.inf
-        losses.append(1.0 - metrics.cosine(wanted, got) if vector else metrics.kl(wanted, got))
+        losses.append(_loss(wanted, got, metrics.cosine if vector else metrics.kl, vector=vector))
     return max(float(np.mean(losses)), 0.0) if losses else 0.0
 
 
@@ -122,6 +123,13 @@ def _rows(reference: Reference, found: Sequence[NDArray[Any]]) -> Iterator[tuple
         reference.outputs, found, reference.vectors, reference.counted, strict=True
     ):
         yield (wanted, got, vector) if counted is None else (wanted[counted], got[counted], vector)
+
+
+def _loss(wanted: NDArray[Any], got: NDArray[Any], figure: metrics.MetricFunction, *, vector: bool) -> float:
+    """One minus the cosine of an embedding, the divergence of scores; of a single score the relative distance."""
+    if vector:
+        return 1.0 - figure(wanted, got)
+    return figure(wanted, got) if metrics.class_rows(wanted).shape[1] > 1 else _distance(wanted, got)
 
 
 def _distance(wanted: NDArray[Any], got: NDArray[Any]) -> float:
