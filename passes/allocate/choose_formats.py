@@ -110,8 +110,7 @@ class ChooseFormats(Pass):
         self, problem: Problem, bound: float, material: Material, model: ir.Model, ctx: Context
     ) -> tuple[Solution, Measured]:
         """The smallest plan measured to keep a bound on the loss, and how it was found."""
-        nodes = {group.name: group.nodes for group in material.groups}
-        trial = PlanTrial(model, ctx, nodes, self.candidates, self.metric)
+        trial = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
         found = smallest_within(problem, SIZE, bound, trial)
         return found.solution, found
 
