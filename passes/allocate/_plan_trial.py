@@ -1,9 +1,9 @@
 """The loss of a plan as it will be: the model quantized by it, on samples that nothing was fitted on.
 
 The passes that follow in the pipeline run on a copy, on two thirds of the samples; every third one judges (the last
-ones of a file are often alike). Drawn words judge nothing here: whatever a model says to them is less sure, and loses
-less (stories260k: a plan within 0.14 of these lost 0.26 of real text). Of the roundings that the recipe would try, the first is taken without trial: what the
-recipe keeps in the end loses no more.
+ones of a file are often alike). Drawn words judge nothing here: what a model says to them is less sure and loses less
+(stories260k: a plan within 0.14 with them lost 0.26 of real text). Of the roundings that the recipe would try, the
+first is taken without trial: what the recipe keeps in the end loses no more.
 """
 
 from __future__ import annotations
