@@ -104,7 +104,7 @@ class Gathering:
             )  # fmt: skip
             found = ask()
             if self.pairs:
-                found = ask(pairs=pair_choices(study, found.losses))
+                found = ask(pairs=pair_choices(study, found.losses), known=found)
                 ctx.note(f"{len(found.pairs)} pairs of options of neighbouring groups were measured together")
         for note in found.notes:
             ctx.note(note)

@@ -28,8 +28,8 @@ from qcompiler.target.formats import resolve_format
 
 __all__ = ["PlanTrial", "mark_nodes"]
 
-_LEAST: Final = 8
-"""Samples below which a third of them bounds nothing."""
+_LEAST: Final = 24
+"""Samples below which a third of them bounds nothing: Student's distribution needs some, skewed losses more."""
 _SHARE: Final = 3
 """One sample of so many judges."""
 _MOST: Final = 256
@@ -83,7 +83,7 @@ class PlanTrial:
             item.run(copy, inner)
         candidate = Runner(materialized(copy), threads=ctx.jobs)
         losses = sample_losses(self._reference, candidate, self._judging, self._vectors, self.metric or None)
-        return upper_bound(losses)
+        return upper_bound(losses, shares=self.metric == "agreement")
 
 
 def mark_nodes(graph: ir.Graph, formats: Mapping[str, str], ctx: Context) -> None:

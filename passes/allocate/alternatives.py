@@ -28,6 +28,7 @@ from qcompiler.errors import DataError
 from qcompiler.ir import constants
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
+from qcompiler.ir.originals import restored
 from qcompiler.passes.allocate.groups import TieGroup, assigned, weight_inputs
 from qcompiler.passes.calibrate.calibrate import Calibrate
 from qcompiler.passes.calibrate.calibrate_weights import CalibrateWeights
@@ -179,8 +180,8 @@ def _activations(node: ir.Node, weights: Container[int]) -> dict[Edge, TensorQua
 
 
 def _simulated(copy: ir.Model, activations: Mapping[Edge, TensorQuant]) -> ir.Model:
-    """The float model in which these edges alone round what they read."""
-    alone = shared_copy(copy)
+    """The float model in which these edges alone round what they read; weights that were fitted are float again."""
+    alone = shared_copy(restored(copy))
     state.clear(alone.graph)
     by_name = {node.name: node for node in alone.graph}
     for (name, index), quant in activations.items():

@@ -8,6 +8,7 @@ times ``||dW||^2``, takes no training framework. Source: arXiv:1911.03852.
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,10 +54,13 @@ class GaussNewton:
     ) -> Iterator[tuple[Choice, float]]:
         """Losses to second order, half of ``trace / n * ||dW||^2``."""
         own = {choice: weights_of(study, choice, self.name) for choice in choices}
-        first = {choice[0][0]: choice for choice in reversed(choices) if len(choice) == 1}
+        first: dict[str, Choice] = {}
+        for group, option in itertools.chain.from_iterable(choices):
+            first.setdefault(group, ((group, option),))
+        edges = {group: weights_of(study, choice, self.name) for group, choice in first.items()}
 
         def probe(choice: Choice) -> Alternative:
-            (group, number), weights = choice[0], float_weights(study.model, own[first[choice[0][0]]])
+            (group, number), weights = choice[0], float_weights(study.model, edges[choice[0][0]])
             random = np.random.default_rng([zlib.crc32(group.encode()), int(number)])
             step = np.float32(_STEP * _rms(weights))
             signs = {edge: random.choice([-step, step], size=array.shape) for edge, array in weights.items()}
@@ -67,7 +71,7 @@ class GaussNewton:
         traces = dict.fromkeys(first, 0.0)
         for choice, bent in Measured(self.name, curvature).losses(probed, asked, samples, executor):
             group = choice[0][0]
-            steps = _STEP * _rms(float_weights(study.model, own[first[group]]))
+            steps = _STEP * _rms(float_weights(study.model, edges[group]))
             traces[group] += bent / steps**2 / self.probes if steps else 0.0
         for choice, weights in own.items():
             change = _change(study, weights)

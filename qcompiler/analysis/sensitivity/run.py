@@ -69,6 +69,7 @@ def sensitivity(
     *,
     samples: int | None = None,
     pairs: Sequence[Choice] = (),
+    known: Sensitivity | None = None,
     cache_dir: Path | None = None,
     executor: Executor | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -80,6 +81,7 @@ def sensitivity(
         metric: Its name, or a metric of one's own.
         samples: Samples to run; by default 128, fewer where the model is large.
         pairs: Two groups with options whose common loss is wanted beside that of each alone.
+        known: An answer to the same without ``pairs``: its losses, on its samples, are taken as they are.
         cache_dir: Where results are kept, choice by choice; an interrupted run goes on.
         executor: Runs the parts of the work, on one thread each unless the study says how many; the figures are the
             same with any number of workers.
@@ -95,10 +97,12 @@ def sensitivity(
     if executor is not None and not study.threads:
         study = replace(study, threads=1)  # others run beside it
     choices = [*study.choices(), *pairs]
-    used, notes = _samples(study, chosen, choices, samples)
+    used, notes = _samples(study, chosen, choices, samples) if known is None else (known.samples, known.notes)
     cost = chosen.cost(study, choices, used)
-    found = _measured(study, chosen, choices, used, (cache_dir, executor), progress)
-    losses, dropped = _sorted_out(study, found)
+    found = _known(known)
+    missing = [choice for choice in choices if choice not in found]
+    found |= _measured(study, chosen, missing, used, (cache_dir, executor), progress)
+    losses, dropped = _sorted_out(study, found) if known is None else (known.losses, known.dropped)
     together = {
         choice: found[choice] - sum(found[pair,] for pair in choice) for choice in pairs if math.isfinite(found[choice])
     }
@@ -114,6 +118,12 @@ def sensitivity(
         together,
         notes,
     )
+
+
+def _known(answer: Sensitivity | None) -> dict[Choice, float]:
+    """Losses of single choices that were measured before."""
+    losses = {} if answer is None else answer.losses
+    return {((group, option),): loss for group, own in losses.items() for option, loss in own.items()}
 
 
 def _samples(

@@ -20,7 +20,7 @@ from qcompiler.calibration.cache import model_digest
 
 __all__ = ["Store", "alternative_key", "open_store"]
 
-_VERSION: Final = "2"
+_VERSION: Final = "3"
 
 
 class Store:

@@ -69,6 +69,21 @@ def test_activations_are_rounded_where_options_differ_in_them() -> None:
     assert all(losses[name]["w8a16"] < losses[name]["w8a8"] < losses[name]["w4a8"] for name in ("Conv_2", "Conv_5"))
 
 
+def test_all_other_weights_are_float_where_activations_are_rounded() -> None:
+    """Codes are fitted on a copy of the whole model: what stands beside one group must be as it was."""
+    model, target = RESIDUAL, load("edge-npu")
+    ctx = Context(Edit(model), target=target, calibration=samples(model, 16))
+    groups = tie_groups(model, target, ["w8a16", "w8a8", "w4a8"]).groups
+    made = study_of(model, ctx, groups).alternative(((groups[0].name, "w4a8"),))
+    assert made.model is not None
+    kept = {str(value.name): value.const_value.numpy() for value in model.graph.initializers.values()}
+    found = {str(value.name): value.const_value.numpy() for value in made.model.graph.initializers.values()}
+    shared = [name for name in kept if name in found]
+    assert len(shared) >= 2
+    for name in shared:
+        np.testing.assert_array_equal(found[name], kept[name])
+
+
 def test_samples_are_needed() -> None:
     ctx = Context(Edit(RESIDUAL), target=load("edge-npu"))
     with pytest.raises(DataError, match="samples"):

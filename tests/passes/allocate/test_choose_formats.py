@@ -170,7 +170,7 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         chosen(candidates=("w8a8", "w3a8"), budget="size=14KB")
     with pytest.raises(DataError, match="samples"):
         chosen(samples=0, budget="size=14KB")
-    with pytest.raises(DataError, match="8 calibration samples"):
+    with pytest.raises(DataError, match="24 calibration samples"):
         chosen(samples=6, budget="loss=0.1")
     with pytest.raises(UsageError, match="sensitivity"):
         chosen(budget="size=14KB", sensitivity="measuredd")
