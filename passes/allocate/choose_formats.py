@@ -16,18 +16,18 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from qcompiler.analysis.allocation.bisect import Measured, most_evaluations, smallest_within
+from qcompiler.analysis.allocation.bisect import ladder_steps, most_evaluations, smallest_step
 from qcompiler.analysis.allocation.pareto import front
 from qcompiler.analysis.allocation.problem import Problem, Solution
 from qcompiler.analysis.allocation.record import Allocation
 from qcompiler.analysis.cost_table import load_table
 from qcompiler.analysis.group_costs import SIZE
-from qcompiler.errors import UsageError
+from qcompiler.errors import PassError, UsageError
 from qcompiler.ir import io
-from qcompiler.passes.allocate._allocation import Material, absolute, problem_of, record_of
+from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of
 from qcompiler.passes.allocate._gathering import Gathering, widest_first
 from qcompiler.passes.allocate._plan_trial import PlanTrial, mark_nodes
-from qcompiler.passes.allocate._settle import settled
+from qcompiler.passes.allocate._settle import Exact, settled
 from qcompiler.passes.allocate.budgets import LOSS, amount_text, parse_budgets
 from qcompiler.passes.allocate.format_marks import ALLOCATION
 from qcompiler.pipeline.base import Context, Fact, Pass
@@ -85,9 +85,12 @@ class ChooseFormats(Pass):
         problem, exact = problem_of(material, amounts), gathering.exact(material)
         bound = next((item.amount for item in gathering.budgets if item.resource == LOSS), None)
         if bound is None:
-            found, trial = settled(problem, material.costs, exact), None
+            trial = None
+            found = settled(problem, material.costs, exact)
         else:
-            found, trial = self._bounded(problem, bound, material, model, ctx)
+            measure = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
+            trial = smallest_step(_ladder(problem, exact), bound, measure)
+            found = trial.solution
         points = front(replace(problem, budgets={}), SIZE, self.points) if self.points else ()
         taken = None if exact is None else exact(found.choice)
         record = record_of(material, gathering.candidates[0], amounts, found, points, taken)
@@ -106,13 +109,22 @@ class ChooseFormats(Pass):
             self.samples, self.pairs, self.exempt, load_table(self.cost_table) if self.cost_table else None,
         )  # fmt: skip
 
-    def _bounded(
-        self, problem: Problem, bound: float, material: Material, model: ir.Model, ctx: Context
-    ) -> tuple[Solution, Measured]:
-        """The smallest plan measured to keep a bound on the loss, and how it was found."""
-        trial = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
-        found = smallest_within(problem, SIZE, bound, trial)
-        return found.solution, found
+def _ladder(problem: Problem, exact: Exact | None) -> tuple[Solution, ...]:
+    """Plans from the smallest to the one of least predicted loss; with budgets, those that really keep them."""
+    plans = front(problem, SIZE, ladder_steps(len(problem.groups)))
+    if exact is None or not problem.budgets:
+        return plans
+    kept = []
+    for plan in plans:
+        taken = exact(plan.choice)
+        if all(taken[name.partition("@")[0]] <= asked for name, asked in problem.budgets.items()):
+            kept.append(replace(plan, proof="none"))  # the solver's proof is of sums, which are estimates here
+    if not kept:
+        raise PassError(
+            f"no plan was found that keeps {', '.join(problem.budgets)}: activations of different width take more than "
+            "was estimated", where="choose-formats", hint="ask for a little more, or for one width",
+        )  # fmt: skip
+    return tuple(kept)
 
 
 def _apply(formats: Mapping[str, str], model: ir.Model, ctx: Context) -> None:

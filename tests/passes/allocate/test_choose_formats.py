@@ -106,6 +106,13 @@ def test_a_bound_on_the_loss_is_measured() -> None:
     assert looser.costs["size"] <= found.costs["size"]
 
 
+def test_a_bound_on_the_loss_keeps_other_budgets_with_widths_of_activations_too() -> None:
+    model, _ = chosen(samples=64, candidates=("w8a16", "w8a8", "w4a8"), budget="loss=9,size=13KB")
+    found = record(model)
+    assert found.costs["size"] <= 13_000
+    assert found.proof == "none"
+
+
 def test_a_bound_that_no_plan_keeps_says_what_is_reached() -> None:
     with pytest.raises(BoundMissedError, match="no plan keeps a measured loss"):
         chosen(samples=64, budget="loss=1e-9")
