@@ -14,6 +14,7 @@ from qcompiler.analysis.group_costs import BOPS, MEMORY, SIZE, GroupCosts
 from qcompiler.analysis.memory_plan import memory_plan
 from qcompiler.analysis.sensitivity import Sensitivity
 from qcompiler.errors import UsageError
+from qcompiler.passes.allocate._open_shapes import Shapes, bound_copy
 from qcompiler.passes.allocate.budgets import LOSS, Budget
 from qcompiler.passes.allocate.groups import Grouping, TieGroup
 
@@ -52,7 +53,9 @@ class Material:
         return self.found.losses.get(group.name, {}).get(option, 0.0)
 
 
-def absolute(budgets: Iterable[Budget], model: ir.Model, costs: GroupCosts, float_bytes: int) -> dict[str, float]:
+def absolute(
+    budgets: Iterable[Budget], model: ir.Model, costs: GroupCosts, float_bytes: int, shapes: Shapes | None = None
+) -> dict[str, float]:
     """Budgets as amounts of the resources in ``costs``; the loss has none there.
 
     Args:
@@ -60,6 +63,7 @@ def absolute(budgets: Iterable[Budget], model: ir.Model, costs: GroupCosts, floa
         model: The normalized float model, for shares of what it takes.
         costs: Peak memory has one resource per node that may be the peak.
         float_bytes: Bytes of the float model's files; 0 where they are not known.
+        shapes: Shapes of the inputs that ``costs`` are for, where dimensions are open; ``None``: made-up ones.
 
     Raises:
         UsageError: A share of a size that is not known.
@@ -70,7 +74,7 @@ def absolute(budgets: Iterable[Budget], model: ir.Model, costs: GroupCosts, floa
             continue
         whole = 0.0
         if budget.relative:
-            whole = _whole(budget.resource, model, float_bytes)
+            whole = _whole(budget.resource, model, float_bytes, shapes)
             if whole <= 0:
                 raise UsageError(
                     f"the float model's {budget.resource} is not known, so no share of it can be asked for",
@@ -81,12 +85,13 @@ def absolute(budgets: Iterable[Budget], model: ir.Model, costs: GroupCosts, floa
     return found
 
 
-def _whole(resource: str, model: ir.Model, float_bytes: int) -> float:
+def _whole(resource: str, model: ir.Model, float_bytes: int, shapes: Shapes | None) -> float:
     if resource == SIZE:
         return float(float_bytes)
+    bound = bound_copy(model, shapes)
     if resource == BOPS:
-        return float(sum(bit_operations(model).values()))
-    return float(memory_plan(model.graph).peak) if resource == MEMORY else 0.0
+        return float(sum(bit_operations(bound).values()))
+    return float(memory_plan(bound.graph).peak) if resource == MEMORY else 0.0
 
 
 def problem_of(material: Material, budgets: Mapping[str, float]) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from qcompiler.analysis.group_costs import BOPS, LATENCY, SIZE, GroupCosts
 from qcompiler.analysis.sensitivity import Sensitivity, pair_choices, sensitivity
 from qcompiler.errors import UsageError
 from qcompiler.passes.allocate._allocation import Material
+from qcompiler.passes.allocate._open_shapes import Shapes, input_shapes, shapes_text
 from qcompiler.passes.allocate._settle import Exact
 from qcompiler.passes.allocate.alternatives import study_of
 from qcompiler.passes.allocate.budgets import LOSS, Budget
@@ -76,6 +77,11 @@ class Gathering:
         found, costs = self._losses(grouping), self._costs(grouping)
         return Material(grouping, found, costs, self._kept_wide(grouping, costs, rules))
 
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Shapes of the inputs that costs are for."""
+        return input_shapes(self.model, self.ctx.calibration)
+
     def exact(self, material: Material) -> Exact | None:
         """What a plan takes by a dry run of its own; ``None`` where sums are exact."""
         if not any(group.activations for group in material.groups):
@@ -88,6 +94,7 @@ class Gathering:
             return plan_costs(
                 self.model, self.target, plan, self.candidates[0], lowering=_lowering(self.ctx),
                 exclude=self.ctx.exclude, ranges=ranges, table=self.table, resources=resources,
+                shapes=self.shapes,
             )  # fmt: skip
 
         return exact
@@ -118,8 +125,10 @@ class Gathering:
         costs = group_costs(
             self.model, self.target, groups, self.candidates, lowering=_lowering(self.ctx), exclude=self.ctx.exclude,
             ranges=observed_ranges(self.model, self.ctx), table=self.table,
-            resources=wanted | ({LATENCY} if self.table is not None else set()),
+            resources=wanted | ({LATENCY} if self.table is not None else set()), shapes=self.shapes,
         )  # fmt: skip
+        if sizes := shapes_text(self.model, self.shapes):
+            self.ctx.note(f"dimensions are open: costs are those of {sizes}")
         for kind in costs.unknown:
             self.ctx.warn(f"the cost table says nothing on {kind}: latencies are lower bounds")
         return costs

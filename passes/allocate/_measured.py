@@ -13,12 +13,11 @@ from qcompiler.analysis.file_parts import FileParts, file_parts
 from qcompiler.analysis.group_costs import LATENCY, MEMORY
 from qcompiler.analysis.memory_plan import Step, buffer_readers, memory_steps
 from qcompiler.analysis.roofline import roofline
-from qcompiler.analysis.workload import bind_dimensions, workloads
-from qcompiler.calibration import made_up
-from qcompiler.calibration.data import inputs_of
+from qcompiler.analysis.workload import workloads
 from qcompiler.errors import UsageError
 from qcompiler.ir import origins
 from qcompiler.passes.allocate._dry_run import DryRun
+from qcompiler.passes.allocate._open_shapes import Shapes, bind_open
 from qcompiler.quant.annotations import spare_bytes
 from qcompiler.quant.functions import catalogue
 from qcompiler.quant.functions.definition import DOMAIN
@@ -91,14 +90,19 @@ class Measured:
 
     @classmethod
     def of(
-        cls, run: DryRun, resources: Collection[str], clock: Clock, grouped: Collection[str] = ()
+        cls,
+        run: DryRun,
+        resources: Collection[str],
+        clock: Clock,
+        grouped: Collection[str] = (),
+        shapes: Shapes | None = None,
     ) -> Measured:
-        """Look at a dry run; shapes that its graphs leave open are bound to those of made-up samples."""
+        """Look at a dry run; dimensions that its graphs leave open get the sizes of ``shapes``, else made-up ones."""
         parts, callers = file_parts(run.written), _callers(run.written)
         spare = sum(spare_bytes(value) for node in run.written.graph for value in node.outputs)
-        _bind(run.assigned)
+        bind_open(run.assigned, shapes)
         if LATENCY in resources and clock.costs is not None:
-            _bind(run.written)
+            bind_open(run.written, shapes)
         seconds, run_seconds, unknown = clock.seconds(run) if LATENCY in resources else ({}, 0.0, ())
         steps = tuple(memory_steps(run.assigned.graph)) if MEMORY in resources else ()
         operations, readers = bit_operations(run.assigned), buffer_readers(run.assigned.graph, grouped)
@@ -108,12 +112,6 @@ class Measured:
     def size(self) -> int:
         """Bytes of the file at the most."""
         return self.parts.total + self.spare
-
-
-def _bind(model: ir.Model) -> None:
-    """Give open dimensions the sizes of a made-up sample."""
-    if any(value.shape is None or not value.shape.is_static() for value in model.graph.inputs):
-        bind_dimensions(model, made_up.shapes(inputs_of(model)))
 
 
 def _callers(model: ir.Model) -> dict[str, frozenset[str]]:

@@ -81,7 +81,7 @@ class ChooseFormats(Pass):
             raise UsageError("choose-formats needs candidates and a budget", hint=hint)
         gathering = self._gathering(model, ctx, ctx.target)
         material = gathering.material()
-        amounts = absolute(gathering.budgets, model, material.costs, _bytes(model))
+        amounts = absolute(gathering.budgets, model, material.costs, _bytes(model), gathering.shapes)
         problem, exact = problem_of(material, amounts), gathering.exact(material)
         bound = next((item.amount for item in gathering.budgets if item.resource == LOSS), None)
         if bound is None:

@@ -21,6 +21,7 @@ from qcompiler.passes.allocate._borders import estimated_borders, mixed_plans
 from qcompiler.passes.allocate._dry_run import Ranges, dry_run, observed_ranges
 from qcompiler.passes.allocate._measured import Clock, Measured
 from qcompiler.passes.allocate._memory_limits import memory_limits
+from qcompiler.passes.allocate._open_shapes import Shapes
 from qcompiler.pipeline import spec
 from qcompiler.pipeline.base import Pass
 from qcompiler.target.formats import resolve_format
@@ -56,6 +57,7 @@ def group_costs(
     ranges: Ranges | None = None,
     table: CostTable | None = None,
     resources: Collection[str] = (SIZE, BOPS),
+    shapes: Shapes | None = None,
 ) -> GroupCosts:
     """Costs of every group in every candidate format.
 
@@ -70,6 +72,7 @@ def group_costs(
         ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
         table: Measured latencies; without it those of the profile's ``[cost]``.
         resources: Which costs are wanted, of ``size``, ``bops``, ``latency`` and ``memory``.
+        shapes: Shapes of the inputs, for dimensions that the model leaves open; ``None`` makes them up.
 
     Raises:
         UsageError: A group names no node of the model, a format cannot be had, or nothing tells a resource.
@@ -82,7 +85,7 @@ def group_costs(
 
     def measured(plan: Mapping[str, str]) -> Measured:
         run = dry_run(model, target, chosen, finish, plan=plan, exclude=exclude, ranges=ranges)
-        return Measured.of(run, resources, clock, grouped)
+        return Measured.of(run, resources, clock, grouped, shapes)
 
     runs = {form: measured(_everywhere(groups, form)) for form in dict.fromkeys(candidates)}
     widths = {form: resolve_format(target, form).activation_bits for form in (*runs, chosen)}
@@ -122,6 +125,7 @@ def plan_costs(
     ranges: Ranges | None = None,
     table: CostTable | None = None,
     resources: Collection[str] = (SIZE, BOPS),
+    shapes: Shapes | None = None,
 ) -> dict[str, float]:
     """Costs of one plan by resource, from a dry run of its own: nothing is bounded, all is counted.
 
@@ -135,10 +139,11 @@ def plan_costs(
         ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
         table: Measured latencies; without it those of the profile's ``[cost]``.
         resources: Which costs are wanted, of ``size``, ``bops``, ``latency`` and ``memory``.
+        shapes: Shapes of the inputs, for dimensions that the model leaves open; ``None`` makes them up.
     """
     finish = _passes(target, lowering, (base, *plan.values()))
     run = dry_run(model, target, base, finish, plan=plan, exclude=exclude, ranges=ranges)
-    found = Measured.of(run, resources, _clock(target, table, resources))
+    found = Measured.of(run, resources, _clock(target, table, resources), shapes=shapes)
     costs = {
         SIZE: found.size,
         BOPS: sum(found.operations.values()),

@@ -88,7 +88,8 @@ def bind_dimensions(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Non
         given = shapes.get(str(value.name))
         if given is None or value.shape is None:
             continue
-        sizes |= {str(old): new for old, new in zip(value.shape, given, strict=False) if not isinstance(old, int)}
+        named = ((old, new) for old, new in zip(value.shape, given, strict=False) if not isinstance(old, int))
+        sizes |= {str(old.value): new for old, new in named if old.value is not None}
         value.shape = ir.Shape(given)
     for node in model.graph:
         for value in node.outputs:
@@ -115,7 +116,7 @@ def weight_elements(node: ir.Node) -> int | None:
 
 
 def _bound(item: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | None:
-    return item if isinstance(item, int) else sizes.get(str(item.value))
+    return item if isinstance(item, int) else None if item.value is None else sizes.get(str(item.value))
 
 
 def _folded(value: ir.Value | None) -> bool:

@@ -114,6 +114,23 @@ class Dataset:
         chosen = tuple(item for i in indices for item in self.order[i * self.batch : (i + 1) * self.batch])
         return replace(self, order=chosen)
 
+    def largest_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of a feed by input, per dimension the largest of all; dimensions of one name have one length."""
+        found: dict[str, tuple[int, ...]] = {}
+        lengths: dict[str, int] = {}
+        for name, spec in self.inputs.items():
+            shapes = self.columns[name].shapes()
+            feeds = [(self.batch, *shape) if _lacks_batch(shape, spec) else shape for shape in shapes]
+            found[name] = tuple(max(sizes) for sizes in zip(*feeds, strict=False))
+            for size, item in zip(found[name], spec.shape or (), strict=False):
+                if isinstance(item, str):
+                    lengths[item] = max(size, lengths.get(item, 0))
+        for name, spec in self.inputs.items():
+            axes = spec.shape or (None,) * len(found[name])
+            sizes = zip(found[name], axes, strict=False)
+            found[name] = tuple(lengths[item] if isinstance(item, str) else size for size, item in sizes)
+        return found
+
     def evenly(self, count: int) -> Dataset:
         """At most so many feeds, at least one, spread over all of them."""
         count = max(1, min(count, len(self)))
