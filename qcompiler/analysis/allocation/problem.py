@@ -17,7 +17,7 @@ from typing import Final
 
 from qcompiler.errors import UsageError
 
-__all__ = ["NEGLIGIBLE", "Group", "InfeasibleError", "Option", "Pair", "Problem", "Solution"]
+__all__ = ["NEGLIGIBLE", "Group", "InfeasibleError", "Option", "OutOfTimeError", "Pair", "Problem", "Solution"]
 
 NEGLIGIBLE: Final = 1e-100
 """Losses nearer to zero are zero to the solver; costs are refused."""
@@ -31,14 +31,36 @@ class InfeasibleError(UsageError):
     Attributes:
         bounds: What was asked, per resource (``"loss"`` for a bound on the loss).
         least: The smallest value of each resource: with all other bounds kept where a plan keeps those, else by itself.
+        places: Where in the model the smallest value of a resource is reached, of those that have a place.
+        searched: Plans were looked for, not all excluded; ``least`` is the smallest of those that were found.
     """
 
-    def __init__(self, bounds: Mapping[str, float], least: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        bounds: Mapping[str, float],
+        least: Mapping[str, float],
+        places: Mapping[str, str] = MappingProxyType({}),
+        *,
+        searched: bool = False,
+    ) -> None:
         asked = ", ".join(f"{name} ≤ {value:.10g}" for name, value in bounds.items())
-        lowest = ", ".join(f"{name} {least[name]:.10g}" for name in bounds)
-        super().__init__(f"no plan keeps {asked}", hint=f"the smallest feasible: {lowest}")
+        at = {name: f" at '{place}'" for name, place in places.items()}
+        lowest = ", ".join(f"{name} {least[name]:.10g}{at.get(name, '')}" for name in bounds)
+        found, which = ("no plan found keeps", "found") if searched else ("no plan keeps", "feasible")
+        super().__init__(f"{found} {asked}", hint=f"the smallest {which}: {lowest}")
         self.bounds = dict(bounds)
         self.least = dict(least)
+        self.places = dict(places)
+        self.searched = searched
+
+
+class OutOfTimeError(UsageError):
+    """The time ran out before a plan was found, or that there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the solver found no plan in its time, nor that there is none", hint="give it more seconds, or more room"
+        )
 
 
 @dataclass(frozen=True)

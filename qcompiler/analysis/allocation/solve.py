@@ -33,12 +33,12 @@ from qcompiler.analysis.allocation.backend import Backend, Program
 from qcompiler.analysis.allocation.bounds import Relaxation, relaxation
 from qcompiler.analysis.allocation.enumeration import TooManyPlansError, best_within
 from qcompiler.analysis.allocation.greedy import climb, start, weights
-from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
+from qcompiler.analysis.allocation.problem import InfeasibleError, OutOfTimeError, Problem, Solution
 from qcompiler.analysis.allocation.quadratic import minimum_of_pairs
 from qcompiler.analysis.allocation.table import Floats, Found, Integers, Table
 from qcompiler.errors import UsageError
 
-__all__ = ["SECONDS", "least_cost", "solve"]
+__all__ = ["SECONDS", "attempt", "least_cost", "solve"]
 
 SECONDS: Final = 60.0
 """Time a solver has unless told otherwise: a few problems, such as many layers that save the same loss per byte, would
@@ -66,14 +66,23 @@ def solve(problem: Problem, *, solver: str | None = None, seconds: float | None 
 
     Raises:
         InfeasibleError: No plan is within the budgets.
-        UsageError: The solver is unknown or not installed; the time ran out before any plan was found.
+        OutOfTimeError: The time ran out before any plan was found.
+        UsageError: The solver is unknown or not installed.
     """
+    plan = attempt(problem, solver=solver, seconds=seconds)
+    if plan is None:
+        least = _least(Table.of(problem), tuple(problem.budgets), Backend.of(solver, seconds))
+        raise InfeasibleError(problem.budgets, least)
+    return plan
+
+
+def attempt(problem: Problem, *, solver: str | None = None, seconds: float | None = SECONDS) -> Solution | None:
+    """As ``solve``; ``None`` where no plan is within the budgets, without looking for the least of each resource."""
     begin = time.monotonic()
     backend = Backend.of(solver, seconds)
-    table = Table.of(problem)
-    found = minimum(table, backend)
+    found = minimum(Table.of(problem), backend)
     if found is None:
-        raise InfeasibleError(problem.budgets, _least(table, tuple(problem.budgets), backend))
+        return None
     if problem.pairs:
         found = minimum_of_pairs(problem, found, backend)
     return _solution(problem, found, backend, begin, None)
@@ -116,7 +125,7 @@ def minimum(table: Table, backend: Backend) -> Found | None:
     """The least loss of a table within its budgets, ``None`` where no plan keeps them.
 
     Raises:
-        UsageError: The time ran out before a plan was found.
+        OutOfTimeError: The time ran out before a plan was found.
     """
     if (table.least_used > table.budget).any():
         return None
@@ -132,7 +141,7 @@ def minimum(table: Table, backend: Backend) -> Found | None:
     if known is not None:
         return Found(small, known, min(relaxed.bound, small.total_loss(known)), proof)
     if proof == "none":
-        raise UsageError("the solver found no plan in its time, nor that there is none", hint="give it more seconds")
+        raise OutOfTimeError
     return None
 
 

@@ -1,0 +1,87 @@
+"""The least that plans take: of one resource, or of the greatest of several (a peak)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from qcompiler.analysis.allocation.problem import Problem, Solution
+from qcompiler.analysis.allocation.shared import least_loss, plain_problems, true_costs
+from qcompiler.analysis.allocation.solve import attempt
+from qcompiler.analysis.group_costs import SharedCost
+
+__all__ = ["least_peak"]
+
+_CLOSE: Final = 1e-7
+"""Share of a peak to which it is found: below one byte up to 10 MB."""
+
+
+def least_peak(problem: Problem, shared: Sequence[SharedCost], names: Sequence[str]) -> Solution | None:
+    """The plan whose greatest of some resources is least, within the budgets of all others.
+
+    Args:
+        problem: What to decide; budgets of ``names`` are left aside.
+        shared: Costs paid once (``shared``).
+        names: At least one resource.
+
+    Returns:
+        The plan with its true costs, nothing said of how good its loss is; ``None`` where no plan keeps the other
+        budgets.
+    """
+    found: Solution | None = None
+    for case in plain_problems(problem, shared):
+        budgets = {name: amount for name, amount in case.budgets.items() if name not in names}
+        plan = _least_peak(replace(case, budgets=budgets, pairs=()), names)
+        if plan is not None:
+            plan = _priced_truly(problem, shared, plan)
+            found = plan if found is None or _peak(plan, names) < _peak(found, names) else found
+    return found
+
+
+def _priced_truly(problem: Problem, shared: Sequence[SharedCost], plan: Solution) -> Solution:
+    choice = {group.name: plan.choice[group.name] for group in problem.groups}
+    loss, bound = problem.loss(choice), least_loss(problem)
+    costs = true_costs(problem, shared, choice)
+    return replace(plan, choice=choice, loss=loss, costs=costs, bound=bound, gap=loss - bound, proof="none")
+
+
+def _least_peak(problem: Problem, names: Sequence[str]) -> Solution | None:
+    """As ``least_peak``, of a problem without shared costs or pairs: bisection over the peak."""
+    known = attempt(_priced(problem, names))
+    if known is None or len(names) == 1:
+        return known
+    low = max(_floor(problem, name) for name in names)
+    probe = low
+    while (high := _peak(known, names)) - low > _CLOSE * abs(high):
+        found = attempt(replace(problem, budgets={**problem.budgets, **dict.fromkeys(names, probe)}))
+        if found is None:
+            low = probe
+        else:
+            known = found
+        probe = (low + _peak(known, names)) / 2
+    return known
+
+
+def _priced(problem: Problem, names: Sequence[str]) -> Problem:
+    """The problem with the sum of some costs as its loss."""
+    groups = tuple(
+        replace(
+            group,
+            options=tuple(
+                replace(option, loss=math.fsum(option.costs[name] for name in names)) for option in group.options
+            ),
+        )
+        for group in problem.groups
+    )
+    return replace(problem, groups=groups)
+
+
+def _floor(problem: Problem, name: str) -> float:
+    own = (min(option.costs[name] for option in group.options) for group in problem.groups)
+    return math.fsum((problem.fixed.get(name, 0.0), *own))
+
+
+def _peak(plan: Solution, names: Sequence[str]) -> float:
+    return max(plan.costs[name] for name in names)
