@@ -1,7 +1,8 @@
 """apply-plan: take the decisions of a plan file instead of making them.
 
 It stands where ``assign-formats`` stands. Parameters that the plan gives are kept; decisions without parameters are
-left to ``calibrate`` and ``calibrate-weights``, which follow as usual.
+left to ``calibrate`` and ``calibrate-weights``, which follow as usual. Formats by node that the plan holds besides must
+agree with them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from qcompiler.errors import UsageError
+from qcompiler.passes.allocate._plan_formats import check_formats
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import plan
 
@@ -36,4 +38,6 @@ class ApplyPlan(Pass):
         """Write the plan's decisions on the main graph."""
         if not self.path:
             raise UsageError("apply-plan needs a file", hint="write apply-plan{path=plan.json}")
-        plan.apply(model, plan.load(self.path), ctx)
+        content = plan.load(self.path)
+        plan.apply(model, content, ctx)
+        check_formats(content, model, ctx)

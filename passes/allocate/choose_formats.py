@@ -10,7 +10,6 @@ The decision is marks on nodes, which assign-formats reads, and a record beside 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -26,6 +25,7 @@ from qcompiler.errors import PassError, UsageError
 from qcompiler.ir import io
 from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of
 from qcompiler.passes.allocate._gathering import Gathering, widest_first
+from qcompiler.passes.allocate._plan_formats import follow_formats
 from qcompiler.passes.allocate._plan_trial import PlanTrial, mark_nodes
 from qcompiler.passes.allocate._settle import Exact, settled
 from qcompiler.passes.allocate.budgets import LOSS, amount_text, parse_budgets
@@ -74,7 +74,9 @@ class ChooseFormats(Pass):
         if ctx.target is None:
             raise UsageError("choose-formats needs a target", hint="name one with --target")
         if self.plan:
-            _apply(plans.node_formats(plans.load(self.plan)), model, ctx)
+            content = plans.load(self.plan)
+            plans.check_top(content)
+            follow_formats(plans.node_formats(content), model, ctx)
             return
         if not self.candidates or not self.budget:
             hint = "--candidates w8a8,w4a8 --budget size=0.2x"
@@ -125,17 +127,6 @@ def _ladder(problem: Problem, exact: Exact | None) -> tuple[Solution, ...]:
             "was estimated", where="choose-formats", hint="ask for a little more, or for one width",
         )  # fmt: skip
     return tuple(kept)
-
-
-def _apply(formats: Mapping[str, str], model: ir.Model, ctx: Context) -> None:
-    """Take the formats of a plan."""
-    names = {str(node.name) for node in model.graph}
-    for name in formats:
-        if name not in names:
-            raise UsageError(f"the plan names a node '{name}' that the model does not have", where="--plan",
-                             hint="a plan belongs to one model: write it again with --plan-out")  # fmt: skip
-    mark_nodes(model.graph, formats, ctx)
-    ctx.note(f"{len(formats)} nodes follow the formats of the plan")
 
 
 def _bytes(model: ir.Model) -> int:

@@ -38,7 +38,17 @@ from qcompiler.quant.state import FLOAT, NodeDecision, TensorQuant
 if TYPE_CHECKING:
     from qcompiler.pipeline.base import Context
 
-__all__ = ["SCHEMA", "apply", "dump", "formats_alone", "kept_transforms", "load", "node_formats", "remember_transforms"]
+__all__ = [
+    "SCHEMA",
+    "apply",
+    "check_top",
+    "dump",
+    "formats_alone",
+    "kept_transforms",
+    "load",
+    "node_formats",
+    "remember_transforms",
+]
 
 SCHEMA = 1
 _TOP = ("schema", "target", "format", "formats", "transforms", "factors", "nodes", "values")
@@ -108,6 +118,18 @@ def load(path: str) -> dict[str, Any]:
     return content
 
 
+def check_top(plan: Mapping[str, Any]) -> None:
+    """Refuse a plan of another schema, or with keys that no plan has.
+
+    Raises:
+        UsageError: It is one.
+    """
+    _check_table(plan, _TOP, "the plan")
+    if plan.get("schema") != SCHEMA:
+        hint = f"this version reads schema {SCHEMA}"
+        raise UsageError(f"plan schema {plan.get('schema')!r} is not supported", hint=hint)
+
+
 def apply(model: ir.Model, plan: Mapping[str, Any], ctx: Context) -> None:
     """Replace the decisions on ``model`` by those of ``plan``.
 
@@ -116,10 +138,7 @@ def apply(model: ir.Model, plan: Mapping[str, Any], ctx: Context) -> None:
     Raises:
         UsageError: The plan names what the model does not have, or says what no plan can say.
     """
-    _check_table(plan, _TOP, "the plan")
-    if plan.get("schema") != SCHEMA:
-        hint = f"this version reads schema {SCHEMA}"
-        raise UsageError(f"plan schema {plan.get('schema')!r} is not supported", hint=hint)
+    check_top(plan)
     graph = model.graph
     state.clear(graph)
     _apply_values(graph, _table(plan.get("values", {}), "values"))
