@@ -26,6 +26,7 @@ from qcompiler.calibration import words
 from qcompiler.calibration.data import Dataset
 from qcompiler.errors import DataError
 from qcompiler.ir import constants
+from qcompiler.ir.constants import is_constant
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.originals import restored
@@ -88,6 +89,7 @@ def affordable_rounding(model: ir.Model, groups: Sequence[TieGroup]) -> tuple[Pa
     work = 0
     for node in model.graph:
         array = node.inputs[1] if node.name in names and node.op_type in LINEAR else None
+        array = array if is_constant(array) else None  # a product of two activations has no weight, and open dimensions
         axis, shape = channel_axis(node), () if array is None or array.shape is None else array.shape.numpy()
         if axis is not None and shape:
             rows = shape[axis]

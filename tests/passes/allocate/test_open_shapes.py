@@ -14,9 +14,11 @@ from qcompiler.calibration import data
 from qcompiler.calibration.data import inputs_of
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.allocate._open_shapes import bound_copy, input_shapes, shapes_text
+from qcompiler.passes.allocate.alternatives import affordable_rounding
 from qcompiler.passes.allocate.choose_formats import ChooseFormats
 from qcompiler.passes.allocate.format_marks import ALLOCATION
 from qcompiler.passes.allocate.group_costs import plan_costs
+from qcompiler.passes.allocate.groups import TieGroup
 from qcompiler.pipeline.base import Context
 from qcompiler.pipeline.spec import parse
 from qcompiler.target.load import load
@@ -101,6 +103,15 @@ def test_dimensions_without_a_name_are_independent() -> None:
     bound = bound_copy(model, {"x": (2, 5, 32)})
     assert [list(value.shape or ()) for node in bound.graph for value in node.outputs] == [[2, 5, 32]] * 5
     assert not model.graph.inputs[0].shape.is_static()
+
+
+def test_products_of_activations_have_no_weight_that_is_rounded() -> None:
+    model = network()
+    square = ir.node("MatMul", [model.graph.inputs[0], model.graph.inputs[0]], name="square")
+    model.graph.append(square)
+    groups = [TieGroup(str(node.name), (str(node.name),), 0, ("w8a8", "w4a8")) for node in model.graph]
+    assert [item.name for item in affordable_rounding(model, groups)] == ["round-gptq"]
+    assert affordable_rounding(model, groups[-1:]) == ()
 
 
 def test_equal_names_have_the_largest_length_of_all_inputs() -> None:
