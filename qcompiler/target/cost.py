@@ -7,10 +7,10 @@ measured on a device is better wherever there is one.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from qcompiler.errors import TargetError
@@ -20,7 +20,16 @@ __all__ = ["FLOAT", "CostFacts"]
 FLOAT: Final = "float"
 """The key of products of real numbers in ``macs_per_cycle``."""
 
-_KEY = re.compile(r"w(\d{1,2})a(\d{1,2})$")
+_KEY: Final = re.compile(r"w([1-9]\d?)a([1-9]\d?)")
+_MOST_BITS: Final = 32
+_BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
+    {
+        "clock": (1.0, 1e15), "bandwidth": (1.0, 1e18), "sram": (0, 1 << 60), "node_overhead": (0.0, 1e6),
+        "run_overhead": (0.0, 1e6),
+    }
+)  # fmt: skip
+"""Least and most: machines lie far inside, and sums and quotients of such numbers stay finite."""
+_RATES: Final = (1e-6, 1e12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,9 @@ class CostFacts:
         sram: Bytes of fast memory: activations of a node that fit it together cost no bandwidth.
         node_overhead: Seconds that every node takes besides.
         run_overhead: Seconds that every run takes besides.
+
+    Raises:
+        TargetError: A format is none, or a number is none of a machine.
     """
 
     clock: float
@@ -45,19 +57,15 @@ class CostFacts:
     run_overhead: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("clock", "bandwidth"):
-            if not (math.isfinite(getattr(self, key)) and getattr(self, key) > 0):
-                _refuse(key, f"{getattr(self, key)} is not above 0", None)
-        for key in ("sram", "node_overhead", "run_overhead"):
-            if not (math.isfinite(getattr(self, key)) and getattr(self, key) >= 0):
-                _refuse(key, f"{getattr(self, key)} is negative or no number", None)
+        for key, bounds in _BOUNDS.items():
+            _check(key, getattr(self, key), bounds)
         if FLOAT not in self.macs_per_cycle or len(self.macs_per_cycle) < 2:
             _refuse("macs_per_cycle", "a rate for float and for one format at least are needed", _EXAMPLE)
         for key, rate in self.macs_per_cycle.items():
-            if key != FLOAT and not _KEY.match(key):
-                _refuse(f"macs_per_cycle.{key}", f"'{key}' is not a format", _EXAMPLE)
-            if not (math.isfinite(rate) and rate > 0):
-                _refuse(f"macs_per_cycle.{key}", f"{rate} is not above 0", None)
+            match = _KEY.fullmatch(key)
+            if key != FLOAT and (match is None or max(map(int, match.groups())) > _MOST_BITS):
+                _refuse(f"macs_per_cycle.{key}", f"'{key}' is not a format of 1 to {_MOST_BITS} bits", _EXAMPLE)
+            _check(f"macs_per_cycle.{key}", rate, _RATES)
 
     def rate(self, weight_bits: int | None, activation_bits: int | None) -> float:
         """Multiply-accumulates per second.
@@ -76,11 +84,19 @@ class CostFacts:
         return self.clock * (-min(wide)[1] if wide else self.macs_per_cycle[FLOAT])
 
     def _formats(self) -> list[tuple[int, int]]:
-        found = (_KEY.match(key) for key in self.macs_per_cycle)
+        found = (_KEY.fullmatch(key) for key in self.macs_per_cycle)
         return [(int(match[1]), int(match[2])) for match in found if match is not None]
 
 
 _EXAMPLE: Final = "write e.g. macs_per_cycle = { w8a8 = 256, w8a16 = 128, float = 8 }"
+
+
+def _check(key: str, number: float, bounds: tuple[float, float]) -> None:
+    """Refuse what is no number of a machine; NaN and whole numbers beyond any float included."""
+    least, most = bounds
+    if not least <= number <= most:
+        shown = str(number) if isinstance(number, float) or abs(number) < 10**30 else "a number of many digits"
+        _refuse(key, f"{shown} is not between {least:g} and {most:g}", None)
 
 
 def _refuse(key: str, message: str, hint: str | None) -> None:

@@ -217,7 +217,10 @@ def _integer(value: Any, where: str) -> int:
 def _number(value: Any, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TargetError(f"{value!r} is not a number", where=where)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise TargetError("a number of that many digits is none of a machine", where=where) from error
 
 
 _SIMPLE: dict[Any, Callable[[Any, str], Any]] = {str: _text, bool: _flag, int: _integer, float: _number}

@@ -63,6 +63,17 @@ def test_a_format_without_a_rate_takes_the_nearest_wider_one() -> None:
         ({"macs_per_cycle": {"w8a8": 1.0}}, "macs_per_cycle"),
         ({"macs_per_cycle": {"w8": 1.0, "float": 1.0}}, "macs_per_cycle.w8"),
         ({"macs_per_cycle": {"w8a8": -1.0, "float": 1.0}}, "macs_per_cycle.w8a8"),
+        ({"macs_per_cycle": {"w0a0": 1.0, "float": 1.0}}, "macs_per_cycle.w0a0"),
+        ({"macs_per_cycle": {"w99a99": 1.0, "float": 1.0}}, "macs_per_cycle.w99a99"),
+        ({"macs_per_cycle": {"w8a33": 1.0, "float": 1.0}}, "macs_per_cycle.w8a33"),
+        ({"macs_per_cycle": {"w08a8": 1.0, "float": 1.0}}, "macs_per_cycle.w08a8"),
+        ({"macs_per_cycle": {"w8a8\n": 1.0, "float": 1.0}}, "macs_per_cycle.w8a8\n"),
+        ({"macs_per_cycle": {"w8a8": 1e-300, "float": 1.0}}, "macs_per_cycle.w8a8"),
+        ({"macs_per_cycle": {"w8a8": 1.0, "float": 10**400}}, "macs_per_cycle.float"),
+        ({"clock": 1e-320}, "clock"),
+        ({"clock": 10**5000}, "clock"),
+        ({"bandwidth": 1e300}, "bandwidth"),
+        ({"run_overhead": 1e300}, "run_overhead"),
     ],
 )
 def test_nonsense_is_refused_with_its_key(change: dict[str, object], key: str) -> None:

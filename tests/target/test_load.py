@@ -310,9 +310,11 @@ def test_cost_facts_are_read_and_inherited(tmp_path: Path) -> None:
         ("bandwidth = 2e9", "bandwith = 2e9", "did you mean 'bandwidth'"),
         ("bandwidth = 2e9", "", "cost.bandwidth: a required key is missing"),
         ("clock = 1e9", "clock = '1 GHz'", "cost.clock: '1 GHz' is not a number"),
-        ("w8a8 = 256", "w8a8 = 0", "cost.macs_per_cycle.w8a8: 0.0 is not above 0"),
+        ("w8a8 = 256", "w8a8 = 0", "cost.macs_per_cycle.w8a8: 0.0 is not between 1e-06 and 1e+12"),
         ("w8a8 = 256", "int8 = 256", "cost.macs_per_cycle.int8: 'int8' is not a format"),
         ("bandwidth = 2e9", "bandwidth = 2e9\nsram = 1.5", "cost.sram: 1.5 is not a whole number"),
+        ("w8a8 = 256", f"w8a8 = 1{'0' * 400}", "cost.macs_per_cycle.w8a8: a number of that many digits"),
+        ("w8a8 = 256", "w0a0 = 256", "cost.macs_per_cycle.w0a0: 'w0a0' is not a format"),
     ],
 )
 def test_wrong_cost_facts_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
