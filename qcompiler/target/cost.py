@@ -95,7 +95,7 @@ def _check(key: str, number: float, bounds: tuple[float, float]) -> None:
     """Refuse what is no number of a machine; NaN and whole numbers beyond any float included."""
     least, most = bounds
     if not least <= number <= most:
-        shown = str(number) if isinstance(number, float) or abs(number) < 10**30 else "a number of many digits"
+        shown = "a number that large" if abs(number) > 1e30 else str(number)
         _refuse(key, f"{shown} is not between {least:g} and {most:g}", None)
 
 
