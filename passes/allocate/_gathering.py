@@ -23,10 +23,9 @@ from qcompiler.passes.allocate.group_costs import group_costs, observed_ranges, 
 from qcompiler.passes.allocate.groups import Grouping, tie_groups
 from qcompiler.passes.allocate.roundings import rounding_ahead, rounding_named
 from qcompiler.pipeline.base import Context
-from qcompiler.target.formats import FormatRequest, resolve_format
 from qcompiler.target.schema import Target
 
-__all__ = ["Gathering", "widest_first"]
+__all__ = ["Gathering"]
 
 _LOWERS: Final = ("lower-integer", "lower-weight-only")
 
@@ -145,16 +144,6 @@ class Gathering:
         return {
             item.group: (item.option, f"{item.rule}: {item.reason}; {item.bytes:.0f} bytes more") for item in found
         }
-
-
-def widest_first(target: Target, candidates: tuple[str, ...]) -> tuple[str, ...]:
-    """Candidates from the most bits to the fewest; what is in no group follows the first."""
-
-    def bits(text: str) -> tuple[int, int]:
-        request: FormatRequest = resolve_format(target, text)
-        return -(request.activation_bits or 32), -request.weight_bits
-
-    return tuple(sorted(dict.fromkeys(candidates), key=bits))
 
 
 def _lowering(ctx: Context) -> str:

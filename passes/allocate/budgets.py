@@ -16,7 +16,7 @@ from typing import Final
 from qcompiler.analysis.group_costs import BOPS, LATENCY, MEMORY, SIZE
 from qcompiler.errors import UsageError, nearest
 
-__all__ = ["LOSS", "RESOURCES", "Budget", "amount_text", "parse_budgets"]
+__all__ = ["LOSS", "RESOURCES", "Budget", "parse_budgets"]
 
 LOSS: Final = "loss"
 RESOURCES: Final = (SIZE, BOPS, LATENCY, MEMORY, LOSS)
@@ -93,17 +93,5 @@ def _checked(budget: Budget, text: str, hint: str) -> Budget:
 
 
 _EXAMPLES: Final = MappingProxyType(
-    {SIZE: "0.25x or 500KB", MEMORY: "64KB", LATENCY: "2ms", BOPS: "0.05x or 2G", LOSS: "0.05"}
+    {SIZE: "0.25x or 500kB", MEMORY: "64kB", LATENCY: "2ms", BOPS: "0.05x or 2G", LOSS: "0.05"}
 )
-
-
-def amount_text(resource: str, amount: float) -> str:
-    """An amount for people: ``118.3 KB``, ``2.41 ms``, ``1.2 G``."""
-    if resource in (SIZE, MEMORY):
-        return f"{amount:.0f} bytes" if amount < 1e4 else f"{amount / 1e3:.1f} KB" if amount < 1e7 else (
-            f"{amount / 1e6:.1f} MB")  # fmt: skip
-    if resource == LATENCY:
-        return f"{amount * 1e3:.4g} ms"
-    if resource == BOPS:
-        return f"{amount / 1e9:.4g} G bit operations"
-    return f"{amount:.4g}"

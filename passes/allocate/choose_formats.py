@@ -19,22 +19,24 @@ from qcompiler.analysis.allocation.bisect import ladder_steps, most_evaluations,
 from qcompiler.analysis.allocation.pareto import front
 from qcompiler.analysis.allocation.problem import Problem, Solution
 from qcompiler.analysis.allocation.record import Allocation
+from qcompiler.analysis.amounts import amount_text
 from qcompiler.analysis.cost_table import load_table
 from qcompiler.analysis.group_costs import SIZE
 from qcompiler.errors import PassError, UsageError
 from qcompiler.ir import io
 from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of
-from qcompiler.passes.allocate._gathering import Gathering, widest_first
+from qcompiler.passes.allocate._gathering import Gathering
 from qcompiler.passes.allocate._plan_formats import follow_formats
 from qcompiler.passes.allocate._plan_trial import PlanTrial, mark_nodes
 from qcompiler.passes.allocate._settle import Exact, settled
-from qcompiler.passes.allocate.budgets import LOSS, amount_text, parse_budgets
+from qcompiler.passes.allocate.budgets import LOSS, parse_budgets
 from qcompiler.passes.allocate.format_marks import ALLOCATION
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import plan as plans
+from qcompiler.target.formats import widest_first
 from qcompiler.target.schema import Target
 
-__all__ = ["ChooseFormats", "widest_first"]
+__all__ = ["ChooseFormats"]
 
 
 @dataclass(frozen=True)

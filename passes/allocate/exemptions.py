@@ -25,10 +25,10 @@ from qcompiler.ir import constants
 from qcompiler.passes.allocate.groups import TieGroup
 from qcompiler.quant.operators import LINEAR
 from qcompiler.target.axes import channel_axis
-from qcompiler.target.formats import resolve_format
+from qcompiler.target.formats import widest_first
 from qcompiler.target.schema import Target
 
-__all__ = ["RULES", "Exemption", "exemptions", "parse_rules", "widest"]
+__all__ = ["RULES", "Exemption", "exemptions", "parse_rules"]
 
 _TINY: Final = 0.001
 """Share of all weights below which a group is tiny."""
@@ -93,20 +93,10 @@ def exemptions(
         for group, reason in RULES[rule](model, groups):
             if len(group.options) < 2 or group.name in found:
                 continue
-            kept, own = widest(target, group.options), sizes.get(group.name, {})
+            kept, own = widest_first(target, group.options)[0], sizes.get(group.name, {})
             price = own.get(kept, 0.0) - min(own.values(), default=0.0)
             found[group.name] = Exemption(rule, group.name, kept, reason, price)
     return tuple(found[group.name] for group in groups if group.name in found)
-
-
-def widest(target: Target, options: Sequence[str]) -> str:
-    """The option of most weight bits, then of most activation bits."""
-
-    def bits(text: str) -> tuple[int, int]:
-        request = resolve_format(target, text)
-        return request.weight_bits, request.activation_bits or 32
-
-    return max(options, key=bits)
 
 
 def _first_last(model: ir.Model, groups: Sequence[TieGroup]) -> Iterator[tuple[TieGroup, str]]:  # noqa: ARG001

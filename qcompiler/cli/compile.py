@@ -32,7 +32,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("-f", "--format", metavar="FORMAT", help="Such as w4a8, or w4: weights only. [default: the profile's]")
 @click.option("--candidates", metavar="A,B,…", help="Formats to choose among, within --budget.")
 @click.option("--budget", metavar="WHAT=N,…",
-              help="What the result may take: size=0.25x, size=500KB, latency=2ms, bops=…, memory=…, loss=0.05.")
+              help="What the result may take: size=0.25x, size=500kB, latency=2ms, bops=…, memory=…, loss=0.05.")
 @click.option("--sensitivity", metavar="NAME", help="Metric that predicts losses of layers. [default: measured]")
 @click.option("--pairs", is_flag=True, help="Measure what neighbouring layers lose together, too.")
 @click.option("--exempt", metavar="RULE,…",

@@ -20,9 +20,8 @@ def requested(options: CompileOptions, target: Target) -> FormatRequest:
     Raises:
         UsageError: The target does not offer a format, or options contradict each other.
     """
-    from qcompiler.passes.allocate.choose_formats import widest_first
     from qcompiler.quant import plan as plans
-    from qcompiler.target.formats import resolve_format
+    from qcompiler.target.formats import resolve_format, widest_first
 
     _check(options)
     if options.candidates:

@@ -61,13 +61,13 @@ def report_of(outcome: Outcome) -> Report:
 def _formats(outcome: Outcome, quality: QualityPart) -> FormatsPart | None:
     """How formats were chosen; ``None`` where there was nothing to choose."""
     from qcompiler.passes.allocate.choose_formats import ChooseFormats
-    from qcompiler.target.formats import resolve_format
+    from qcompiler.target.formats import resolve_format, widest_first
 
     found = outcome.decisions.allocation
     if found is None:
         return None
-    texts = {text for group in found.groups for text in (*group.sizes, *group.losses)}
-    requests = {text: resolve_format(outcome.job.target, text) for text in texts}
+    texts, target = [text for group in found.groups for text in (*group.sizes, *group.losses)], outcome.job.target
+    requests = {text: resolve_format(target, text) for text in widest_first(target, texts)}
     bounded = next((item.metric for item in outcome.job.pipeline.passes if isinstance(item, ChooseFormats)), "")
     vectors = outcome.decisions.vectors
     return formats_part(found, requests, outcome.compiled.bytes, quality.outputs, vectors, bounded)

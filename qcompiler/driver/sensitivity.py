@@ -168,7 +168,7 @@ def result_json(asked: Question, found: Sensitivity) -> dict[str, Any]:
 
 
 def _resolved(options: CompileOptions) -> tuple[Source, Target, tuple[str, ...]]:
-    from qcompiler.passes.allocate.choose_formats import widest_first
+    from qcompiler.target.formats import widest_first
     from qcompiler.target.load import load
 
     target = load(options.target)

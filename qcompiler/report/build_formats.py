@@ -40,7 +40,7 @@ def formats_part(
 
     Args:
         found: The decision.
-        requests: Every format text that occurs in it, read.
+        requests: Every format text that occurs in it, read; the widest first (``target.formats.widest_first``).
         written: Bytes of the files of the compiled model.
         outputs: How close it comes to the float model.
         vectors: Outputs that the graph says are embeddings or states; all others are scores.
@@ -57,7 +57,7 @@ def formats_part(
     texts = {text for group in found.groups for text in (*group.sizes, *group.losses)}
     return FormatsPart(
         base=found.base,
-        candidates=tuple(_candidate(requests[text], groups) for text in _widest_first(texts, requests)),
+        candidates=tuple(_candidate(requests[text], groups) for text in requests if text in texts),
         metric=found.metric,
         samples=found.samples,
         groups=groups,
@@ -100,15 +100,6 @@ def _output_loss(output: OutputPart, metric: str, *, vector: bool) -> float | No
     if metric == "agreement":
         return None if output.agreement is None else 1.0 - output.agreement / 100
     return {"": output.kl, "kl": output.kl, SOFTENED: output.softened_kl}.get(metric)
-
-
-def _widest_first(texts: Iterable[str], requests: Mapping[str, FormatRequest]) -> list[str]:
-    """Format texts from the most bits to the fewest; real activations are wider than any code."""
-
-    def bits(text: str) -> tuple[int, int, str]:
-        return -(requests[text].activation_bits or 32), -requests[text].weight_bits, text
-
-    return sorted(texts, key=bits)
 
 
 def _candidate(request: FormatRequest, groups: Iterable[GroupPart]) -> CandidatePart:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from qcompiler.analysis.amounts import amount_text
 from qcompiler.report.formats import SIZE, CandidatePart, FormatsPart, GroupPart, ResourcePart
 from qcompiler.report.layout import named, paragraphs, styled, table_of
 from qcompiler.report.words import bytes_text, count_text, figure_text, percent
@@ -128,9 +129,6 @@ def _kept(item: ResourcePart) -> str:
 
 
 def _resource(item: ResourcePart) -> str:
-    # What amounts look like is known to the parser of --budget; summaries without choices need not load it.
-    from qcompiler.passes.allocate.budgets import amount_text
-
     predicted = amount_text(item.resource, item.predicted)
     budget = "" if item.budget is None else f" of {amount_text(item.resource, item.budget)}"
     if item.actual is None:

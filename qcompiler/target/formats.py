@@ -31,10 +31,12 @@ __all__ = [
     "resolve_format",
     "weight_format",
     "weight_only_format",
+    "widest_first",
 ]
 
 _MODIFIERS = ("tensor", "channel", "block=N", "sym", "asym", "logN", "logN=OPERATOR")
 _LOG = re.compile(r"log(\d{1,2})$")
+_REAL_BITS = 32
 _BLOCK_SIZE = re.compile(r"([2-9]|[1-9][0-9]{1,8})$")
 
 
@@ -138,6 +140,22 @@ def resolve_format(target: Target, text: str | None = None) -> FormatRequest:
         reasons = dict.fromkeys(weight_format(rule, request).reason for rule in rules)
         raise UsageError(f"no operator of {target.name} can follow: {'; '.join(reasons)}", where=where, hint=hint)
     return request
+
+
+def widest_first(target: Target, texts: Iterable[str]) -> tuple[str, ...]:
+    """Format texts from the most bits to the fewest, of activations before weights; real numbers are wider than codes.
+
+    Equal texts are one, texts of equal bits keep their order.
+
+    Raises:
+        UsageError: A text is no format that the target offers.
+    """
+
+    def bits(text: str) -> tuple[int, int]:
+        request = resolve_format(target, text)
+        return -(request.activation_bits or _REAL_BITS), -request.weight_bits
+
+    return tuple(sorted(dict.fromkeys(texts), key=bits))
 
 
 def weight_format(rule: OperatorRule, request: FormatRequest) -> WeightChoice:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 
@@ -54,7 +55,7 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
     assert 0.1 < part.measured / part.loss < 10
 
     shown = " ".join(result.stdout.split())
-    assert f"size: {size.actual / 1e3:.1f} KB of 46.0 KB after packing" in shown
+    assert f"size: {size.actual / 1e3:.1f} kB of 46.0 kB after packing" in shown
     assert f"w8a8, w4a8, w2a8 for {len(part.groups)} groups" in shown
     assert sum("█" in line for line in result.stdout.splitlines()) == min(len(part.groups), 20)
 
@@ -66,9 +67,11 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
 
 
 def test_a_bound_on_the_loss_is_reported_with_its_measurements(
-    qcompile: Run, small_cnn_path: Path, data: Path
+    qcompile: Run, small_cnn_path: Path, tmp_path: Path
 ) -> None:
-    asked = (small_cnn_path, "-c", data, *OPTIONS, "--budget", "loss=0.5")
+    samples = np.random.default_rng(1).standard_normal((64, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "more.npz", x=samples)
+    asked = (small_cnn_path, "-c", tmp_path / "more.npz", *OPTIONS, "--budget", "loss=0.5")
     part = _formats(qcompile(*asked, "--json").stdout)
     assert part.loss_bound is not None
     assert part.loss_bound.upper <= part.loss_bound.bound == 0.5

@@ -15,7 +15,7 @@ from qcompiler.target.formats import FormatRequest
 
 REQUESTS = {
     text: FormatRequest(text, int(text[1]), None if text == "w4" else int(text[3:]))
-    for text in ("w4a8", "w8a8", "w2a8", "w8a16", "w4")
+    for text in ("w4", "w8a16", "w8a8", "w4a8", "w2a8")
 }
 ALLOCATION = Allocation(
     base="w8a8", metric="measured", samples=64,

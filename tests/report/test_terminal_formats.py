@@ -68,7 +68,7 @@ def test_budgets_losses_and_exemptions_are_told(formats: FormatsPart) -> None:
     text = flat(formats)
     for words in (
         "w8a8: 2 groups, 784 weights, 1.1 kB", "w4a8: 1 group, 9,216 weights, 5 kB",
-        "size: 51.0 KB of 52.0 KB after packing; 51.0 KB were predicted",
+        "size: 51.0 kB of 52.0 kB after packing; 51.0 kB were predicted",
         "0.02 predicted (metric measured on 112 samples", "0.0234 measured of the file",
         "loss bound: at most 0.031 of 0.05, on samples left out; 0.00312 measured of the file",
         "; 3 of at most 4 plans measured",

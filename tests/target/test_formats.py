@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from qcompiler.errors import UsageError
 from qcompiler.quant.format import QFormat
-from qcompiler.target.formats import FormatRequest, WeightChoice, activation_format, resolve_format, weight_format
+from qcompiler.target.formats import (
+    FormatRequest,
+    WeightChoice,
+    activation_format,
+    resolve_format,
+    weight_format,
+    widest_first,
+)
 from qcompiler.target.load import load
 from qcompiler.target.schema import Granularity, OperatorRule, Role
 
@@ -153,3 +160,12 @@ def test_axes(
     assert WeightChoice(form, Granularity.BLOCK, 32).on(node) == expected
     assert WeightChoice(form, Granularity.BLOCK, 64).on(node) == (form if channel is None else form.along(channel))
     assert WeightChoice(form, Granularity.TENSOR).on(node) == form
+
+
+def test_formats_from_the_widest_to_the_narrowest() -> None:
+    assert widest_first(load("edge-npu"), ("w4a8", "w8a8", "w8a16", "w2a8", "w8a8")) == (
+        "w8a16", "w8a8", "w4a8", "w2a8",
+    )  # fmt: skip
+    assert widest_first(load("lowbit-cpu"), ("w8a8", "w4", "w4a8", "w8")) == ("w8", "w4", "w8a8", "w4a8")
+    with pytest.raises(UsageError, match="'wide' is not a format"):
+        widest_first(load("edge-npu"), ("w8a8", "wide"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from qcompiler.errors import UsageError
-from qcompiler.passes.allocate.budgets import Budget, amount_text, parse_budgets
+from qcompiler.passes.allocate.budgets import Budget, parse_budgets
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
         ("size=0.25x", [Budget("size", 0.25, relative=True)]),
-        ("size=500KB", [Budget("size", 500_000.0)]),
+        ("size=500kB", [Budget("size", 500_000.0)]),
         ("size=2MiB", [Budget("size", 2 * 1024.0**2)]),
         ("size=123456", [Budget("size", 123_456.0)]),
         ("latency=2ms, loss=0.05", [Budget("latency", 0.002), Budget("loss", 0.05)]),
@@ -59,12 +59,3 @@ def test_shares_are_of_the_whole_and_bytes_are_whole() -> None:
     assert Budget("size", 0.25, relative=True).of(1001) == 250.0
     assert Budget("size", 250.9).of(0) == 250.0
     assert Budget("bops", 0.5, relative=True).of(3) == 1.5
-
-
-def test_amounts_are_shown_for_people() -> None:
-    assert amount_text("size", 9_999) == "9999 bytes"
-    assert amount_text("size", 156_299) == "156.3 KB"
-    assert amount_text("size", 2.5e7) == "25.0 MB"
-    assert amount_text("latency", 0.00241) == "2.41 ms"
-    assert amount_text("bops", 1.2e9) == "1.2 G bit operations"
-    assert amount_text("loss", 0.05) == "0.05"

@@ -17,7 +17,7 @@ from qcompiler.analysis.allocation.record import Allocation
 from qcompiler.calibration import data
 from qcompiler.errors import DataError, UsageError
 from qcompiler.ir.edit import Edit
-from qcompiler.passes.allocate.choose_formats import ChooseFormats, widest_first
+from qcompiler.passes.allocate.choose_formats import ChooseFormats
 from qcompiler.passes.allocate.format_marks import ALLOCATION, marked
 from qcompiler.pipeline.base import Context
 from qcompiler.pipeline.spec import parse
@@ -183,9 +183,3 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         chosen(budget="size=14KB", sensitivity="measuredd")
     with pytest.raises(UsageError, match="is not known, so no share"):
         chosen(budget="size=0.5x")  # a model in memory has no file
-
-
-def test_candidates_are_ordered_by_their_bits() -> None:
-    assert widest_first(load("edge-npu"), ("w4a8", "w8a8", "w8a16", "w2a8", "w8a8")) == (
-        "w8a16", "w8a8", "w4a8", "w2a8",
-    )  # fmt: skip

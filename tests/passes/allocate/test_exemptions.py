@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.errors import UsageError
-from qcompiler.passes.allocate.exemptions import exemptions, parse_rules, widest
+from qcompiler.passes.allocate.exemptions import exemptions, parse_rules
 from qcompiler.passes.allocate.groups import tie_groups
 from qcompiler.target.load import load
 
@@ -80,8 +80,3 @@ def test_rules_by_name() -> None:
         parse_rules("first")
     with pytest.raises(UsageError, match="'none'"):
         parse_rules("none,tiny")
-
-
-def test_the_widest_option() -> None:
-    assert widest(TARGET, ["w2a8", "w8a8", "w4a8"]) == "w8a8"
-    assert widest(load("edge-npu"), ["w8a8", "w8a16", "w4a8"]) == "w8a16"
