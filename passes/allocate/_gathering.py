@@ -128,8 +128,14 @@ class Gathering:
         )  # fmt: skip
         if sizes := shapes_text(self.model, self.shapes):
             self.ctx.note(f"dimensions are open: costs are those of {sizes}")
-        for kind in costs.unknown:
-            self.ctx.warn(f"the cost table says nothing on {kind}: latencies are lower bounds")
+        if costs.unknown:
+            kinds = ", ".join(costs.unknown)
+            self.ctx.warn(f"the cost table says nothing on {kinds}: latencies are lower bounds")
+        if self.table is None and LATENCY in wanted:
+            self.ctx.warn(
+                "latency is that of the profile's [cost], which is nominal: measure with 'qcompiler profile' and give "
+                "--cost-table"
+            )
         return costs
 
     def _kept_wide(

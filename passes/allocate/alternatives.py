@@ -142,7 +142,10 @@ def study_of(
         DataError: There are no samples.
     """
     if ctx.calibration is None or ctx.target is None:
-        raise DataError("sensitivity needs a target and calibration samples", hint="give --calibration DATA")
+        raise DataError(
+            "what layers lose in few bits is measured on calibration samples, and there are none",
+            hint="give --calibration DATA (.npz, folder), or none to have them made from the model",
+        )
     data = study_samples(model, ctx.calibration, ctx.target, groups)
     ctx = replace(ctx, calibration=data)
     return Study(

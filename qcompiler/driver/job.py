@@ -15,6 +15,7 @@ from qcompiler.calibration.generators import PREFIX, generator_file
 from qcompiler.driver.options import CompileOptions, DataSpec
 from qcompiler.driver.pipeline_choice import check_lowering, choose_pipeline, effort_of, lowering_of
 from qcompiler.driver.plugins import load_plugins
+from qcompiler.driver.side_files import check_side_files
 from qcompiler.driver.source import Source
 from qcompiler.errors import DataError, UsageError
 
@@ -190,6 +191,8 @@ def resolve(options: CompileOptions, source: Source) -> Job:
     calibration, evaluation = _data(options, source, target, fits=not request.weight_only)
     pipeline = choose_pipeline(options, target.lowering, request)
     check_lowering(pipeline.passes, target)
+    output = _output(options, source, target.name)
+    check_side_files(options, source.path, output)
     return Job(
         options=options,
         source=source,
@@ -199,7 +202,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
         metric=metric(options.metric or "sqnr", metrics),
         calibration=calibration,
         evaluation=evaluation,
-        output=_output(options, source, target.name),
+        output=output,
         cache_dir=_cache_dir(options),
         costs=load_table(options.cost_table) if options.cost_table is not None else None,
     )

@@ -115,6 +115,9 @@ def load(path: str) -> dict[str, Any]:
         raise UsageError(f"the plan is not JSON: {error}", where=path) from error
     if not isinstance(content, dict):
         raise UsageError("the plan is not a JSON object", where=path)
+    if "points" in content:
+        hint = "each of its points has a 'plan': put one into a file of its own"
+        raise UsageError("this holds many plans (--pareto), not one", where=path, hint=hint)
     return content
 
 

@@ -49,6 +49,9 @@ CASES = [
     (["--candidates", "w8a8,w7a8", "--budget", "loss=0.1", "--metric", "top1"], ["top1", "kl"]),
     (["--budget", "size=1x"], ["--budget is about a choice"]),
     (["--pareto", "p.json"], ["--pareto is about a choice"]),
+    (["--report", "nowhere/r.json"], ["the folder of --report", "does not exist"]),
+    (["--report", "r.json", "--plan-out", "./r.json"], ["--plan-out", "would replace --report"]),
+    (["-o", "m.onnx", "--depfile", "m.onnx"], ["--depfile", "would replace the output"]),
 ]
 
 
