@@ -130,6 +130,8 @@ def minimum(table: Table, backend: Backend) -> Found | None:
     if (table.least_used > table.budget).any():
         return None
     small = table.fitting().undominated()
+    if (small.least_used > small.budget).any():  # what is cheap in one resource was dear in another
+        return None
     relaxed = relaxation(small, backend)
     weight = relaxed.prices if relaxed.prices.any() else weights(small)
     known = _first(small, relaxed)

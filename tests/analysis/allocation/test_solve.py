@@ -122,6 +122,14 @@ def test_infeasible_together_but_not_each(problem_of: Callable) -> None:
         assert solution.costs[name] == refused.value.least[name]
 
 
+def test_infeasible_once_what_fits_no_plan_is_gone(problem_of: Callable) -> None:
+    """The options that the first budget leaves all take the same of the second, and too much."""
+    costs = [[[5, 3], [2, 5]], [[3, 3], [2, 3]]]
+    with pytest.raises(InfeasibleError) as refused:
+        solve(problem_of([[0, 0], [0, 1]], costs, [6, 6]))
+    assert refused.value.least == {"resource0": 7.0, "resource1": 8.0}
+
+
 def test_a_single_option_and_no_budget_and_equal_options(problem_of: Callable) -> None:
     assert solve(problem_of([[3.5]], [[[7]]], [7])).choice == {"group0": "option0"}
     free = solve(problem_of([[3, 1, 2]], [[[], [], []]], []))
