@@ -19,18 +19,23 @@ def weights(table: Table) -> Floats:
 
 
 def start(table: Table, weight: Floats) -> Integers | None:
-    """A plan within the budgets: the cheapest, repaired by single exchanges; ``None`` where these find none."""
+    """A plan within the budgets: the cheapest, repaired by single exchanges; ``None`` where these find none.
+
+    Every exchange lowers what is over. Where that is no more than rounding, exchanges could go to and fro for ever, so
+    there are at most as many as options.
+    """
     rows = table.first_least(table.cost @ weight)
-    over = np.maximum(table.used(rows) - table.budget, 0.0)
-    while over.any():
+    for _ in range(len(table.group) + 1):
+        over = np.maximum(table.used(rows) - table.budget, 0.0)
+        if not over.any():
+            return rows
         used = table.used(rows) - table.budget - table.cost[rows][table.place] + table.cost
         left = np.maximum(used, 0.0) @ weight
         best = int(left.argmin())
         if left[best] >= over @ weight:
             return None
         rows[table.place[best]] = best
-        over = np.maximum(table.used(rows) - table.budget, 0.0)
-    return rows
+    return None
 
 
 def climb(table: Table, rows: Integers, weight: Floats) -> Integers:

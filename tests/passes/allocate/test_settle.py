@@ -230,3 +230,45 @@ def test_the_least_that_is_named_is_kept(budget: int, sizes: list[int], amount: 
         settled(problem, costs)
     assert refused.value.least == {"size": least}
     assert settled(replace(problem, budgets={"size": least}), costs).costs["size"] == least
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40)), min_size=2, max_size=5),
+    st.integers(0, 120), st.integers(0, 60), st.sampled_from([-2.0, -0.5, 0.5, 3.0]),
+)  # fmt: skip
+def test_several_budgets_hold_in_truth(
+    numbers: list[tuple[int, int, int]], size: int, memory: int, price: float
+) -> None:
+    """Whatever estimates say: a plan keeps every budget, a refusal names what a plan that was built takes."""
+    groups = tuple(
+        Group(
+            f"g{place}",
+            (
+                Option("w8", 0.0, {"size": 2.0 * own, "memory@a": float(first), "memory@b": 3.0}),
+                Option("w4", float(loss), {"size": float(own), "memory@a": 2.0, "memory@b": float(first)}),
+            ),
+        )
+        for place, (loss, own, first) in enumerate(numbers)
+    )
+    problem = Problem(groups, {"size": float(size), "memory@a": float(memory), "memory@b": float(memory)})
+
+    def exact(choice: Mapping[str, str]) -> Mapping[str, float]:
+        names = [choice[group.name] for group in groups]
+        between = price * sum(one != other for one, other in itertools.pairwise(names))
+        costs = problem.costs(choice)
+        return {"size": costs["size"] + between, "memory": max(costs["memory@a"], costs["memory@b"]) + between}
+
+    every = [exact(plan) for plan in plans_of(problem)]
+    try:
+        found = settled(problem, NO_COSTS, exact)
+    except InfeasibleError as error:
+        refused = error
+    else:
+        taken = exact(found.choice)
+        assert taken["size"] <= size
+        assert taken["memory"] <= memory
+        return
+    assert refused.bounds == {"size": size, "memory": memory}
+    assert all(refused.least[name] in {costs[name] for costs in every} for name in refused.bounds)
+    assert refused.least["size"] > size or refused.least["memory"] > memory
