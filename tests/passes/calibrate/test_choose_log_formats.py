@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -213,7 +215,7 @@ def test_integers_throughout_and_held_to_the_profile() -> None:
         assert all("another format is needed there" in reason for reason in broken)
 
 
-def test_a_plan_is_not_overruled() -> None:
+def test_a_plan_is_not_overruled(tmp_path: Path) -> None:
     """With --plan only grids that it leaves open are found, and what it says of readers stays."""
     made = model()
     ctx = decided(made)
@@ -222,7 +224,8 @@ def test_a_plan_is_not_overruled() -> None:
     content["values"]["g"] = {"format": "log3"}
     content["nodes"]["MatMul_y"]["edges"] = {"0": "float"}
     plan.apply(made, content, ctx)
-    request = CompileOptions("m.onnx", "edge-npu", plan="plan.json")
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    request = CompileOptions("m.onnx", "edge-npu", plan=tmp_path / "plan.json")
     passes = choose_pipeline(request, Lowering("qdq"), resolve_format(TARGET, "w8a8/log4")).passes
     chosen = next(item for item in passes if item.name == "choose-log-formats")
     chosen.run(made, ctx)
