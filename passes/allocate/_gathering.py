@@ -145,6 +145,9 @@ class Gathering:
         groups = grouping.all
         sizes = {name: {form: cost[SIZE] for form, cost in forms.items()} for name, forms in costs.options.items()}
         found = exemptions(self.model, self.target, groups, rules, sizes)
+        for rule in rules:
+            if not any(item.rule == rule for item in found):
+                self.ctx.note(f"no group is exempt by '{rule}'")
         for item in found:
             self.ctx.note(f"{item.group} keeps {item.option} ({item.rule}: {item.reason}), {item.bytes:.0f} bytes more")
         return {

@@ -12,7 +12,6 @@ of nearest codes rank resnet20 by 0.57, 0.69 and 0.78 at 4, 3 and 2 bits, losses
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -26,31 +25,24 @@ from qcompiler.calibration import words
 from qcompiler.calibration.data import Dataset
 from qcompiler.errors import DataError
 from qcompiler.ir import constants
-from qcompiler.ir.constants import is_constant
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.originals import restored
 from qcompiler.passes.allocate.groups import TieGroup, assigned, weight_inputs
+from qcompiler.passes.allocate.roundings import affordable_rounding, rounding_named
 from qcompiler.passes.calibrate.calibrate import Calibrate
 from qcompiler.passes.calibrate.calibrate_weights import CalibrateWeights
 from qcompiler.passes.place.simulate import materialized
-from qcompiler.passes.round.round_gptq import RoundGptq
 from qcompiler.pipeline.base import Context, Pass
 from qcompiler.quant import state
 from qcompiler.quant.arithmetic import dequantize, quantize
-from qcompiler.quant.operators import LINEAR
 from qcompiler.quant.state import TensorQuant
-from qcompiler.target.axes import channel_axis
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.schema import Target
 
-__all__ = ["Alternatives", "affordable_rounding", "prepare", "study_of", "study_samples"]
+__all__ = ["Alternatives", "prepare", "study_of", "study_samples"]
 
 _BYTE: Final = 8
-_WORK: Final = 2e10
-"""Multiplications of GPTQ in one format: those of MiniLM take about 3 s, of ResNet-50 (5e10) 20."""
-
-
 @dataclass(frozen=True)
 class Alternatives:
     """Calibrated copies of a model, one per option.
@@ -83,20 +75,6 @@ class Alternatives:
         return Alternative(weights, _simulated(self.copies[choice[0][1]], activations) if activations else None)
 
 
-def affordable_rounding(model: ir.Model, groups: Sequence[TieGroup]) -> tuple[Pass, ...]:
-    """GPTQ, where its solving takes seconds: it multiplies each weight by all inputs of its output."""
-    names = {name for group in groups for name in group.nodes}
-    work = 0
-    for node in model.graph:
-        array = node.inputs[1] if node.name in names and node.op_type in LINEAR else None
-        array = array if is_constant(array) else None  # a product of two activations has no weight, and open dimensions
-        axis, shape = channel_axis(node), () if array is None or array.shape is None else array.shape.numpy()
-        if axis is not None and shape:
-            rows = shape[axis]
-            work += rows * (math.prod(shape) // max(rows, 1)) ** 2
-    return (RoundGptq(inputs="float"),) if 0 < work <= _WORK else ()
-
-
 def prepare(
     model: ir.Model, ctx: Context, groups: Sequence[TieGroup], rounding: Sequence[Pass] | None = None
 ) -> Alternatives:
@@ -115,7 +93,7 @@ def prepare(
     if ctx.target is None:
         raise ValueError("prepare needs a target")
     if rounding is None:
-        rounding = affordable_rounding(model, groups) if ctx.calibration is not None else ()
+        rounding = rounding_named(affordable_rounding(model, groups) if ctx.calibration is not None else "nearest")
     copies: dict[str, ir.Model] = {}
     for text in dict.fromkeys(option for group in groups for option in group.options):
         copy = copies[text] = assigned(model, ctx.target, text, ctx.exclude)

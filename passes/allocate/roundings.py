@@ -7,12 +7,12 @@ from typing import Final
 
 import onnx_ir as ir
 
-from qcompiler.passes.allocate.alternatives import affordable_rounding
 from qcompiler.passes.allocate.groups import TieGroup
+from qcompiler.passes.round.rounding_work import AFFORDABLE, rounding_work
 from qcompiler.pipeline.base import Context, Pass
 from qcompiler.pipeline.spec import parse
 
-__all__ = ["ROUNDINGS", "rounding_ahead", "rounding_named"]
+__all__ = ["ROUNDINGS", "affordable_rounding", "rounding_ahead", "rounding_named"]
 
 _ROUNDS: Final = ("choose-rounding", "round-gptq", "round-alternating", "round-coordinate-descent", "reconstruct")
 
@@ -26,7 +26,14 @@ def rounding_ahead(model: ir.Model, groups: Sequence[TieGroup], ctx: Context) ->
     resnet20 at the bytes of w3a8: divergence 0.0855 with losses of nearest codes, 0.0721 with these, 0.0825 uniform.
     """
     fitted = any(item.name in _ROUNDS for item in ctx.following) and ctx.calibration is not None
-    return "gptq" if fitted and affordable_rounding(model, groups) else "nearest"
+    return affordable_rounding(model, groups) if fitted else "nearest"
+
+
+def affordable_rounding(model: ir.Model, groups: Sequence[TieGroup]) -> str:
+    """GPTQ, where solving it for these groups takes seconds, else nearest codes."""
+    names = {name for group in groups for name in group.nodes}
+    work = rounding_work(node for node in model.graph if node.name in names)
+    return "gptq" if 0 < work <= AFFORDABLE else "nearest"
 
 
 def rounding_named(name: str) -> tuple[Pass, ...]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
+from qcompiler.passes.round.rounding_work import AFFORDABLE, rounding_work
 from qcompiler.quant import state
 from qcompiler.quant.format import LOG_BITS, QFormat
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
-from qcompiler.target.axes import channel_axis
 
 if TYPE_CHECKING:
     from qcompiler.passes.recipe._trial import Effort
@@ -31,8 +31,6 @@ _MORE: Final = "damping=0.1 samples=1024"
 _REAL: Final = f"inputs=float {_MORE}"
 """The same where activations are quantized: fitted to inputs that carry their errors, codes were worse for other texts
 (MiniLM, w4a8, mean cosine 0.956 against 0.964)."""
-_TURNS: Final = 2e10
-"""Weights times inputs of their sums, over all layers."""
 _FEW: Final = 2
 """Width from which on rounding leaves so much to gain that gradients pay."""
 
@@ -129,22 +127,14 @@ def mostly_few_bits(graph: ir.Graph) -> bool:
 
 
 def quick_turns(graph: ir.Graph) -> bool:
-    """Whether codes and scales are fitted in turns in a minute: ResNet-50 (4e10 multiplications) takes three."""
-    return sum(count * depth for _, count, depth in _sized(graph)) <= _TURNS
+    """Whether codes and scales are fitted in turns in a minute."""
+    return rounding_work(graph) <= AFFORDABLE
 
 
 def _weights(graph: ir.Graph) -> Iterator[tuple[int, int]]:
     """Bits and number of numbers of every quantized weight of a linear node."""
-    for bits, count, _ in _sized(graph):
-        yield bits, count
-
-
-def _sized(graph: ir.Graph) -> Iterator[tuple[int, int, int]]:
-    """Bits, number of numbers and inputs of a sum of every quantized weight of a linear node."""
     for node in graph:
         if node.op_type in LINEAR and len(node.inputs) > WEIGHT_INPUT:
             quant, value = state.edge_quant(node, WEIGHT_INPUT), node.inputs[WEIGHT_INPUT]
             if quant is not None and value is not None and value.shape is not None:
-                sizes, axis = [size for size in value.shape if isinstance(size, int)], channel_axis(node)
-                count = math.prod(sizes)
-                yield quant.format.bits, count, count // max(sizes[axis], 1) if axis is not None else 1
+                yield quant.format.bits, math.prod(size for size in value.shape if isinstance(size, int))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from qcompiler.errors import UsageError
 
@@ -26,10 +27,21 @@ def requested(options: CompileOptions, target: Target) -> FormatRequest:
     _check(options)
     if options.candidates:
         return resolve_format(target, widest_first(target, options.candidates)[0])
-    if options.plan is not None and options.format is None:
-        text = plans.load(str(options.plan)).get("format")
+    if options.plan is not None:
+        plan = plans.load(str(options.plan))
+        _check_target(plan, str(options.plan), target)
+        text = plan.get("format") if options.format is None else options.format
         return resolve_format(target, text if isinstance(text, str) else None)
     return resolve_format(target, options.format)
+
+
+def _check_target(plan: Mapping[str, Any], where: str, target: Target) -> None:
+    """Refuse the decisions that were made for another target: its kernels take other formats."""
+    if plan.get("target", target.name) != target.name:
+        raise UsageError(
+            f"the plan was written for {plan['target']}, not for {target.name}", where=where,
+            hint="write one for this target with --plan-out, or delete its 'target' if you know that it fits",
+        )  # fmt: skip
 
 
 def _check(options: CompileOptions) -> None:

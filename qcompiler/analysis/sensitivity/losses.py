@@ -45,21 +45,20 @@ class Reference:
 
 def output_loss(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
     """The loss of one batch, a mean over its rows and over outputs; infinite where an output is not finite."""
-    losses = []
-    for wanted, got, vector in _rows(reference, found):
-        if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
-            return math.inf
-        losses.append(_loss(wanted, got, metrics.cosine if vector else metrics.softened_kl, vector=vector))
-    return max(float(np.mean(losses)), 0.0) if losses else 0.0
+    return _mean_loss(reference, found, metrics.softened_kl)
 
 
 def plain_loss(reference: Reference, found: Sequence[NDArray[Any]]) -> float:
     """The same with the plain divergence alone: what users are shown of a model, and what a plan is judged by."""
+    return _mean_loss(reference, found, metrics.kl)
+
+
+def _mean_loss(reference: Reference, found: Sequence[NDArray[Any]], divergence: metrics.MetricFunction) -> float:
     losses = []
     for wanted, got, vector in _rows(reference, found):
         if not (np.isfinite(got) | ~np.isfinite(wanted)).all():
             return math.inf
-        losses.append(_loss(wanted, got, metrics.cosine if vector else metrics.kl, vector=vector))
+        losses.append(_loss(wanted, got, divergence, vector=vector))
     return max(float(np.mean(losses)), 0.0) if losses else 0.0
 
 
@@ -125,11 +124,11 @@ def _rows(reference: Reference, found: Sequence[NDArray[Any]]) -> Iterator[tuple
         yield (wanted, got, vector) if counted is None else (wanted[counted], got[counted], vector)
 
 
-def _loss(wanted: NDArray[Any], got: NDArray[Any], figure: metrics.MetricFunction, *, vector: bool) -> float:
+def _loss(wanted: NDArray[Any], got: NDArray[Any], divergence: metrics.MetricFunction, *, vector: bool) -> float:
     """One minus the cosine of an embedding, the divergence of scores; of a single score the relative distance."""
     if vector:
-        return 1.0 - figure(wanted, got)
-    return figure(wanted, got) if metrics.class_rows(wanted).shape[1] > 1 else _distance(wanted, got)
+        return 1.0 - metrics.cosine(wanted, got)
+    return divergence(wanted, got) if metrics.class_rows(wanted).shape[1] > 1 else _distance(wanted, got)
 
 
 def _distance(wanted: NDArray[Any], got: NDArray[Any]) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -17,50 +18,28 @@ from qcompiler.ir import constants
 
 __all__ = ["Spikes", "Sqnr", "float_weights", "spike_ratio", "weights_of"]
 
+Weights: TypeAlias = Mapping[Edge, NDArray[np.float32]]
+"""Weights by the edge that reads them."""
+
 _BULK: Final = 99.0
 """Percentile of magnitudes that is the bulk."""
 
 
 @dataclass(frozen=True)
-class Sqnr:
-    """Noise over signal of the weights: ``||dW||^2 / ||W||^2``.
+class _WeightsAlone(abc.ABC):
+    """A figure of float and rounded weights.
 
     Attributes:
         name: What the user calls it.
         forward: Whether it runs samples.
     """
 
-    name: str = "sqnr"
+    name: str
     forward: bool = False
 
-    def cost(self, study: Study, choices: Sequence[Choice], samples: int) -> Cost:  # noqa: ARG002
-        """No run."""
-        return Cost(0, 0, 0.0, 1.0)
-
-    def losses(
-        self,
-        study: Study,
-        choices: Sequence[Choice],
-        samples: int,  # noqa: ARG002
-        executor: Executor | None = None,  # noqa: ARG002
-    ) -> Iterator[tuple[Choice, float]]:
-        """One ratio per choice."""
-        for choice in choices:
-            weights = weights_of(study, choice, self.name)
-            yield choice, _noise(float_weights(study.model, weights), weights)
-
-
-@dataclass(frozen=True)
-class Spikes:
-    """Noise over signal, times how far the largest weight lies beyond the bulk.
-
-    Attributes:
-        name: What the user calls it.
-        forward: Whether it runs samples.
-    """
-
-    name: str = "spikes"
-    forward: bool = False
+    @abc.abstractmethod
+    def figure(self, given: Weights, rounded: Weights) -> float:
+        """The figure of one choice; 0 where nothing was rounded."""
 
     def cost(self, study: Study, choices: Sequence[Choice], samples: int) -> Cost:  # noqa: ARG002
         """No run."""
@@ -76,11 +55,32 @@ class Spikes:
         """One figure per choice."""
         for choice in choices:
             weights = weights_of(study, choice, self.name)
-            given = float_weights(study.model, weights)
-            yield choice, _noise(given, weights) * spike_ratio(given.values())
+            yield choice, self.figure(float_weights(study.model, weights), weights)
 
 
-def weights_of(study: Study, choice: Choice, metric: str) -> Mapping[Edge, NDArray[np.float32]]:
+@dataclass(frozen=True)
+class Sqnr(_WeightsAlone):
+    """Noise over signal of the weights: ``||dW||^2 / ||W||^2``."""
+
+    name: str = "sqnr"
+
+    def figure(self, given: Weights, rounded: Weights) -> float:
+        """The ratio."""
+        return _noise(given, rounded)
+
+
+@dataclass(frozen=True)
+class Spikes(_WeightsAlone):
+    """Noise over signal, times how far the largest weight lies beyond the bulk."""
+
+    name: str = "spikes"
+
+    def figure(self, given: Weights, rounded: Weights) -> float:
+        """The product."""
+        return _noise(given, rounded) * spike_ratio(given.values())
+
+
+def weights_of(study: Study, choice: Choice, metric: str) -> Weights:
     """Rounded weights of a choice that rounds nothing else.
 
     Raises:
@@ -119,7 +119,7 @@ def spike_ratio(arrays: Iterable[NDArray[np.float32]]) -> float:
     return float(flat.max()) / bulk if bulk > 0 else float(flat.max()) / float(flat[flat > 0].min())
 
 
-def _noise(given: Mapping[Edge, NDArray[np.float32]], rounded: Mapping[Edge, NDArray[np.float32]]) -> float:
+def _noise(given: Weights, rounded: Weights) -> float:
     signal = sum(float(np.square(array, dtype=np.float64).sum()) for array in given.values())
     noise = sum(float(np.square(rounded[edge] - array, dtype=np.float64).sum()) for edge, array in given.items())
     return noise / signal if signal > 0 else 0.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -113,9 +114,9 @@ def test_work_that_is_shared_out_runs_on_one_thread_unless_said_otherwise(said: 
     threads: set[int] = set()
 
     class Watched(ThreadPoolExecutor):
-        def submit(self, fn, job):  # type: ignore[no-untyped-def, override]
-            threads.add(job.threads)
-            return super().submit(fn, job)
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            threads.add(args[0].threads)
+            return super().submit(fn, *args, **kwargs)
 
     with Watched(1) as executor:
         sensitivity(replace(study(), threads=said), executor=executor)

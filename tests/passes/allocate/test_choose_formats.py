@@ -143,6 +143,8 @@ def test_exempt_groups_keep_the_widest_candidate_with_their_price() -> None:
     assert "first layer" in first.exempt
     assert "bytes more" in first.exempt
     assert any("first-last" in note.text for note in ctx.records[-1].notes)
+    _, ctx = chosen(budget="size=14KB", exempt=("spikes",))
+    assert any("no group is exempt by 'spikes'" in note.text for note in ctx.records[-1].notes)
 
 
 def test_the_front_ascends_in_size_and_descends_in_loss() -> None:

@@ -14,11 +14,11 @@ from qcompiler.calibration import data
 from qcompiler.calibration.data import inputs_of
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.allocate._open_shapes import bound_copy, input_shapes, shapes_text
-from qcompiler.passes.allocate.alternatives import affordable_rounding
 from qcompiler.passes.allocate.choose_formats import ChooseFormats
 from qcompiler.passes.allocate.format_marks import ALLOCATION
 from qcompiler.passes.allocate.group_costs import plan_costs
 from qcompiler.passes.allocate.groups import TieGroup
+from qcompiler.passes.allocate.roundings import affordable_rounding
 from qcompiler.pipeline.base import Context
 from qcompiler.pipeline.spec import parse
 from qcompiler.target.load import load
@@ -110,8 +110,8 @@ def test_products_of_activations_have_no_weight_that_is_rounded() -> None:
     square = ir.node("MatMul", [model.graph.inputs[0], model.graph.inputs[0]], name="square")
     model.graph.append(square)
     groups = [TieGroup(str(node.name), (str(node.name),), 0, ("w8a8", "w4a8")) for node in model.graph]
-    assert [item.name for item in affordable_rounding(model, groups)] == ["round-gptq"]
-    assert affordable_rounding(model, groups[-1:]) == ()
+    assert affordable_rounding(model, groups) == "gptq"
+    assert affordable_rounding(model, groups[-1:]) == "nearest"
 
 
 def test_equal_names_have_the_largest_length_of_all_inputs() -> None:
