@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from qcompiler.analysis.allocation.least import least_peak
-from qcompiler.analysis.allocation.problem import InfeasibleError, OutOfTimeError, Problem, Solution
+from qcompiler.analysis.allocation.least import asked_budgets, budget_parts, least_plan, refusal
+from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
 from qcompiler.analysis.allocation.shared import best, least_loss
 from qcompiler.analysis.group_costs import GroupCosts, SharedCost
 
@@ -46,43 +46,8 @@ def settled(problem: Problem, costs: GroupCosts, exact: Exact | None = None) -> 
         return _Search(problem, costs.shared, exact).found()
     found = best(problem, costs.shared)
     if found is None:
-        raise _refusal(problem, costs.shared)
+        raise refusal(problem, costs.shared)
     return found
-
-
-def _refusal(problem: Problem, shared: Sequence[SharedCost]) -> InfeasibleError:
-    """What was asked and the least of each resource, where sums are true."""
-    least: dict[str, float] = {}
-    places: dict[str, str] = {}
-    for resource, names in _parts(problem).items():
-        taken = _least_plan(problem, shared, names).costs
-        worst = max(names, key=taken.__getitem__)
-        least[resource] = taken[worst]
-        if worst != resource:
-            places[resource] = worst.partition("@")[2]
-    return InfeasibleError(_asked(problem), least, places)
-
-
-def _least_plan(problem: Problem, shared: Sequence[SharedCost], names: Sequence[str]) -> Solution:
-    """The plan that takes least, with the other budgets kept where that is possible, else by itself."""
-    for each in (problem, replace(problem, budgets={})):
-        plan = least_peak(each, shared, names)
-        if plan is not None:
-            return plan
-    raise OutOfTimeError  # without budgets there is a plan
-
-
-def _parts(problem: Problem) -> dict[str, list[str]]:
-    """Budgets by what the user asked for: peak memory is one per node."""
-    found: dict[str, list[str]] = {}
-    for name in problem.budgets:
-        found.setdefault(name.partition("@")[0], []).append(name)
-    return found
-
-
-def _asked(problem: Problem) -> dict[str, float]:
-    """The user's budgets."""
-    return {resource: min(problem.budgets[name] for name in names) for resource, names in _parts(problem).items()}
 
 
 class _Search:
@@ -90,7 +55,7 @@ class _Search:
 
     def __init__(self, problem: Problem, shared: Sequence[SharedCost], exact: Exact) -> None:
         self.problem, self.shared, self.exact = problem, shared, exact
-        self.parts, self.asked = _parts(problem), _asked(problem)
+        self.parts, self.asked = budget_parts(problem), asked_budgets(problem)
         self.built: list[Mapping[str, float]] = []  # what plans took
         self.best: Solution | None = None  # of those that keep the budgets
         self.fitting: Amounts | None = None  # budgets whose plan kept the user's
@@ -153,7 +118,7 @@ class _Search:
         if self.fitting is not None:
             return None
         for names in self.parts.values():
-            plan = _least_plan(self.problem, self.shared, names)
+            plan = least_plan(self.problem, self.shared, names)
             over = self._over(plan)
             if _none(over):
                 return self._fits(self._sums(plan), plan, over)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from qcompiler.errors import UsageError
 from qcompiler.passes.allocate._plan_formats import check_formats
 from qcompiler.pipeline.base import Context, Fact, Pass
-from qcompiler.quant import plan
+from qcompiler.quant import plan, plan_file
 
 __all__ = ["ApplyPlan"]
 
@@ -38,6 +38,6 @@ class ApplyPlan(Pass):
         """Write the plan's decisions on the main graph."""
         if not self.path:
             raise UsageError("apply-plan needs a file", hint="write apply-plan{path=plan.json}")
-        content = plan.load(self.path)
+        content = plan_file.load(self.path)
         plan.apply(model, content, ctx)
         check_formats(content, model, ctx)

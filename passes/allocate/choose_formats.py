@@ -10,18 +10,20 @@ The decision is marks on nodes, which assign-formats reads, and a record beside 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from qcompiler.analysis.allocation.bisect import ladder_steps, most_evaluations, smallest_step
+from qcompiler.analysis.allocation.least import asked_budgets
 from qcompiler.analysis.allocation.pareto import front
 from qcompiler.analysis.allocation.problem import Problem, Solution
 from qcompiler.analysis.allocation.record import Allocation
 from qcompiler.analysis.amounts import amount_text
 from qcompiler.analysis.cost_table import load_table
-from qcompiler.analysis.group_costs import SIZE
+from qcompiler.analysis.group_costs import SIZE, SharedCost
 from qcompiler.errors import PassError, UsageError
 from qcompiler.ir import io
 from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of
@@ -33,6 +35,7 @@ from qcompiler.passes.allocate.budgets import LOSS, parse_budgets
 from qcompiler.passes.allocate.format_marks import ALLOCATION
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import plan as plans
+from qcompiler.quant import plan_file
 from qcompiler.target.formats import widest_first
 from qcompiler.target.schema import Target
 
@@ -76,7 +79,7 @@ class ChooseFormats(Pass):
         if ctx.target is None:
             raise UsageError("choose-formats needs a target", hint="name one with --target")
         if self.plan:
-            content = plans.load(self.plan)
+            content = plan_file.load(self.plan)
             plans.check_top(content)
             follow_formats(plans.node_formats(content), model, ctx)
             return
@@ -93,9 +96,10 @@ class ChooseFormats(Pass):
             found = settled(problem, material.costs, exact)
         else:
             measure = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
-            trial = smallest_step(_ladder(problem, exact), bound, measure)
+            trial = smallest_step(_ladder(problem, material.costs.shared, exact), bound, measure)
             found = trial.solution
-        points = front(replace(problem, budgets={}), SIZE, self.points) if self.points else ()
+        free, shared = replace(problem, budgets={}), material.costs.shared
+        points = front(free, SIZE, self.points, shared=shared) if self.points else ()
         taken = None if exact is None else exact(found.choice)
         record = record_of(material, gathering.candidates[0], amounts, found, points, taken)
         if trial is not None and bound is not None:
@@ -113,20 +117,20 @@ class ChooseFormats(Pass):
             self.samples, self.pairs, self.exempt, load_table(self.cost_table) if self.cost_table else None,
         )  # fmt: skip
 
-def _ladder(problem: Problem, exact: Exact | None) -> tuple[Solution, ...]:
+def _ladder(problem: Problem, shared: Sequence[SharedCost], exact: Exact | None) -> tuple[Solution, ...]:
     """Plans from the smallest to the one of least predicted loss; with budgets, those that really keep them."""
-    plans = front(problem, SIZE, ladder_steps(len(problem.groups)))
+    plans = front(problem, SIZE, ladder_steps(len(problem.groups)), shared=shared)
     if exact is None or not problem.budgets:
         return plans
     kept = []
     for plan in plans:
         taken = exact(plan.choice)
-        if all(taken[name.partition("@")[0]] <= asked for name, asked in problem.budgets.items()):
+        if all(taken[resource] <= amount for resource, amount in asked_budgets(problem).items()):
             kept.append(replace(plan, proof="none"))  # the solver's proof is of sums, which are estimates here
     if not kept:
         raise PassError(
-            f"no plan was found that keeps {', '.join(problem.budgets)}: activations of different width take more than "
-            "was estimated", where="choose-formats", hint="ask for a little more, or for one width",
+            f"no plan was found that keeps {', '.join(asked_budgets(problem))}: activations of different width take "
+            "more than was estimated", where="choose-formats", hint="ask for a little more, or for one width",
         )  # fmt: skip
     return tuple(kept)
 

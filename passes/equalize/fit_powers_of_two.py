@@ -25,7 +25,7 @@ from qcompiler.ir.operators import has_type
 from qcompiler.passes.equalize._streams import MOVERS, Stream, multiply, refused, streams
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.quant import factors as multiplied
-from qcompiler.quant import plan as plans
+from qcompiler.quant import plan_file
 from qcompiler.quant.format import QFormat
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.schema import Fallback, InputOutput
@@ -64,7 +64,7 @@ class FitPowersOfTwo(Pass):
             ctx.skip(node, f"its result is not multiplied: {reason}")
         free = [item for item in streams(model.graph) if _may_change(item, ctx)]
         if self.plan:
-            factors = _planned(free, multiplied.read(plans.load(self.plan)))
+            factors = _planned(free, multiplied.read(plan_file.load(self.plan)))
         else:
             factors = _measured(model, free, form, ctx)
         values = {value: factor for stream, factor in factors.items() for value in stream.values if factor != 1.0}

@@ -22,7 +22,7 @@ from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.pipeline.spec import parse
 from qcompiler.quant.plan import kept_transforms, remember_transforms
-from qcompiler.quant.plan import load as load_plan
+from qcompiler.quant.plan_file import load as load_plan
 from qcompiler.target.formats import resolve_format
 
 __all__ = ["ChooseTransforms"]

@@ -21,14 +21,14 @@ def requested(options: CompileOptions, target: Target) -> FormatRequest:
     Raises:
         UsageError: The target does not offer a format, or options contradict each other.
     """
-    from qcompiler.quant import plan as plans
+    from qcompiler.quant import plan_file
     from qcompiler.target.formats import resolve_format, widest_first
 
     _check(options)
     if options.candidates:
         return resolve_format(target, widest_first(target, options.candidates)[0])
     if options.plan is not None:
-        plan = plans.load(str(options.plan))
+        plan = plan_file.load(str(options.plan))
         _check_target(plan, str(options.plan), target)
         text = plan.get("format") if options.format is None else options.format
         return resolve_format(target, text if isinstance(text, str) else None)

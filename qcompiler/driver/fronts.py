@@ -1,11 +1,12 @@
-"""pareto.json: plans for other budgets, each of which ``--plan`` takes when it stands in a file of its own.
+"""pareto.json: plans for other budgets, of which ``--plan pareto.json:2`` takes the second.
 
 ::
 
     {"schema": 1, "target": "lowbit-cpu", "metric": "measured",
-     "points": [{"loss": 0.41, "costs": {"size": 98304}, "plan": {"schema": 1, "format": "w8a8", "formats": {…}}}, …]}
+     "points": [{"point": 1, "loss": 0.41, "costs": {"size": 98304},
+                 "plan": {"schema": 1, "format": "w8a8", "formats": {…}}}, …]}
 
-Points ascend in size and descend in predicted loss.
+Points are counted from 1; they ascend in size and descend in predicted loss.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ __all__ = ["front_text"]
 
 def front_text(allocation: Allocation, target: str) -> str:
     """The front of an allocation as JSON."""
-    points = [_point(allocation, point, target) for point in allocation.front]
+    points = [
+        {"point": number, **_point(allocation, point, target)} for number, point in enumerate(allocation.front, 1)
+    ]
     found = {"schema": plans.SCHEMA, "target": target, "metric": allocation.metric, "points": points}
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 

@@ -18,6 +18,7 @@ from qcompiler.driver.plugins import load_plugins
 from qcompiler.driver.side_files import check_side_files
 from qcompiler.driver.source import Source
 from qcompiler.errors import DataError, UsageError
+from qcompiler.quant import plan_file
 
 if TYPE_CHECKING:
     from qcompiler.analysis.cost_table import CostTable
@@ -163,8 +164,8 @@ class Job:
         options = self.options
         candidates = [
             None if self.source.temporary else self.source.path,
-            self.calibration, self.evaluation, options.plan, options.preprocessing, options.pipeline,
-            options.cost_table,
+            self.calibration, self.evaluation, options.plan and plan_file.file_of(options.plan),
+            options.preprocessing, options.pipeline, options.cost_table,
             options.target, *options.plugins,
         ]
         if is_generator(self.calibration):

@@ -149,8 +149,9 @@ def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:
     from qcompiler.passes.allocate.apply_plan import ApplyPlan
     from qcompiler.passes.allocate.choose_formats import ChooseFormats
     from qcompiler.quant import plan as plans
+    from qcompiler.quant import plan_file
 
-    if plans.formats_alone(plans.load(str(plan))):
+    if plans.formats_alone(plan_file.load(str(plan))):
         return _before_formats(passes, ChooseFormats(plan=str(plan)), "--plan")
     follows = ("fit-powers-of-two", "choose-transforms")
     passes = tuple(_with_factors(item, plan) if item.name in follows else item for item in passes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompiler.errors import UsageError
+from qcompiler.quant.plan_file import file_of
 
 if TYPE_CHECKING:
     from qcompiler.driver.options import CompileOptions
@@ -29,8 +30,9 @@ def check_side_files(options: CompileOptions, model: Path, output: Path) -> None
     taken = {model.resolve(): "the float model", output.resolve(): "the output"}
     for name in ("plan", "calibration", "evaluation", "cost_table"):
         given = getattr(options, name)
-        if isinstance(given, str | Path) and Path(given).is_file():
-            taken[Path(given).resolve()] = f"--{name.replace('_', '-')}"
+        path = None if not isinstance(given, str | Path) else file_of(given) if name == "plan" else Path(given)
+        if path is not None and path.is_file():
+            taken[path.resolve()] = f"--{name.replace('_', '-')}"
     for name in _SIDE:
         given, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if given is None:

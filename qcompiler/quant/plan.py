@@ -19,9 +19,7 @@ node; a plan with these and without ``nodes`` leaves all other decisions to the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +43,6 @@ __all__ = [
     "dump",
     "formats_alone",
     "kept_transforms",
-    "load",
     "node_formats",
     "remember_transforms",
 ]
@@ -99,26 +96,6 @@ def node_formats(plan: Mapping[str, Any]) -> dict[str, str]:
 def formats_alone(plan: Mapping[str, Any]) -> bool:
     """Whether a plan says which formats nodes follow, and decides nothing else."""
     return bool(plan.get("formats")) and "nodes" not in plan and "values" not in plan
-
-
-def load(path: str) -> dict[str, Any]:
-    """The content of a plan file.
-
-    Raises:
-        UsageError: It cannot be read, or is not a JSON object.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the plan: {error.strerror}", where=path) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or a number of thousands of digits
-        raise UsageError(f"the plan is not JSON: {error}", where=path) from error
-    if not isinstance(content, dict):
-        raise UsageError("the plan is not a JSON object", where=path)
-    if "points" in content:
-        hint = "each of its points has a 'plan': put one into a file of its own"
-        raise UsageError("this holds many plans (--pareto), not one", where=path, hint=hint)
-    return content
 
 
 def check_top(plan: Mapping[str, Any]) -> None:

@@ -28,6 +28,25 @@ def _formats(text: str) -> FormatsPart:
     return found
 
 
+def test_a_point_of_the_front_is_a_plan(qcompile: Run, work: Path) -> None:
+    result = qcompile("digits_cnn", *OPTIONS, "--budget", "size=46000", "--pareto", "plans.json", "-o", "m.onnx")
+    assert result.exit_code == 0, result.output
+    points = json.loads((work / "plans.json").read_text(encoding="utf-8"))["points"]
+    assert [point["point"] for point in points] == list(range(1, len(points) + 1))
+    plain = ("-t", "edge-npu", "--no-latency", "--effort", "quick", "--limit", 64)
+    result = qcompile("digits_cnn", *plain, "--plan", "plans.json:2", "-o", "m.onnx", "--depfile", "m.d")
+    assert result.exit_code == 0, result.output
+    assert (work / "m.onnx").stat().st_size == pytest.approx(points[1]["costs"]["size"], rel=0.01)
+    assert "plans.json" in (work / "m.d").read_text(encoding="utf-8")
+    assert "plans.json:2" not in (work / "m.d").read_text(encoding="utf-8")
+    result = qcompile("digits_cnn", *plain, "--plan", "plans.json", "-o", "m.onnx")
+    assert result.exit_code == 2
+    assert "plans.json:1" in result.output
+    result = qcompile("digits_cnn", *plain, "--plan", "plans.json:2", "-o", "m.onnx", "--report", "plans.json")
+    assert result.exit_code == 2
+    assert "would replace --plan" in " ".join(result.output.split())
+
+
 def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, work: Path) -> None:
     asked = ("digits_cnn", *OPTIONS, "--budget", "size=46000", "--exempt", "first-last", "-o", "m.onnx")
     result = qcompile(*asked, "--report", "one.json")

@@ -10,7 +10,7 @@ import pytest
 from qcompiler.errors import UsageError
 from qcompiler.ir.edit import Edit
 from qcompiler.pipeline.base import Context
-from qcompiler.quant import plan, state
+from qcompiler.quant import plan, plan_file, state
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.log_grids import Grid
 from qcompiler.quant.params import QParams
@@ -112,7 +112,7 @@ def test_numbers_that_no_float_holds_are_refused(tmp_path: Path) -> None:
         _apply({"schema": 1, "values": {"x": {"format": "u8", "scale": 10**400}}})
     (tmp_path / "plan.json").write_text(f'{{"schema": 1{"0" * 5000}}}')
     with pytest.raises(UsageError, match="the plan is not JSON"):
-        plan.load(str(tmp_path / "plan.json"))
+        plan_file.load(str(tmp_path / "plan.json"))
 
 
 def test_a_plan_survives_the_file() -> None:

@@ -78,7 +78,7 @@ def smallest_within(
     *,
     predicted: float | None = None,
     solver: str | None = None,
-    seconds: float | None = SECONDS,
+    seconds: float = SECONDS,
 ) -> Measured:
     """The plan that takes least of a resource among those of a ladder measured to keep a bound.
 

@@ -1,4 +1,4 @@
-"""The least that plans take: of one resource, or of the greatest of several (a peak)."""
+"""The least that plans take: of one resource, or of the greatest of several (a peak); refusals that say so."""
 
 from __future__ import annotations
 
@@ -7,15 +7,53 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from qcompiler.analysis.allocation.problem import Problem, Solution
+from qcompiler.analysis.allocation.problem import InfeasibleError, OutOfTimeError, Problem, Solution
 from qcompiler.analysis.allocation.shared import least_loss, plain_problems, true_costs
 from qcompiler.analysis.allocation.solve import attempt
 from qcompiler.analysis.group_costs import SharedCost
 
-__all__ = ["least_peak"]
+__all__ = ["asked_budgets", "budget_parts", "least_peak", "least_plan", "refusal"]
 
 _CLOSE: Final = 1e-7
 """Share of a peak to which it is found: below one byte up to 10 MB."""
+
+
+def refusal(problem: Problem, shared: Sequence[SharedCost]) -> InfeasibleError:
+    """What was asked and the least of each resource, of a problem that no plan solves.
+
+    Resources named ``RESOURCE@PLACE`` are parts of one, of which the greatest counts (a peak).
+    """
+    least: dict[str, float] = {}
+    places: dict[str, str] = {}
+    for resource, names in budget_parts(problem).items():
+        taken = least_plan(problem, shared, names).costs
+        worst = max(names, key=taken.__getitem__)
+        least[resource] = taken[worst]
+        if worst != resource:
+            places[resource] = worst.partition("@")[2]
+    return InfeasibleError(asked_budgets(problem), least, places)
+
+
+def least_plan(problem: Problem, shared: Sequence[SharedCost], names: Sequence[str]) -> Solution:
+    """As ``least_peak``, with the other budgets kept where that is possible, else by itself."""
+    for each in (problem, replace(problem, budgets={})):
+        plan = least_peak(each, shared, names)
+        if plan is not None:
+            return plan
+    raise OutOfTimeError  # without budgets there is a plan
+
+
+def budget_parts(problem: Problem) -> dict[str, list[str]]:
+    """Budgets by what the user asked for: peak memory is one per node."""
+    found: dict[str, list[str]] = {}
+    for name in problem.budgets:
+        found.setdefault(name.partition("@")[0], []).append(name)
+    return found
+
+
+def asked_budgets(problem: Problem) -> dict[str, float]:
+    """The user's budgets."""
+    return {resource: min(problem.budgets[name] for name in names) for resource, names in budget_parts(problem).items()}
 
 
 def least_peak(problem: Problem, shared: Sequence[SharedCost], names: Sequence[str]) -> Solution | None:

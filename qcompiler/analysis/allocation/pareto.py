@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
-from qcompiler.analysis.allocation.solve import SECONDS, least_cost, solve
+from qcompiler.analysis.allocation.least import least_peak, refusal
+from qcompiler.analysis.allocation.problem import Problem, Solution
+from qcompiler.analysis.allocation.shared import best
+from qcompiler.analysis.allocation.solve import SECONDS
+from qcompiler.analysis.group_costs import SharedCost
 from qcompiler.errors import UsageError
 
 __all__ = ["front", "front_at", "undominated"]
 
 
 def front(
-    problem: Problem, resource: str, points: int, *, solver: str | None = None, seconds: float | None = SECONDS
+    problem: Problem,
+    resource: str,
+    points: int,
+    *,
+    shared: Sequence[SharedCost] = (),
+    solver: str | None = None,
+    seconds: float = SECONDS,
 ) -> tuple[Solution, ...]:
     """At most ``points`` plans from the one that takes least of a resource to the one of least loss.
 
@@ -27,6 +36,7 @@ def front(
         problem: What to decide.
         resource: What the plans are budgeted in.
         points: At least one.
+        shared: Costs that are paid once (``shared``).
         solver: As for ``solve``.
         seconds: For each plan, as for ``solve``.
 
@@ -37,14 +47,15 @@ def front(
     if points < 1:
         raise UsageError("a front needs at least one point")
     _known(problem, resource)
-    best = solve(problem, solver=solver, seconds=seconds)
-    if points == 1:
-        return (best,)
-    anything = sum(max(option.loss for option in group.options) for group in problem.groups)
-    anything += 1e-9 * abs(anything) + sum(abs(option.loss) for group in problem.groups for option in group.options)
-    smallest = least_cost(replace(problem, pairs=()), resource, anything, solver=solver, seconds=seconds)
-    budgets = np.linspace(smallest.costs[resource], best.costs[resource], points)[:-1].tolist()
-    return undominated((*front_at(problem, resource, budgets, solver=solver, seconds=seconds), best), resource)
+    last = best(problem, shared, solver=solver, seconds=seconds)
+    if last is None:
+        raise refusal(problem, shared)
+    smallest = None if points == 1 else least_peak(problem, shared, [resource])
+    if smallest is None:
+        return (last,)
+    budgets = np.linspace(smallest.costs[resource], last.costs[resource], points)[:-1].tolist()
+    plans = front_at(problem, resource, budgets, shared=shared, solver=solver, seconds=seconds)
+    return undominated((*plans, last), resource)
 
 
 def front_at(
@@ -52,8 +63,9 @@ def front_at(
     resource: str,
     budgets: Iterable[float],
     *,
+    shared: Sequence[SharedCost] = (),
     solver: str | None = None,
-    seconds: float | None = SECONDS,
+    seconds: float = SECONDS,
 ) -> tuple[Solution, ...]:
     """The best plans at given budgets of a resource, in the order of ``front``; budgets no plan keeps have none.
 
@@ -63,13 +75,9 @@ def front_at(
     own = problem.budgets.get(resource, np.inf)
     found = []
     for budget in sorted({min(each, own) for each in budgets}):
-        try:
-            found.append(
-                solve(replace(problem, budgets={**problem.budgets, resource: budget}), solver=solver, seconds=seconds)
-            )
-        except InfeasibleError:
-            continue
-    return undominated(found, resource)
+        asked = replace(problem, budgets={**problem.budgets, resource: budget})
+        found.append(best(asked, shared, solver=solver, seconds=seconds))
+    return undominated((plan for plan in found if plan is not None), resource)
 
 
 def undominated(plans: Iterable[Solution], resource: str) -> tuple[Solution, ...]:

@@ -60,7 +60,9 @@ def true_costs(problem: Problem, shared: Sequence[SharedCost], choice: Mapping[s
     return costs
 
 
-def best(problem: Problem, shared: Sequence[SharedCost], *, seconds: float = SECONDS) -> Solution | None:
+def best(
+    problem: Problem, shared: Sequence[SharedCost], *, solver: str | None = None, seconds: float = SECONDS
+) -> Solution | None:
     """The plan of least loss whose true costs keep the budgets, ``None`` where there is none.
 
     Its ``bound`` is of all plans that keep the budgets; its ``proof`` is the weakest of those that were needed.
@@ -68,6 +70,7 @@ def best(problem: Problem, shared: Sequence[SharedCost], *, seconds: float = SEC
     Args:
         problem: ``fixed`` holds all shared costs.
         shared: Not negative.
+        solver: As for ``solve``.
         seconds: Time for all plain problems together.
 
     Raises:
@@ -81,7 +84,7 @@ def best(problem: Problem, shared: Sequence[SharedCost], *, seconds: float = SEC
         if known is not None and least_loss(case) >= known.loss:
             break
         try:
-            found = attempt(case, seconds=max(deadline - time.monotonic(), _LEAST_SECONDS))
+            found = attempt(case, solver=solver, seconds=max(deadline - time.monotonic(), _LEAST_SECONDS))
         except OutOfTimeError as error:
             late, found, bound = error, None, min(bound, least_loss(case))
             proofs.add("none")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.analysis.allocation.least import least_peak
+from qcompiler.analysis.allocation.pareto import front
 from qcompiler.analysis.allocation.problem import Group, Option, OutOfTimeError, Pair, Problem
 from qcompiler.analysis.allocation.shared import MOST_PROBLEMS, best, plain_problems, true_costs
 from qcompiler.analysis.group_costs import SharedCost
@@ -110,6 +112,20 @@ def test_the_least_peak(case: tuple[Problem, tuple[SharedCost, ...]], both: bool
         return
     assert found.costs == true_costs(problem, shared, found.choice)
     assert max(found.costs[name] for name in names) == min(max(each[name] for name in names) for each in kept)
+
+
+@settings(deadline=None, max_examples=25)
+@given(problems())
+def test_no_plan_dominates_one_of_a_front(case: tuple[Problem, tuple[SharedCost, ...]]) -> None:
+    problem, shared = case
+    problem = replace(problem, budgets={})
+    every = [(true_costs(problem, shared, plan)["size"], problem.loss(plan)) for plan in plans(problem)]
+    points = [(plan.costs["size"], plan.loss) for plan in front(problem, "size", 4, shared=shared)]
+    assert points[-1][1] == min(loss for _, loss in every)
+    for size, loss in points:
+        assert min(other for cost, other in every if cost <= size) == loss
+    if len(points) > 1:
+        assert points[0][0] == min(cost for cost, _ in every)
 
 
 def test_what_is_not_proved_in_time_has_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
