@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcompiler.driver.options import CompileOptions, DataSpec, ModelSpec, PipelineSpec, Progress
+from qcompiler.driver.options import BudgetSpec, CompileOptions, DataSpec, ModelSpec, PipelineSpec, Progress
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,7 +52,7 @@ def compile(  # noqa: A001, D417 -- the compiler's verb; the options are describ
     evaluation: DataSpec | None = None,
     format: str | None = None,  # noqa: A002 -- named like its option
     candidates: str | Sequence[str] = (),
-    budget: str | None = None,
+    budget: BudgetSpec | None = None,
     sensitivity: str | None = None,
     pairs: bool = False,
     exempt: str | Sequence[str] = (),
@@ -153,7 +153,7 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def _write_side_files(outcome: Outcome, report: Report) -> None:
-    """Report, plan and dependencies; the first two also for a result that missed a gate: they say why."""
+    """Report, plans and dependencies; all but the last also for a result that missed a gate: they say why."""
     from qcompiler.driver.depfile import depfile_text
     from qcompiler.driver.files import write_text
     from qcompiler.driver.fronts import front_text

@@ -73,8 +73,8 @@ class Gathering:
                 f"nothing to choose: every group of this model follows one of {', '.join(self.candidates)} alone",
                 where="--candidates", hint=f"--format {self.candidates[0]} is the same",
             )  # fmt: skip
-        found, costs = self._losses(grouping), self._costs(grouping)
-        return Material(grouping, found, costs, self._kept_wide(grouping, costs, rules))
+        costs = self._costs(grouping)  # first: refusing takes a second, measuring may take minutes
+        return Material(grouping, self._losses(grouping), costs, self._kept_wide(grouping, costs, rules))
 
     @cached_property
     def shapes(self) -> Shapes:

@@ -14,10 +14,10 @@ from qcompiler.analysis.group_costs import LATENCY, MEMORY
 from qcompiler.analysis.memory_plan import Step, buffer_readers, memory_steps
 from qcompiler.analysis.roofline import roofline
 from qcompiler.analysis.workload import workloads
-from qcompiler.errors import UsageError
 from qcompiler.ir import origins
 from qcompiler.passes.allocate._dry_run import DryRun
 from qcompiler.passes.allocate._open_shapes import Shapes, bind_open
+from qcompiler.passes.allocate.budgets import no_speed
 from qcompiler.quant.annotations import spare_bytes
 from qcompiler.quant.functions import catalogue
 from qcompiler.quant.functions.definition import DOMAIN
@@ -46,10 +46,7 @@ class Clock:
         """
         if self.costs is None:
             if self.target.cost is None:
-                raise UsageError(
-                    f"nothing says how fast {self.target.name} is",
-                    hint="give a table measured by 'qcompiler profile', or a [cost] table in the profile",
-                )
+                raise no_speed(self.target)
             return roofline(run.assigned, self.target.cost), self.target.cost.run_overhead, ()
         found: dict[str, float] = {}
         unknown = dict[str, None]()

@@ -11,12 +11,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from qcompiler.analysis.group_costs import BOPS, LATENCY, MEMORY, SIZE
 from qcompiler.errors import UsageError, nearest
 
-__all__ = ["LOSS", "RESOURCES", "Budget", "parse_budgets"]
+if TYPE_CHECKING:
+    from qcompiler.target.schema import Target
+
+__all__ = ["LOSS", "RESOURCES", "Budget", "no_speed", "parse_budgets"]
 
 LOSS: Final = "loss"
 RESOURCES: Final = (SIZE, BOPS, LATENCY, MEMORY, LOSS)
@@ -70,6 +73,15 @@ def parse_budgets(text: str) -> tuple[Budget, ...]:
             raise UsageError(f"'{resource}' has two budgets", where="--budget", hint="leave one out")
         found[resource] = _budget(resource, amount)
     return tuple(found.values())
+
+
+def no_speed(target: Target) -> UsageError:
+    """The refusal of a latency where neither the profile nor a table tells one."""
+    return UsageError(
+        f"nothing says how fast {target.name} is, so no latency can be asked for", where="--budget latency",
+        hint="measure it with 'qcompiler profile' and give --cost-table, add a [cost] table to the profile, or give a "
+        "budget of size or bops",
+    )  # fmt: skip
 
 
 def _budget(resource: str, text: str) -> Budget:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.analysis import metrics
-from qcompiler.errors import UsageError
+from qcompiler.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -62,8 +62,9 @@ def loss_named(metric: str | None, *, vector: bool) -> OneLoss:
         return _distance if vector else metrics.kl
     if metric not in LOSSES:
         raise UsageError(
-            f"--metric {metric} gives no loss to bound", where="--budget loss", hint=f"one of {', '.join(LOSSES)}"
-        )
+            f"--metric {metric} gives no loss to bound", where="--budget loss",
+            hint=" ".join(filter(None, (nearest(metric, LOSSES), f"one of {', '.join(LOSSES)}"))),
+        )  # fmt: skip
     return LOSSES[metric]
 
 

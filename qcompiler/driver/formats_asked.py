@@ -24,7 +24,7 @@ def requested(options: CompileOptions, target: Target) -> FormatRequest:
     from qcompiler.quant import plan_file
     from qcompiler.target.formats import resolve_format, widest_first
 
-    _check(options)
+    _check(options, target)
     if options.candidates:
         return resolve_format(target, widest_first(target, options.candidates)[0])
     if options.plan is not None:
@@ -44,11 +44,9 @@ def _check_target(plan: Mapping[str, Any], where: str, target: Target) -> None:
         )  # fmt: skip
 
 
-def _check(options: CompileOptions) -> None:
+def _check(options: CompileOptions, target: Target) -> None:
     """Refuse what contradicts itself."""
-    from qcompiler.analysis.plan_loss import loss_named
     from qcompiler.driver.executors import check_executor
-    from qcompiler.passes.allocate.budgets import LOSS, parse_budgets
 
     several = len(options.candidates) > 1
     if options.candidates and options.format is not None:
@@ -65,5 +63,18 @@ def _check(options: CompileOptions) -> None:
             hint = "give several --candidates w8a8,w4a8"
             raise UsageError(f"--{name} is about a choice, and there is none", hint=hint)
     check_executor(options.executor, options.workers)
-    if options.budget is not None and any(item.resource == LOSS for item in parse_budgets(options.budget)):
+    if options.budget is not None:
+        _check_budgets(str(options.budget), options, target)
+
+
+def _check_budgets(text: str, options: CompileOptions, target: Target) -> None:
+    """Refuse budgets that nothing can be compared with."""
+    from qcompiler.analysis.group_costs import LATENCY
+    from qcompiler.analysis.plan_loss import loss_named
+    from qcompiler.passes.allocate.budgets import LOSS, no_speed, parse_budgets
+
+    resources = {item.resource for item in parse_budgets(text)}
+    if LOSS in resources:
         loss_named(options.metric, vector=False)
+    if LATENCY in resources and options.cost_table is None and target.cost is None:
+        raise no_speed(target)

@@ -27,6 +27,7 @@ __all__ = [
     "LOWERINGS",
     "METRICS",
     "VERIFY_LEVELS",
+    "BudgetSpec",
     "CompileOptions",
     "DataSpec",
     "ModelSpec",
@@ -42,6 +43,7 @@ METRICS = ("sqnr", "cosine", "kl", "agreement", "top1")
 
 ModelSpec: TypeAlias = "str | Path | onnx.ModelProto | ir.Model"
 DataSpec: TypeAlias = "str | Path | Iterable[Mapping[str, Any]]"
+BudgetSpec: TypeAlias = "str | Mapping[str, str | float]"
 PipelineSpec: TypeAlias = "str | Path | Iterable[Pass]"
 Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -59,7 +61,8 @@ class CompileOptions:
         evaluation: Samples to judge by; ``None`` holds out the last eighth of the calibration samples.
         format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default.
         candidates: Formats among which one is chosen for every layer, within ``budget``; a single one is ``format``.
-        budget: What the compiled model may take: ``size=0.25x,latency=2ms,loss=0.05``.
+        budget: What the compiled model may take: ``size=0.25x,latency=2ms,loss=0.05``, or as a mapping
+            ``{"size": "0.25x", "loss": 0.05}``, which becomes such a text.
         sensitivity: Metric that predicts what a layer loses in a candidate format.
         pairs: Whether what neighbouring layers lose together is measured as well.
         exempt: Rules by which layers keep the widest candidate: ``first-last``, ``tiny``, ``spikes``.
@@ -108,7 +111,7 @@ class CompileOptions:
     evaluation: DataSpec | None = None
     format: str | None = None
     candidates: tuple[str, ...] = ()
-    budget: str | None = None
+    budget: BudgetSpec | None = None
     sensitivity: str | None = None
     pairs: bool = False
     exempt: tuple[str, ...] = ()
@@ -150,8 +153,9 @@ class CompileOptions:
             value = getattr(self, name)
             # One selector or file may be given as it is; a string is not a list of letters.
             object.__setattr__(self, name, (value,) if isinstance(value, str | Path) else tuple(value))
-        object.__setattr__(self, "candidates", _texts(self.candidates))
-        object.__setattr__(self, "exempt", _texts(self.exempt))
+        object.__setattr__(self, "candidates", _texts("candidates", self.candidates))
+        object.__setattr__(self, "exempt", _texts("exempt", self.exempt))
+        object.__setattr__(self, "budget", _budget_text(self.budget))
         parse_all(self.select)
         _known("verify", self.verify, VERIFY_LEVELS)
         _known("effort", self.effort, EFFORTS)
@@ -174,10 +178,24 @@ class CompileOptions:
         return tuple(field.name for field in fields(cls))
 
 
-def _texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
+def _texts(option: str, given: str | Iterable[str] | None) -> tuple[str, ...]:
     """Words, given as one text with commas or as several."""
-    texts = given.split(",") if isinstance(given, str) else given or ()
-    return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    texts = [text.strip() for text in (given.split(",") if isinstance(given, str) else given or ())]
+    if not all(texts):
+        raise UsageError(f"--{option} '{','.join(texts)}' has an empty item", hint="write A,B,… or leave it out")
+    return tuple(dict.fromkeys(texts))
+
+
+def _budget_text(given: str | Mapping[str, str | float] | None) -> str | None:
+    """Budgets as one text."""
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"a budget is text or a mapping, not {type(given).__name__}", where="budget",
+            hint="write 'size=0.25x,latency=2ms', or {'size': '0.25x', 'latency': 0.002}",
+        )  # fmt: skip
+    return ",".join(f"{resource}={amount}" for resource, amount in given.items())
 
 
 def _known(option: str, value: str, known: tuple[str, ...]) -> None:

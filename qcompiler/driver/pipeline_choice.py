@@ -168,7 +168,7 @@ def _choosing(passes: tuple[Pass, ...], options: CompileOptions) -> tuple[Pass, 
 
     chooses = ChooseFormats(
         candidates=options.candidates,
-        budget=options.budget or "",
+        budget=str(options.budget or ""),
         sensitivity=options.sensitivity or ChooseFormats.sensitivity,
         pairs=options.pairs,
         metric=options.metric or "",

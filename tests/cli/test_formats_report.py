@@ -98,6 +98,14 @@ def test_a_bound_on_the_loss_is_reported_with_its_measurements(
     assert part.measured is not None
 
 
+def test_a_missed_gate_leaves_what_says_why_and_no_model(compile_small: Run, work: Path) -> None:
+    asked = ("--candidates", "w8a8,w7a8", "--budget", "size=1x", "--effort", "quick", "--min-sqnr", "150")
+    files = ("-o", "m.onnx", "--report", "r.json", "--plan-out", "p.json", "--pareto", "f.json", "--depfile", "d")
+    result = compile_small(*asked, *files)
+    assert result.exit_code == 3, result.output
+    assert sorted(path.name for path in work.iterdir()) == ["f.json", "p.json", "r.json"]
+
+
 def test_weights_alone_are_chosen_on_samples_too(
     qcompile: Run, small_cnn_path: Path, data: Path
 ) -> None:
