@@ -33,7 +33,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--candidates", metavar="A,B,…", help="Formats to choose among, within --budget.")
 @click.option("--budget", metavar="WHAT=N,…",
               help="What the result may take: size=0.25x, size=500kB, latency=2ms, bops=…, memory=…, loss=0.05.")
-@click.option("--sensitivity", metavar="NAME", help="Metric that predicts losses of layers. [default: measured]")
+@click.option("--sensitivity", metavar="NAME", help="Metric of the predicted loss of a layer. [default: measured]")
 @click.option("--pairs", is_flag=True, help="Measure what neighbouring layers lose together, too.")
 @click.option("--exempt", metavar="RULE,…",
               help="Layers that keep the widest candidate: first-last, tiny, spikes. [default: none]")
@@ -47,7 +47,8 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--report", type=_FILE, help="Write the report as JSON.")
 @click.option("--depfile", type=_FILE, help="Write the files that were read, in Make syntax.")
 @click.option("--metric", metavar="NAME",
-              help="Figure to report first: sqnr, cosine, kl, agreement, top1, or a plugin's. [default: sqnr]")
+              help="Figure to report first, and of --budget loss: sqnr, cosine, kl, agreement, top1, or a plugin's. "
+                   "[default: sqnr; of --budget loss: kl, cosine of embeddings]")
 @click.option("--calibration-method", "--observer", type=NearChoice(*CALIBRATION_METHODS),
               help="Observer of activations. [default: the pipeline's]")
 @click.option("--bias-correction/--no-bias-correction", default=True, help="Correct biases where it measures a gain.")

@@ -62,7 +62,7 @@ def show_result(asked: Question, found: Sensitivity) -> None:
     table(("group", "nodes", "weights", *asked.candidates), _rows(asked, found, kinds))
     click.echo()
     on = f" on {found.samples} samples" if found.samples else ""
-    click.echo(f"{found.metric}{on}, {seconds_text(found.seconds)}; a loss is that of rounding one group alone")
+    click.echo(f"{found.metric}{on}, {seconds_text(found.seconds)}; predicted loss of rounding one group alone")
     for note in (*found.notes, *asked.notes):
         click.echo(f"note: {note}")
     for (group, option), reason in found.dropped.items():

@@ -36,7 +36,7 @@ Exit codes: 0 done, 1 failed (a library is not installed, the cluster does not a
 @click.option("--candidates", required=True, metavar="A,B,…", help="Formats to compare, such as w8a8,w4a8,w2a8.")
 @click.option("-c", "--calibration", metavar="DATA", help="Samples: as qcompile takes them, the last eighth held out.")
 @click.option("-e", "--evaluation", metavar="DATA", help="Samples that a compile judges by: none is held out then.")
-@click.option("--metric", default="measured", show_default=True, metavar="NAME", help="Metric of the loss.")
+@click.option("--metric", default="measured", show_default=True, metavar="NAME", help="Metric of the predicted loss.")
 @click.option("--list-metrics", is_flag=True, help="Only show the metrics, and what each would take.")
 @click.option("--samples", type=int, metavar="N", help="Samples to run. [default: up to 128, by the model's size]")
 @click.option("--rounding", metavar="nearest|gptq", help="How weights are rounded. [default: as qcompile does]")

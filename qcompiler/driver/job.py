@@ -77,11 +77,11 @@ class Job:
     @property
     def fits(self) -> bool:
         """Whether anything is fitted on samples: weights alone need none, and are rounded better with some."""
-        if not self.format.weight_only:
+        if _must_fit(self.options, self.format):
             return True
         own = self.options.pipeline not in (None, "default")
         return self.calibration is not None and not (is_random(self.calibration) or is_none(self.calibration)) and (
-            own or effort_of(self.pipeline.passes) != "quick" or len(self.options.candidates) > 1
+            own or effort_of(self.pipeline.passes) != "quick"
         )
 
     def effective(self) -> dict[str, str]:
@@ -189,7 +189,7 @@ def resolve(options: CompileOptions, source: Source) -> Job:
     metrics = load_plugins(options.plugins)
     target = load(options.target)
     request = requested(options, target)
-    calibration, evaluation = _data(options, source, target, fits=not request.weight_only)
+    calibration, evaluation = _data(options, source, target, fits=_must_fit(options, request))
     pipeline = choose_pipeline(options, target.lowering, request)
     check_lowering(pipeline.passes, target)
     output = _output(options, source, target.name)
@@ -230,6 +230,11 @@ def is_generator(data: DataSpec | None) -> bool:
     return isinstance(data, str) and data.startswith(PREFIX)
 
 
+def _must_fit(options: CompileOptions, request: FormatRequest) -> bool:
+    """Whether nothing can be done without samples: ranges are of samples, and so is what layers lose in candidates."""
+    return not request.weight_only or len(options.candidates) > 1
+
+
 def _data(
     options: CompileOptions, source: Source, target: Target, *, fits: bool
 ) -> tuple[DataSpec | None, DataSpec | None]:
@@ -239,10 +244,12 @@ def _data(
         calibration = source.sample.calibration
         evaluation = evaluation if evaluation is not None else source.sample.evaluation
     if calibration is None and fits and not (options.plan is not None and evaluation is not None):
+        choice = len(options.candidates) > 1
         alone = [name for name in target.formats if "a" not in name]
         without = f"; weights alone need none: --format {' or '.join(alone)}" if alone else ""
+        unknown = "what layers lose in each of the candidates" if choice else "ranges"
         raise DataError(
-            "there is no calibration data: ranges cannot be guessed",
+            f"there is no calibration data: {unknown} cannot be guessed",
             hint=f"give --calibration DATA (.npz, folder), --calibration none to have samples made from the model, or "
             f"--calibration random to try things out{without}",
         )

@@ -24,6 +24,7 @@ __all__ = ["SOFTENED", "formats_part", "formats_warnings", "measured_loss"]
 
 LOSS: Final = "loss"
 SOFTENED: Final = "softened-kl"
+_EXACT: Final = "exact"
 SAME_UNIT: Final = frozenset({"measured", "gauss-newton"})
 """Metrics whose losses are those of the outputs: measured, and to second order. Others only rank."""
 
@@ -71,7 +72,7 @@ def formats_part(
         proof=found.proof,
         measured=measured_loss(outputs, vectors, SOFTENED),
         comparable=found.metric in SAME_UNIT,
-        loss_bound=_loss_bound(found, metric, measured_loss(outputs, vectors, metric)),
+        loss_bound=_loss_bound(found, outputs, vectors, metric),
         front=tuple(FrontPointPart(point.loss, point.costs) for point in found.front),
         dropped=found.dropped,
     )
@@ -95,6 +96,8 @@ def measured_loss(outputs: Iterable[OutputPart], vectors: frozenset[str], metric
 
 
 def _output_loss(output: OutputPart, metric: str, *, vector: bool) -> float | None:
+    if not metric and output.kl is None:
+        return None  # single numbers: the mean of their noise over signal is not known
     if metric == "cosine" or (vector and metric in ("", SOFTENED)):
         return None if output.cosine is None else 1.0 - output.cosine
     if metric == "agreement":
@@ -110,19 +113,33 @@ def _candidate(request: FormatRequest, groups: Iterable[GroupPart]) -> Candidate
     )  # fmt: skip
 
 
-def _loss_bound(found: Allocation, metric: str, measured: float | None) -> LossBoundPart | None:
+def _loss_bound(
+    found: Allocation, outputs: tuple[OutputPart, ...], vectors: frozenset[str], metric: str
+) -> LossBoundPart | None:
     if found.measured is None:
         return None
+    kinds = [_figure(output, vector=output.name in vectors) for output in outputs if output.kind != _EXACT]
     return LossBoundPart(
-        metric, found.budgets[LOSS], found.measured, measured, found.evaluations, found.most_evaluations
-    )
+        metric or ", ".join(dict.fromkeys(kinds)), found.budgets[LOSS], found.measured,
+        measured_loss(outputs, vectors, metric), found.evaluations, found.most_evaluations,
+    )  # fmt: skip
+
+
+def _figure(output: OutputPart, *, vector: bool) -> str:
+    """What the held-out loss of an output is of where none was named, as ``plan_loss.sample_losses`` takes it."""
+    if output.kl is None:  # single numbers
+        return "sqnr"
+    return "cosine" if vector else "kl"
 
 
 def formats_warnings(part: FormatsPart | None) -> tuple[str, ...]:
-    """A bound on the loss that held of the plan, but not of the file on the evaluation samples."""
+    """A bound on the held-out loss that was kept by the plan, but not by the file on the evaluation samples."""
     bound = None if part is None else part.loss_bound
     if bound is None or bound.measured is None or bound.measured <= bound.bound:
         return ()
-    found = f"the loss of the file on evaluation samples, {bound.measured:.4g}, is over the bound of {bound.bound:g}"
+    found = (
+        f"the held-out loss ({bound.metric}) of the file on the evaluation samples, {bound.measured:.4g}, is over the "
+        f"bound of {bound.bound:g}"
+    )
     tried = f"on the samples that the plan was measured on it was at most {bound.upper:.4g}"
     return (f"{found}: {tried}; ask for less, or give more calibration samples",)

@@ -1,8 +1,11 @@
 """The part of a report on formats that were chosen among candidates (mixed precision), as data.
 
-Predicted and measured loss have one unit: the divergence of scores (``metrics.softened_kl``, nats), one minus the
-cosine of embeddings and states, a mean over floating-point outputs. The prediction adds up what groups lose one at a
-time, on calibration samples; the measurement is that of the file as it was written, on the evaluation samples.
+There are two losses. The *predicted loss* chooses: the sum of the sensitivities of groups, each measured alone on
+calibration samples. By the default metric its unit is that of ``measured``, the *softened loss* of the file as it was
+written, on the evaluation samples: softened KL of scores (``metrics.softened_kl``, nats), one minus the cosine of
+embeddings and states, a mean over floating-point outputs. The *held-out loss* is what ``--budget loss`` bounds: plain
+``kl`` of scores, one minus the cosine of embeddings or the loss of ``--metric``, of quantized models, on samples that
+nothing was fitted on.
 """
 
 from __future__ import annotations
@@ -53,8 +56,8 @@ class GroupPart:
         nodes: Its nodes.
         weights: Numbers in its weights.
         choice: The format it got.
-        loss: Predicted loss of the choice; 0 where there was no choice and so nothing was measured.
-        losses: Predicted loss of every option, by format; empty where nothing was measured.
+        loss: Sensitivity: predicted loss of the choice; 0 where there was no choice and so nothing was measured.
+        losses: Sensitivity of every option, by format; empty where nothing was measured.
         bytes: Bytes of the choice by the cost model.
         exempt: Why it was not free to choose, and what that costs; empty where it was.
     """
@@ -88,12 +91,13 @@ class ResourcePart:
 
 @dataclass(frozen=True)
 class LossBoundPart:
-    """How a bound on the loss itself was kept: by measuring plans on samples left out of fitting them.
+    """How a bound on the held-out loss was kept: by measuring plans on samples left out of fitting them.
 
     Attributes:
-        metric: What the loss is of; empty: ``kl`` of scores (not softened), one minus the cosine of embeddings.
+        metric: The figure that the loss is of: that of ``--metric``, else by kind of output ``kl`` (plain, not
+            softened), ``cosine`` of embeddings, ``sqnr`` of single numbers; several with commas.
         bound: The bound.
-        upper: Upper bound of the loss of the plan.
+        upper: Upper bound of the held-out loss of the plan.
         measured: The same loss of the written file on the evaluation samples; ``None`` where they have no such figure.
         evaluations: Plans that were quantized and measured.
         most_evaluations: As many as were allowed.
@@ -127,17 +131,17 @@ class FormatsPart:
     Attributes:
         base: Format of what is in no group.
         candidates: Formats that groups could follow, the widest first.
-        metric: Sensitivity metric behind the predicted losses.
+        metric: Sensitivity metric, in whose unit losses are predicted.
         samples: Calibration samples it was measured on.
         groups: What was decided.
         resources: What the plan takes, and the budgets.
-        loss: Predicted loss of the plan.
-        bound: No plan within the budgets (with a bound on the loss: no plan of this size) has less predicted loss.
+        loss: Predicted loss of the plan, the sum of sensitivities.
+        bound: No plan within the budgets (with one of the held-out loss: none of this size) has less predicted loss.
         gap: ``loss - bound``.
         proof: What shows that no plan is better: ``enumeration``, ``bound``, ``solver`` (its word) or ``none``.
-        measured: Loss of the written file on the evaluation samples; ``None`` where no output has one.
+        measured: Softened loss of the written file on the evaluation samples; ``None`` where no output has one.
         comparable: Whether predicted losses have the unit of ``measured``; those of other metrics only rank.
-        loss_bound: The bound on the measured loss; ``None`` where none was asked for.
+        loss_bound: The bound on the held-out loss; ``None`` where none was asked for.
         front: Plans for other budgets, where they were asked for.
         dropped: Options that were left out, and why, by ``group: option``.
     """

@@ -149,8 +149,8 @@ class OutputPart:
         max_abs_error: Largest absolute difference.
         exact: Percentage of equal elements, of kind ``exact`` only.
         custom: The plugin metric asked for.
-        softened_kl: Mean of the divergence and of that at temperature 2, times 4: the loss that is predicted where
-            formats are chosen; ``None`` elsewhere.
+        softened_kl: Mean of the divergence and of that at temperature 2, times 4: the unit of the predicted loss
+            where formats are chosen; ``None`` elsewhere.
         faults: What makes the output useless whatever the figures say.
         notes: What to know about the figures.
     """

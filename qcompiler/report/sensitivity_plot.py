@@ -81,7 +81,7 @@ def _draw(axes: Any, losses: Mapping[str, Mapping[str, float]], title: str) -> N
     axes.set_ylim(len(losses) - 0.5, -0.5)
     if any(loss > 0 for own in losses.values() for loss in own.values()):
         axes.set_xscale("log")
-    axes.set_xlabel("loss of the outputs when this layer alone is rounded")
+    axes.set_xlabel("predicted loss of the outputs when this layer alone is rounded")
     axes.grid(axis="x", color="0.92")
     axes.set_title(title.replace("$", r"\$"), fontsize=9)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)

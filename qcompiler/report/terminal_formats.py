@@ -3,6 +3,7 @@
 ::
 
     Formats  w8a8, w4a8, w2a8 for 13 groups; 4.2 bits per weight
+                                                          pred.
       group                   bits       weights    bytes  loss %
       /stem/Conv     ████████ w8a8           144    516 B     2.1
       …stage2/conv2/Conv ████ w4a8         9,216  5.05 kB    31.4
@@ -63,12 +64,12 @@ def _mean_bits(candidates: Sequence[CandidatePart]) -> float | None:
 
 
 def _chart(part: FormatsPart, console: Console) -> None:
-    """One line per group, in order; of many groups those with most of the loss and of the bytes."""
+    """One line per group, in order; of many groups those with most of the predicted loss and of the bytes."""
     formats = {item.text: item for item in part.candidates}
     wide, text = max(item.weight_bits for item in part.candidates), max(map(len, formats))
     room = min(max(console.width - _FIGURES - wide - text, _LEAST_NAME), _NAME)
     loss = sum(group.loss for group in part.groups)
-    table = table_of("group", "bits", "weights", "bytes", "loss %")
+    table = table_of("group", "bits", "weights", "bytes", "pred.\nloss %")
     for group in _interesting(part.groups):
         share = percent(100 * group.loss / loss).removesuffix(" %") if loss > 0 and group.losses else "–"
         bar = _bar(formats[group.choice], wide, weights=group.weights > 0)
@@ -137,25 +138,24 @@ def _resource(item: ResourcePart) -> str:
 
 
 def _losses(part: FormatsPart) -> list[tuple[str, str, str]]:
-    """Predicted against measured loss, the bound on it, and what is known of better plans."""
+    """Predicted loss against the softened one of the file, the held-out loss, and what is known of better plans."""
     on = f" on {count_text(part.samples, 'sample')}" if part.samples else ""
-    predicted = f"{figure_text(part.loss)} predicted (metric {part.metric}{on}, groups one at a time, added up)"
-    lines = [("  loss: ", "dim", f"{predicted}; {_measured(part)}")]
+    predicted = f"{figure_text(part.loss)} (metric {part.metric}{on}, groups one at a time, added up)"
+    lines = [("  predicted loss: ", "dim", f"{predicted}; {_measured(part)}")]
     if (bound := part.loss_bound) is not None:
-        what = f" of {bound.metric}" if bound.metric else ""
-        kept = f"at most {figure_text(bound.upper)} of {figure_text(bound.bound)}{what}, on samples left out"
-        file = "" if bound.measured is None else f"; {figure_text(bound.measured)} measured of the file"
+        kept = f"{bound.metric} at most {figure_text(bound.upper)} of {figure_text(bound.bound)} on samples left out"
+        file = "" if bound.measured is None else f"; {figure_text(bound.measured)} of the file on evaluation samples"
         tried = f"{bound.evaluations} of at most {bound.most_evaluations} plans measured"
         met = max(bound.upper, bound.measured or 0.0) <= bound.bound
-        lines.append(("  loss bound: ", "green" if met else "red", f"{kept}{file}; {tried}"))
+        lines.append(("  held-out loss: ", "green" if met else "red", f"{kept}{file}; {tried}"))
     return [*lines, ("  proof: ", "dim", _proof(part))]
 
 
 def _measured(part: FormatsPart) -> str:
     if part.measured is None:
         return "not measured"
-    unit = "" if part.comparable else f" in another unit than {part.metric}'s"
-    return f"{figure_text(part.measured)} measured of the file (softened KL of scores, 1 − cosine of embeddings){unit}"
+    unit = "" if part.comparable else f", another unit than {part.metric}'s"
+    return f"{figure_text(part.measured)} measured of the file (softened KL of scores, 1 − cosine of embeddings{unit})"
 
 
 def _proof(part: FormatsPart) -> str:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import qcompiler
-from qcompiler.errors import PassError, UsageError
+from qcompiler.errors import DataError, PassError, UsageError
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -43,6 +43,17 @@ def test_nothing_is_asked_for_and_the_report_says_what_that_is_worth(model: onnx
     assert report.coverage.share_macs == 100
     operators = [node.op_type for node in onnx.load(result.path).graph.node]
     assert operators == ["QMatMulWeightOnly", "Relu", "QMatMulWeightOnly", "Add"]
+
+
+def test_a_choice_of_weights_is_made_on_samples(model: onnx.ModelProto) -> None:
+    chosen = {"candidates": "w8,w4", "budget": {"size": "0.5x"}, "effort": "quick", "latency": False}
+    with pytest.raises(DataError, match="what layers lose in each of the candidates cannot be guessed"):
+        qcompiler.compile(model, "lowbit-cpu", **chosen)  # type: ignore[arg-type]
+    report = qcompiler.compile(model, "lowbit-cpu", calibration="none", **chosen).report  # type: ignore[arg-type]
+    assert report.configuration["calibration"] == "none: samples made from the model"
+    assert report.calibration is not None
+    assert report.formats is not None
+    assert report.formats.samples > 0
 
 
 FEEDS = [{"x": np.random.default_rng(seed).normal(0, 1, (1, 96)).astype(np.float32)} for seed in range(16)]

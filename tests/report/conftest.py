@@ -109,7 +109,7 @@ def mixed_report(full_report: Report) -> Report:
         metric="measured", samples=112, groups=groups,
         resources=(ResourcePart("size", 52_000.0, 51_020.0, 51_000.0), ResourcePart("bops", None, 2e9, None)),
         loss=0.02, bound=0.018, gap=0.002, proof="enumeration", measured=0.0234, comparable=True,
-        loss_bound=LossBoundPart("", 0.05, 0.031, 0.00312, 3, 4),
+        loss_bound=LossBoundPart("kl", 0.05, 0.031, 0.00312, 3, 4),
         front=(FrontPointPart(0.7, {"size": 40_000.0}), FrontPointPart(0.02, {"size": 51_020.0})),
         dropped={"/fc/Gemm: w2a8": "the outputs are not finite"},
     )  # fmt: skip

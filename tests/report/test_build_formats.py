@@ -86,6 +86,19 @@ def test_a_bound_that_the_file_misses_is_a_warning(outputs: tuple[OutputPart, ..
     assert formats_warnings(part_of(BOUNDED, "sqnr", outputs)) == ()  # its mean over samples is not known
 
 
+def test_a_bound_says_what_its_loss_is_of(outputs: tuple[OutputPart, ...]) -> None:
+    scores, features = outputs
+    single, exact = replace(scores, kl=None, kind="vector"), replace(scores, kl=None, kind="exact")
+    for given, name in (
+        ((scores,), "kl"), ((features,), "cosine"), (outputs, "kl, cosine"), ((single,), "sqnr"),
+        ((exact, scores, scores), "kl"),
+    ):  # fmt: skip
+        bound = part_of(BOUNDED, outputs=given).loss_bound
+        assert bound is not None
+        assert bound.metric == name
+        assert (bound.measured is None) is (given == (single,))
+
+
 @pytest.mark.parametrize(("metric", "comparable"), [("measured", True), ("gauss-newton", True), ("sqnr", False)])
 def test_only_losses_of_the_outputs_compare_with_the_measured_one(metric: str, comparable: bool) -> None:
     assert part_of(replace(ALLOCATION, metric=metric)).comparable is comparable

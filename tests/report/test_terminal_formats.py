@@ -69,8 +69,8 @@ def test_budgets_losses_and_exemptions_are_told(formats: FormatsPart) -> None:
     for words in (
         "w8a8: 2 groups, 784 weights, 1.1 kB", "w4a8: 1 group, 9,216 weights, 5 kB",
         "size: 51.0 kB of 52.0 kB after packing; 51.0 kB were predicted",
-        "0.02 predicted (metric measured on 112 samples", "0.0234 measured of the file",
-        "loss bound: at most 0.031 of 0.05, on samples left out; 0.00312 measured of the file",
+        "predicted loss: 0.02 (metric measured on 112 samples", "; 0.0234 measured of the file (softened KL",
+        "held-out loss: kl at most 0.031 of 0.05 on samples left out; 0.00312 of the file on evaluation samples",
         "; 3 of at most 4 plans measured",
         "exempt: /stem/Conv keeps w8a8: first-last: it is the first layer with weights; 72 bytes more",
     ):  # fmt: skip
@@ -79,7 +79,7 @@ def test_budgets_losses_and_exemptions_are_told(formats: FormatsPart) -> None:
     assert "bops" not in text  # no budget
     bops = replace(formats, resources=(ResourcePart("bops", 3e9, 2e9, None),))
     assert "bops: 2 G bit operations of 3 G bit operations, predicted" in flat(bops)
-    assert "in another unit than sqnr's" in flat(replace(formats, metric="sqnr", comparable=False))
+    assert "another unit than sqnr's" in flat(replace(formats, metric="sqnr", comparable=False))
     assert "; not measured" in flat(replace(formats, measured=None))
 
 
@@ -145,6 +145,6 @@ def test_colours_follow_the_bits(formats: FormatsPart) -> None:
     over = replace(formats, resources=(ResourcePart("size", 10.0, 9.0, 11.0),))
     assert "\x1b[31m  size: " in shown(over, colour=True)
     assert formats.loss_bound is not None
-    assert "\x1b[32m  loss bound: " in text
+    assert "\x1b[32m  held-out loss: " in text
     missed = replace(formats, loss_bound=replace(formats.loss_bound, measured=0.06))
-    assert "\x1b[31m  loss bound: " in shown(missed, colour=True)
+    assert "\x1b[31m  held-out loss: " in shown(missed, colour=True)
