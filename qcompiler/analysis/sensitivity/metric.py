@@ -22,7 +22,10 @@ _WAITING: Final = 2
 
 
 class Metric(Protocol):
-    """Something that tells how much an option loses."""
+    """Something that tells how much an option loses.
+
+    Settings that change its figures are fields of a dataclass, or part of the name: what was measured is kept by these.
+    """
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from qcompiler.analysis.sensitivity.differences import GaussNewton, Taylor
 from qcompiler.analysis.sensitivity.losses import plain_loss, prediction_difference, relative_distance
 from qcompiler.analysis.sensitivity.metric import Measured, Metric
-from qcompiler.analysis.sensitivity.store import alternative_key, open_store
+from qcompiler.analysis.sensitivity.store import choice_key, open_store
 from qcompiler.analysis.sensitivity.study import Choice, Cost, Sensitivity, Study
 from qcompiler.analysis.sensitivity.weights_alone import Spikes, Sqnr
 from qcompiler.errors import DataError, PassError, UsageError, nearest
@@ -158,9 +158,9 @@ def _measured(
 ) -> dict[Choice, float]:
     """Losses from the store, and measured ones put there."""
     cache_dir, executor = means
-    store = open_store(study, metric.name, samples, cache_dir)
+    store = open_store(study, metric, samples, cache_dir)
     keys = {
-        choice: "" if cache_dir is None else alternative_key(choice, study.alternative(choice)) for choice in choices
+        choice: "" if cache_dir is None else choice_key(study, choice, study.alternative(choice)) for choice in choices
     }
     found = {choice: loss for choice, key in keys.items() if (loss := store.get(key)) is not None}
     pending = [choice for choice in keys if choice not in found]

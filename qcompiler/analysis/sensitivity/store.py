@@ -1,8 +1,8 @@
 """Losses that were measured before, kept in a file that grows by a line each.
 
-A line is keyed by a hash of all that its figure depends on: the float model, the samples, the metric and its version,
-and what the choice makes of the model. So nothing is ever stale, an interrupted run goes on where it stopped, and a
-line that was torn is measured again.
+A line is keyed by a hash of all that its figure depends on: the float model, the samples, the metric with its settings,
+and the choice: its groups with their nodes, and what it makes of the model. So nothing is ever stale, an interrupted
+run goes on where it stopped, and a line that was torn is measured again.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from qcompiler.analysis.sensitivity.study import Alternative, Choice, Study
 from qcompiler.calibration.cache import model_digest
 
-__all__ = ["Store", "alternative_key", "open_store"]
+if TYPE_CHECKING:
+    from qcompiler.analysis.sensitivity.metric import Metric
 
-_VERSION: Final = "3"
+__all__ = ["Store", "choice_key", "open_store"]
+
+_VERSION: Final = "4"
 
 
 class Store:
@@ -48,8 +52,8 @@ class Store:
             self._path = None
 
 
-def open_store(study: Study, metric: str, samples: int, cache_dir: Path | None) -> Store:
-    """The file for this model, these samples and this metric; without a folder, a store in memory."""
+def open_store(study: Study, metric: Metric, samples: int, cache_dir: Path | None) -> Store:
+    """The file for this model, these samples and this metric as it is set; without a folder, a store in memory."""
     if cache_dir is None:
         return Store()
     import onnxruntime
@@ -58,14 +62,29 @@ def open_store(study: Study, metric: str, samples: int, cache_dir: Path | None) 
     state = hashlib.blake2b(model_digest(study.model, outputs), digest_size=16)
     if study.reference is not None:
         state.update(model_digest(study.reference, outputs))
-    for part in (_VERSION, onnxruntime.__version__, metric, study.dataset.evenly(samples).digest() if samples else ""):
+    data = study.dataset.evenly(samples).digest() if samples else ""
+    for part in (_VERSION, onnxruntime.__version__, metric.name, *_settings(metric), data):
         state.update(part.encode() + b"\n")
     return Store(Path(cache_dir) / "sensitivity" / f"{state.hexdigest()}.jsonl")
 
 
-def alternative_key(choice: Choice, alternative: Alternative) -> str:
-    """A hash of what a choice makes of the model."""
-    state = hashlib.blake2b(repr(choice).encode(), digest_size=16)
+def _settings(metric: object) -> list[str]:
+    """The fields of a metric that is a dataclass; functions by where they are defined, whatever their address."""
+    if not is_dataclass(metric):
+        return []
+    values = {item.name: getattr(metric, item.name) for item in fields(metric)}
+    return [f"{name}={_text(value)}" for name, value in values.items()]
+
+
+def _text(value: object) -> str:
+    name = getattr(value, "__qualname__", None)
+    return repr(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
+
+
+def choice_key(study: Study, choice: Choice, alternative: Alternative) -> str:
+    """A hash of a choice: its groups with their nodes, its options, and what it makes of the model."""
+    nodes = [tuple(study.nodes[group]) for group, _ in choice]
+    state = hashlib.blake2b(repr((choice, nodes)).encode(), digest_size=16)
     for edge, array in sorted(alternative.weights.items()):
         state.update(f"{edge}{array.shape}".encode())
         state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -17,6 +17,9 @@ import pytest
 
 from qcompiler.analysis import metrics
 from qcompiler.analysis.sensitivity import Alternative, Choice, Measured, Study, around, pair_choices, sensitivity
+from qcompiler.analysis.sensitivity.differences import GaussNewton
+from qcompiler.analysis.sensitivity.losses import plain_loss, relative_distance
+from qcompiler.analysis.sensitivity.metric import Metric
 from qcompiler.calibration import data
 from qcompiler.errors import DataError, PassError, UsageError
 from qcompiler.ir.execute import Runner
@@ -67,6 +70,11 @@ def study(of: ir.Model | None = None, samples: int = 10, broken: str = "") -> St
         return Alternative(found)
 
     return Study(of, dataset, dict.fromkeys(nodes, ("8", "3", "2")), nodes, dict.fromkeys(nodes, 1), alternative, 1)
+
+
+ALONE = {"a": ("a",), "m": ("m",), "y": ("y",)}
+"""Nodes of the groups without the Relu."""
+BLOCKS = Measured(score=relative_distance, own=True)
 
 
 def by_hand(asked: Study, choice: Choice) -> float:
@@ -157,6 +165,39 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     other = Stops(9)
     sensitivity(study(samples=9), other, cache_dir=tmp_path)
     assert other.measured == 9, "other samples give other figures"
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ((study(), GaussNewton(probes=2)), (study(), GaussNewton(probes=3))),
+        ((study(), Measured()), (study(), Measured(score=plain_loss))),
+        ((study(), Measured(score=relative_distance)), (study(), BLOCKS)),
+        ((study(), BLOCKS), (replace(study(), nodes=ALONE), BLOCKS)),
+    ],
+    ids=["probes", "score", "own outputs", "nodes of a group"],
+)
+def test_what_was_measured_is_kept_by_all_that_it_depends_on(
+    tmp_path: Path, first: tuple[Study, Metric], other: tuple[Study, Metric]
+) -> None:
+    """Figures with a cache that another question has filled are those without; the same question reads them."""
+    kept = sensitivity(*first, cache_dir=tmp_path)
+    found = sensitivity(*other, cache_dir=tmp_path)
+    assert found.losses == sensitivity(*other).losses != kept.losses
+    asked: list[str] = []
+    again = sensitivity(*first, cache_dir=tmp_path, progress=lambda stage, _done, _total: asked.append(stage))
+    assert again.losses == kept.losses
+    assert asked == []
+
+
+def test_a_model_with_other_names_of_nodes_is_another(tmp_path: Path) -> None:
+    sensitivity(study(), cache_dir=tmp_path)
+    renamed = model()
+    renamed.graph.node("r").name = "relu"
+    nodes = {"a": ("a", "relu"), "m": ("m",), "y": ("y",)}
+    rest = Stops(9)
+    sensitivity(replace(study(renamed), nodes=nodes), rest, cache_dir=tmp_path)
+    assert rest.measured == 9
 
 
 def test_options_that_are_not_finite_are_dropped_with_a_reason() -> None:
