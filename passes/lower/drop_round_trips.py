@@ -3,7 +3,8 @@
 A plan quantizes what an operator on integers will read or write. Where lowering finds no integer form, the operator
 stays float, and a QuantizeLinear between two such operators only rounds: its codes go into DequantizeLinear nodes and
 nowhere else. The float nodes then read the numbers themselves: they lose nothing, and what follows the last integer
-operator is float to the end, as it would be on any device that falls back to a processor with floats.
+operator is float to the end, as it would be on any device that falls back to a processor with floats. A Relu or Clip
+that ``place-qdq`` removed because the codes saturate like it comes back: numbers do not saturate.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from qcompiler.ir import constants
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.uses import only_use
 from qcompiler.pipeline.base import Context, Fact, Pass
+from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
+from qcompiler.quant.state import Clamp
 
 __all__ = ["DropRoundTrips"]
 
@@ -87,7 +90,24 @@ def _bypass(node: ir.Node, ctx: Context) -> None:
     source, codes = node.inputs[0], _codes(node)
     if source is None:
         return
+    if (clamp := state.absorbed_clamp(node)) is not None:
+        source = _clamped(source, clamp, node, ctx)
     readers = [use.node for use in codes.uses()]
     for reader in readers:
         ctx.edit.replace_uses(reader.outputs[0], source)
     ctx.edit.remove_unused([reader.outputs[0] for reader in readers])
+
+
+def _clamped(source: ir.Value, clamp: Clamp, before: ir.Node, ctx: Context) -> ir.Value:
+    """``source`` through the Relu or Clip that stood before a QuantizeLinear; its result gets the name back."""
+    result = str(source.name)
+    inputs: list[ir.Value | None] = [source]
+    relu = (clamp.low, clamp.high) == (0.0, None)
+    for name, end in () if relu else (("least", clamp.low), ("greatest", clamp.high)):
+        number = None if end is None else np.array(end, np.float32)
+        inputs.append(None if number is None else ctx.edit.constant(f"{clamp.node}_{name}", number))
+    ctx.edit.rename(source, f"{result}_before_{clamp.node}")
+    node = ctx.edit.insert("Relu" if relu else "Clip", inputs, before=before, name=clamp.node)
+    node.name, node.outputs[0].name = clamp.node, result  # nobody else's since they were removed
+    node.outputs[0].shape, node.outputs[0].type = source.shape, source.type
+    return node.outputs[0]

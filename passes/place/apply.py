@@ -18,7 +18,7 @@ from qcompiler.quant.format import QFormat
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.log_grids import Grid
 from qcompiler.quant.params import QParams
-from qcompiler.quant.state import NodeDecision
+from qcompiler.quant.state import Clamp, NodeDecision
 
 __all__ = ["Applier", "saturates_like"]
 
@@ -142,7 +142,8 @@ class Applier:
     def _drop_absorbed(self, main: Pair, value: ir.Value) -> None:
         """Remove a fused Relu or Clip whose work the saturation of its QuantizeLinear does exactly.
 
-        The codes of the format end where the activation clips, so both give the same code for every real number.
+        The codes of the format end where the activation clips, so both give the same code for every real number. The
+        QuantizeLinear remembers it: who removes that brings the clamp back.
         """
         activation = value.producer()
         if (
@@ -154,8 +155,10 @@ class Applier:
         before = activation.inputs[0]
         if before is None or len(list(before.uses())) != 1:
             return
+        clamp = Clamp(str(activation.name), *(_clamp_ends(activation) or (None, None)))
         for use in list(value.uses()):
             self.edit.set_input(use.node, use.idx, before)
+            state.set_absorbed_clamp(use.node, clamp)
         name = value.name
         self.edit.remove_unused([value])
         # What readers of the codes see is the activation's result; under its name it is compared with the float one.
@@ -308,21 +311,23 @@ def saturates_like(node: ir.Node, form: QFormat, params: QParams) -> bool:
     The lower bound must get the least code and the upper bound the greatest: quantization is monotone, so everything
     beyond a bound then has the code of the bound.
     """
-    if form.logarithmic:
-        return False
-    if node.op_type == "Relu":
-        bounds: tuple[float | None, float | None] = (0.0, None)
-    elif node.op_type == "Clip":
-        operands = [*node.inputs[1:], None, None][:2]
-        if any(operand is not None and not is_constant(operand) for operand in operands):
-            return False
-        bounds = tuple(
-            None if item is None or item.const_value is None else float(item.const_value.numpy()) for item in operands
-        )  # type: ignore[assignment]
-    else:
+    ends = None if form.logarithmic else _clamp_ends(node)
+    if ends is None:
         return False
     low, high = (
-        None if bound is None else int(arithmetic.quantize(np.float32(bound).reshape(1), params, form)[0])
-        for bound in bounds
+        None if end is None else int(arithmetic.quantize(np.float32(end).reshape(1), params, form)[0]) for end in ends
     )
     return (low is None or low == form.minimum) and (high is None or high == form.maximum)
+
+
+def _clamp_ends(node: ir.Node) -> tuple[float | None, float | None] | None:
+    """Least and greatest result of a Relu or Clip; ``None`` where it is neither, or an end is computed."""
+    if node.op_type == "Relu":
+        return 0.0, None
+    operands = [*node.inputs[1:], None, None][:2]
+    if node.op_type != "Clip" or any(operand is not None and not is_constant(operand) for operand in operands):
+        return None
+    low, high = (
+        None if item is None or item.const_value is None else float(item.const_value.numpy()) for item in operands
+    )
+    return low, high

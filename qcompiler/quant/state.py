@@ -4,7 +4,8 @@ A value carries the format (later the parameters) in which its producer's result
 input of one consumer, carries its own only where it differs: another format, or ``FLOAT`` for a consumer that
 reads real numbers. A node carries whether it runs on integers, or the reason why it stays float.
 
-Life of the state: none → format (``assign-formats``) → params (``calibrate``) → nodes (``place-qdq``).
+Life of the state: none → format (``assign-formats``) → params (``calibrate``) → nodes (``place-qdq``). A QuantizeLinear
+carries the clamp that it made superfluous.
 Everything lives in ``meta`` of onnx_ir objects, so it follows object identity and is never serialised with the
 model; ``plan.json`` is its serialised form.
 """
@@ -22,9 +23,11 @@ from qcompiler.quant.params import QParams
 
 __all__ = [
     "FLOAT",
+    "Clamp",
     "Float",
     "NodeDecision",
     "TensorQuant",
+    "absorbed_clamp",
     "clear",
     "edge_quant",
     "has_state",
@@ -32,6 +35,7 @@ __all__ = [
     "own_edge_quant",
     "quantized_values",
     "replace_edge_quant",
+    "set_absorbed_clamp",
     "set_edge_quant",
     "set_node_decision",
     "set_value_quant",
@@ -41,6 +45,7 @@ __all__ = [
 _KEY = "qcompiler.quant"
 _EDGES = "qcompiler.quant.edges"
 _NODE = "qcompiler.quant.node"
+_CLAMP = "qcompiler.quant.clamp"
 
 
 class Float(enum.Enum):
@@ -82,6 +87,21 @@ class NodeDecision:
 
     integer: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """A Relu or Clip that is gone because a QuantizeLinear saturates exactly where it did.
+
+    Attributes:
+        node: Name it had.
+        low: Least number it let through; ``None`` without one.
+        high: Greatest number; ``None`` without one.
+    """
+
+    node: str
+    low: float | None
+    high: float | None
 
 
 def value_quant(value: ir.Value) -> TensorQuant | None:
@@ -139,6 +159,16 @@ def node_decision(node: ir.Node) -> NodeDecision | None:
 def set_node_decision(node: ir.Node, decision: NodeDecision) -> None:
     """Write the decision on a node."""
     node.meta[_NODE] = decision
+
+
+def absorbed_clamp(quantizer: ir.Node) -> Clamp | None:
+    """The clamp whose work the saturation of a QuantizeLinear does; ``None`` where there was none."""
+    return quantizer.meta.get(_CLAMP)
+
+
+def set_absorbed_clamp(quantizer: ir.Node, clamp: Clamp) -> None:
+    """Write on a QuantizeLinear which clamp before it was removed: without it, the clamp must come back."""
+    quantizer.meta[_CLAMP] = clamp
 
 
 def has_state(graph: ir.Graph) -> bool:

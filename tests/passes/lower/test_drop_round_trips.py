@@ -4,14 +4,22 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from qcompiler.analysis.integer_only import integer_only
 from qcompiler.ir import facts
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.lower.drop_round_trips import DropRoundTrips
+from qcompiler.passes.lower.lower_integer import LowerInteger
+from qcompiler.passes.place.place_qdq import place
 from qcompiler.pipeline.base import Context, Fact
+from qcompiler.quant import state
+from qcompiler.quant.format import QFormat
 from qcompiler.quant.functions.catalogue import attach
+from qcompiler.quant.params import QParams
+from qcompiler.quant.state import NodeDecision, TensorQuant
 from qcompiler.runtime import interpret
+from qcompiler.target.load import load
 
 Parse = Callable[[str], ir.Model]
 HEAD = """<ir_version: 10, opset_import: ["" : 21, "ai.qcompiler" : 1]>
@@ -83,3 +91,38 @@ def test_codes_that_leave_the_graph_stay(parse: Parse) -> None:
     ctx = Context(Edit(model))
     DropRoundTrips().run(model, ctx)
     assert ctx.edit.count == 0
+
+
+@pytest.mark.parametrize(
+    ("clamp", "form", "scale", "low", "high"),
+    [
+        ("Relu(a)", "i8", 0.01, 0.0, np.inf),
+        ("Relu(a)", "i4", 0.1, 0.0, np.inf),
+        ("Clip(a, zero, half)", "i8", 0.5 / 255, 0.0, 0.5),
+        ("Clip(a, , half)", "i8", 0.5 / 127, -np.inf, 0.5),
+    ],
+)
+def test_a_clamp_that_the_codes_did_comes_back_with_the_numbers(
+    parse: Parse, clamp: str, form: str, scale: float, low: float, high: float
+) -> None:
+    """Saturation made it superfluous, and no integer operator writes or reads the codes."""
+    model = parse(
+        f"""<ir_version: 10, opset_import: ["" : 21]> m (float[N] x) => (float[N] y)
+        <float zero = {{0.0}}, float half = {{0.5}}> {{ [sine] a = Sin(x) [clamp] b = {clamp} [cosine] y = Cos(b) }}"""
+    )
+    for node in model.graph:
+        state.set_node_decision(node, NodeDecision(True))
+    quant = QFormat.parse(form)
+    zero = quant.minimum if low == 0 else 0
+    params = QParams(np.asarray(scale, np.float32), np.asarray(zero, np.int32))
+    state.set_value_quant(model.graph.node(1).outputs[0], TensorQuant(quant, params))
+    ctx = Context(Edit(model), target=load("edge-npu"))
+    place(model, ctx.edit)
+    assert not {"Relu"} & set(types(model))
+    for item in (LowerInteger(), DropRoundTrips()):
+        item.run(model, ctx)
+    assert types(model) == ["Sin", clamp.partition("(")[0], "Cos"]
+    assert model.graph.node(1).name == "clamp"
+    assert [model.graph.node(index).outputs[0].name for index in (1, 2)] == ["b", "y"]
+    x = np.linspace(-3, 3, 50, dtype=np.float32)
+    np.testing.assert_allclose(interpret(model, {"x": x})[0], np.cos(np.clip(np.sin(x), low, high)), atol=1e-6)
