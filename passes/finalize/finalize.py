@@ -12,6 +12,7 @@ import onnx_ir as ir
 from qcompiler.errors import PassError
 from qcompiler.ir import shapes
 from qcompiler.ir.operators import schema
+from qcompiler.passes.finalize._moved_codes import FIRST_OPSET, pair_moved_codes
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.version import version
@@ -35,13 +36,15 @@ _TYPES_FROM: Final = {
 """Lowest opset and IR version that know an element type; all others are known to opset 20 and IR 9.
 
 Opset 20 is more than a courtesy to older runtimes: from 21 on ONNX Runtime refuses some models whose float nodes read
-signed 8-bit codes (see "Traps" in ``targets/README.md``).
+signed 8-bit codes, unless they get more nodes (``_moved_codes.py``).
 """
 
 
 @dataclass(frozen=True)
 class Finalize(Pass):
     """Lowest opset and IR version that suffice, our stamp, nothing unused: what any runtime can read, it should.
+
+    Where opset 21 is needed, nodes that move int8 codes as real numbers get a Q/DQ pair behind them.
 
     Unused are initializers, functions, operator sets and documentation strings.
     """
@@ -54,6 +57,8 @@ class Finalize(Pass):
         """Apply; see the class."""
         _remove_unused(model, ctx)
         _set_versions(model, ctx)
+        if model.opset_imports.get("", _OPSET) >= FIRST_OPSET:
+            pair_moved_codes(model.graph, ctx.edit)
         if model.functions and shapes.name_dimensions(model):
             ctx.edit.touch()
         if model.doc_string or model.graph.doc_string:

@@ -59,3 +59,14 @@ def test_a_bias_behind_the_last_product_stays_with_it(decide: Callable[..., ir.M
     text = "a = MatMul(x, w) c = Asinh(a) b = MatMul(c, v) y = Add(b, bias)"
     model = decide(text, "float[2,4] x", "float[2,4] y", {"w": (4, 4), "v": (4, 4), "bias": (4,)}, target("integer"))
     assert floats(model) == {"Asinh_c"}
+
+
+def test_what_moves_or_adds_the_codes_of_the_last_product_stays(decided: Callable[[str, str], ir.Model]) -> None:
+    """It lies behind an island only by way of codes; in float, it would read an int8 pair (see ``finalize``)."""
+    model = decided("a = MatMul(x, w) c = Asinh(a) b = MatMul(c, v) s = Add(b, b) y = Transpose(s)", "integer")
+    assert floats(model) == {"Asinh_c"}
+
+
+def test_what_also_reads_an_island_behind_the_last_product_is_float(decided: Callable[[str, str], ir.Model]) -> None:
+    model = decided("a = MatMul(x, w) c = Asinh(a) b = MatMul(c, v) y = Mul(b, c)", "integer")
+    assert floats(model) == {"Asinh_c", "Mul_y"}

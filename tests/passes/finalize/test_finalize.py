@@ -22,6 +22,8 @@ from qcompiler.quant.functions.catalogue import attach
 from qcompiler.runtime import interpret
 from qcompiler.runtime.interpreter import Interpreter
 
+FEED = {"x": np.random.default_rng(0).normal(0, 2, (2, 4, 4, 4)).astype(np.float32)}
+
 
 def run(model: ir.Model) -> int:
     ctx = Context(Edit(model))
@@ -167,3 +169,62 @@ m (float[2] x) => (float[2] y) { y = local.twice(x) }
     run(model)
     assert model.opset_imports[""] == 21
     assert next(iter(model.functions.values())).opset_imports[""] == 21
+
+
+MOVED = {
+    "Reshape": "t = Reshape(d, eight)",
+    "Transpose": "t = Transpose<perm = [0, 2, 3, 1]>(d)",
+    "Squeeze": "t = Squeeze(d)",
+    "Unsqueeze": "t = Unsqueeze(d, axis)",
+    "Slice": "t = Slice(d, zero, two)",
+    "MaxPool": "t = MaxPool<kernel_shape = [2, 2]>(d)",
+    "a chain": "u = Transpose<perm = [0, 2, 3, 1]>(d)  t = Reshape(u, eight)",
+    "two movers": "t = Reshape(d, eight)  u = Unsqueeze(d, axis)  v = Sin(u)",
+}
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("ends", ["y = Sin(t)", "y = Identity(t)"])
+@pytest.mark.parametrize("moves", MOVED.values(), ids=MOVED)
+def test_moved_int8_codes_load_at_any_opset(moves: str, ends: str, wide: bool, tmp_path: Path) -> None:
+    """16-bit codes elsewhere need opset 21, in which ONNX Runtime refuses an int8 pair in front of a float mover."""
+    other = "b = QuantizeLinear(x, s, w)  z = DequantizeLinear(b, s, w)" if wide else "z = Neg(x)"
+    model = ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["" : 21]> g (float[2,4,4,4] x) => (float[?] y, float[2,4,4,4] z)
+        <float s = {{0.1}}, int8 n = {{3}}, int16 w = {{0}}, int64[2] eight = {{8, -1}}, int64[1] axis = {{0}},
+         int64[1] zero = {{0}}, int64[1] two = {{2}}>
+        {{ c = QuantizeLinear(x, s, n)  d = DequantizeLinear(c, s, n)  {moves}  {ends}  {other} }}"""
+    )
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+    model.graph.outputs[0].shape = None
+    wanted = interpret(model, FEED)
+    assert run(model) > 0
+    assert run(model) == 0
+    pairs = [node.op_type for node in model.graph].count("QuantizeLinear")
+    movers = 2 if moves in (MOVED["a chain"], MOVED["two movers"]) else 1
+    assert pairs == (2 + movers if wide else 1)
+    assert [value.name for value in model.graph.outputs] == ["y", "z"]
+    io.save(model, tmp_path / "m.onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", options, providers=["CPUExecutionProvider"])
+    for found, expected in zip(session.run(None, FEED), wanted, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_node_left_in_float_behind_int8_codes_compiles(tmp_path: Path) -> None:
+    """Weights of 4 bits need opset 21, in the simulation that corrects biases as well as in the file."""
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N,3,8,8] x) => (float[N,4,4,4] y)
+        { c = Conv(x, w)  [pool] p = MaxPool<kernel_shape = [3, 3]>(c)  y = Sin(p) }""")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(proto, tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(1).normal(size=(16, 3, 8, 8)).astype(np.float32))
+    result = qcompiler.compile(
+        tmp_path / "m.onnx", "mcu", calibration=tmp_path / "d.npz", output=tmp_path / "out.onnx", format="w4a8",
+        lowering="qdq", exclude="pool", effort="quick", jobs=1, latency=False, keep=True,
+    )  # fmt: skip
+    names = [node.op_type for node in result.model.graph]
+    assert result.model.opset_imports[""] == 21
+    assert names[names.index("MaxPool") :] == ["MaxPool", "QuantizeLinear", "DequantizeLinear", "Sin"]
