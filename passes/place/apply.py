@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qcompiler.errors import PassError
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.edit import AttributeValue, Edit
+from qcompiler.ir.uses import use_count
 from qcompiler.passes.place.plan import Edge, Pair, ValuePlan
 from qcompiler.quant import arithmetic, state
 from qcompiler.quant.format import QFormat
@@ -153,8 +154,8 @@ class Applier:
         ):
             return
         before = activation.inputs[0]
-        if before is None or len(list(before.uses())) != 1:
-            return
+        if before is None or use_count(before) != 1 or before.is_graph_output() or before.is_graph_input():
+            return  # its name is not ours to give
         clamp = Clamp(str(activation.name), *(_clamp_ends(activation) or (None, None)))
         for use in list(value.uses()):
             self.edit.set_input(use.node, use.idx, before)

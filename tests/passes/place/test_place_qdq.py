@@ -211,3 +211,20 @@ def test_requantization_of_an_edge_reads_the_main_pair():
     assert second.op_type == "QuantizeLinear"
     assert second.inputs[0].producer().op_type == "DequantizeLinear"
     assert quant is not None
+
+
+@pytest.mark.parametrize("head", ["", "a = Neg(x)"])
+def test_inputs_and_outputs_keep_their_names_before_an_absorbed_relu(head):
+    source, outputs = ("a", "(float[N] a, float[N] y)") if head else ("x", "(float[N] y)")
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => '
+        f"{outputs} {{ {head} b = Relu({source}) y = Neg(b) }}"
+    )
+    for node in model.graph:
+        state.set_node_decision(node, state.NodeDecision(node.op_type == "Relu"))
+    params = QParams(np.float32(0.1).reshape(()), np.full((), -128, np.int32))
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    state.set_value_quant(relu.outputs[0], state.TensorQuant(QFormat(8), params))
+    model = materialized(model)
+    assert [value.name for value in (*model.graph.inputs, *model.graph.outputs)] == ["x", *(["a"] if head else []), "y"]
+    assert "Relu" in [node.op_type for node in model.graph]
