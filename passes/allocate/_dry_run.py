@@ -85,14 +85,7 @@ def dry_run(
     """
     copy = shared_copy(model)
     origins.mark(copy.graph)
-    requests = {text: resolve_format(target, text) for text in {form, *(plan or {}).values()}}
-    for text, request in requests.items():
-        if request.log is not None:
-            raise UsageError(f"what '{text}' costs depends on grids", hint="leave log formats out of --candidates")
-    for node in copy.graph:
-        own = (plan or {}).get(str(node.name))
-        if own is not None:
-            mark_format(node, requests[own])
+    _follow(copy.graph, target, form, plan or {})
     ctx = Context(Edit(copy), target=target, format=form, exclude=exclude)
     AssignFormats().run(copy, ctx)
     assigned = shared_copy(copy)
@@ -101,6 +94,18 @@ def dry_run(
     for item in finish:
         item.run(copy, ctx)
     return DryRun(assigned, copy)
+
+
+def _follow(graph: ir.Graph, target: Target, form: str, plan: Mapping[str, str]) -> None:
+    """Mark the nodes of a plan with their formats."""
+    requests = {text: resolve_format(target, text) for text in {form, *plan.values()}}
+    for text, request in requests.items():
+        if request.log is not None:
+            raise UsageError(f"what '{text}' costs depends on grids", hint="leave log formats out of --candidates")
+    for node in graph:
+        own = plan.get(str(node.name))
+        if own is not None:
+            mark_format(node, requests[own])
 
 
 def observed_ranges(model: ir.Model, ctx: Context, samples: int = 8) -> dict[str, tuple[float, float]]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -36,13 +35,13 @@ from qcompiler.passes.place.simulate import materialized
 from qcompiler.pipeline.base import Context, Pass
 from qcompiler.quant import state
 from qcompiler.quant.arithmetic import dequantize, quantize
+from qcompiler.quant.format import BYTE
 from qcompiler.quant.state import TensorQuant
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.schema import Target
 
 __all__ = ["Alternatives", "prepare", "study_of", "study_samples"]
 
-_BYTE: Final = 8
 @dataclass(frozen=True)
 class Alternatives:
     """Calibrated copies of a model, one per option.
@@ -101,7 +100,7 @@ def prepare(
             edit=Edit(copy), target=ctx.target, format=text, calibration=ctx.calibration, exclude=ctx.exclude,
             cache_dir=ctx.cache_dir, jobs=ctx.jobs, progress=ctx.progress,
         )  # fmt: skip
-        fitted = rounding if resolve_format(ctx.target, text).weight_bits < _BYTE else ()
+        fitted = rounding if resolve_format(ctx.target, text).weight_bits < BYTE else ()
         if any(group.activations for group in groups) or fitted:
             Calibrate().run(copy, inner)
         for item in (CalibrateWeights(), *fitted):
@@ -140,7 +139,7 @@ def study_of(
 def study_samples(model: ir.Model, given: Dataset, target: Target, groups: Sequence[TieGroup]) -> Dataset:
     """The samples of a study: those given, and drawn words where they hold few."""
     options = {option for group in groups for option in group.options}
-    bits = min((resolve_format(target, option).weight_bits for option in options), default=_BYTE)
+    bits = min((resolve_format(target, option).weight_bits for option in options), default=BYTE)
     return words.enriched(model.graph, given, bits)[0]
 
 

@@ -10,7 +10,7 @@ Nodes that keep the scale of their input (pass-through, Concat, Split) tie value
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import networkx as nx
 import numpy as np
@@ -21,7 +21,7 @@ from qcompiler.passes.allocate.format_marks import followed
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
 from qcompiler.passes.allocate.widths import is_narrow
 from qcompiler.quant import state
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import FLOAT, TensorQuant
 from qcompiler.target.formats import FormatRequest
@@ -35,8 +35,6 @@ Use: TypeAlias = tuple[ir.Node, int]
 Weights: TypeAlias = Mapping[ir.Value, Mapping[Use, QFormat]]
 """Formats of constants in weight role, by reader."""
 
-_BYTE: Final = 8
-"""Bits that inputs of the graph keep where fewer are asked for: an image has as many, and everything is made of it."""
 
 
 def assign_tensors(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, weights: Weights) -> None:
@@ -60,8 +58,8 @@ def wanted(node: ir.Node, index: int, nodes: IntegerNodes, request: FormatReques
             if (result := state.value_quant(value)) is not None:
                 return result.format
     accepted, bits = rule.activation_formats(index), followed(node, request).activation_bits
-    if bits is not None and bits < _BYTE and _is_given(node.inputs[index], nodes):
-        bits = _BYTE
+    if bits is not None and bits < BYTE and _is_given(node.inputs[index], nodes):
+        bits = BYTE  # an image has as many, and everything is made of it
     if is_narrow(node):
         return _of_bits(accepted, bits)
     if rule.wide == "always" or (rule.wide == "stream" and _on_wide_stream(node, nodes)):

@@ -80,7 +80,6 @@ def group_costs(
     _check_groups(model.graph, groups)
     chosen = base or candidates[0]
     finish, clock = _passes(target, lowering, (*candidates, chosen)), _clock(target, table, resources)
-
     grouped = frozenset(name for names in groups.values() for name in names)
 
     def measured(plan: Mapping[str, str]) -> Measured:
@@ -88,17 +87,33 @@ def group_costs(
         return Measured.of(run, resources, clock, grouped, shapes)
 
     runs = {form: measured(_everywhere(groups, form)) for form in dict.fromkeys(candidates)}
-    widths = {form: resolve_format(target, form).activation_bits for form in (*runs, chosen)}
-    other = next((form for form in runs if widths[form] != widths[chosen]), None)
-    mixed = [] if other is None else [measured(plan) for plan in mixed_plans(groups, chosen, other)]
+    width = resolve_format(target, chosen).activation_bits
+    others = [form for form in runs if resolve_format(target, form).activation_bits != width]
+    mixed = [measured(plan) for plan in mixed_plans(groups, chosen, others[0])] if others else []
     borders = estimated_borders(model.graph, groups, [run.parts for run in runs.values()], [run.parts for run in mixed])
+    between = {(group, form): size for group, size in borders.items() for form in others}
+    return _collected(groups, runs, mixed, between, resources)
+
+
+def _collected(
+    groups: Groups,
+    runs: Mapping[str, Measured],
+    mixed: Sequence[Measured],
+    between: Mapping[tuple[str, str], int],
+    resources: Collection[str],
+) -> GroupCosts:
+    """Costs by group and format, from runs in which all have one format and runs of mixed plans.
+
+    ``between``: bytes at the border of a group in a format of another width of activations than the base's.
+    """
+    seen = [*runs.values(), *mixed]
     steps = {form: run.steps for form, run in runs.items()}
     limits = memory_limits(groups, steps, [run.readers for run in runs.values()])
 
     def costs(group: str, form: str) -> dict[str, float]:
         run, names = runs[form], groups[group]
         found = {
-            SIZE: run.parts.of(names) + (borders[group] if widths[form] != widths[chosen] else 0),
+            SIZE: run.parts.of(names) + between.get((group, form), 0),
             BOPS: sum(run.operations.get(name, 0) for name in names),
             LATENCY: sum(run.seconds.get(name, 0.0) for name in names),
         }
@@ -106,7 +121,6 @@ def group_costs(
         return {name: float(amount) for name, amount in found.items() if name in resources} | memory
 
     options = {group: {form: costs(group, form) for form in runs} for group in groups}
-    seen = [*runs.values(), *mixed]
     fixed = {name: amount for name, amount in _fixed(groups, runs, seen).items() if name in resources}
     fixed |= {f"{MEMORY}@{limit.node}": float(limit.fixed) for limit in limits}
     shared = tuple(_shared(groups, runs, seen)) if SIZE in resources else ()

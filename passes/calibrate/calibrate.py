@@ -13,7 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -26,14 +26,12 @@ from qcompiler.passes.calibrate.range_statistics import Extent, extents, range_o
 from qcompiler.passes.calibrate.scales import scales_for
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.state import TensorQuant
 
 __all__ = ["Calibrate", "Wish", "wishes"]
 
 
-_BYTE: Final = 8
-"""Bits from which on a range may cover everything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +111,7 @@ class Calibrate(Pass):
             return
         _refuse_open_grids(groups)
         results = {wish.value for group in groups if any(_becomes_real(wish) for wish in group) for wish in group}
-        narrow = {wish.value for group in groups for wish in group if wish.quant.format.bits < _BYTE}
+        narrow = {wish.value for group in groups for wish in group if wish.quant.format.bits < BYTE}
         methods = {
             name: self._method(wish, result=wish.value in results, narrow=wish.value in narrow)
             for name, wish in values.items()

@@ -25,6 +25,7 @@ from qcompiler.ir.operators import has_type
 from qcompiler.ir.patterns import integer
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import packing, weight_scales
+from qcompiler.quant.format import BYTE
 from qcompiler.quant.functions import catalogue
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.integer.weight_only import blocks
@@ -34,7 +35,6 @@ from qcompiler.target.qdq import Codes, codes_read
 
 __all__ = ["LowerWeightOnly"]
 
-_BYTE = 8
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Rows:
     def bits(self) -> int:
         """The narrowest width that holds all codes and zero points."""
         found = [packing.least_bits(item) for item in (self.array(), self.zero_point)]
-        return max(_BYTE if bits is None else bits for bits in found)
+        return max(BYTE if bits is None else bits for bits in found)
 
 
 def _rows(node: ir.Node, weight: Codes) -> _Rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +14,7 @@ from qcompiler.ir.edit import AttributeValue, Edit
 from qcompiler.ir.uses import use_count
 from qcompiler.passes.place.plan import Edge, Pair, ValuePlan
 from qcompiler.quant import arithmetic, state
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.log_grids import Grid
 from qcompiler.quant.params import QParams
@@ -23,7 +22,6 @@ from qcompiler.quant.state import Clamp, NodeDecision
 
 __all__ = ["Applier", "saturates_like"]
 
-_BYTE: Final = 8
 
 
 @dataclass(slots=True)
@@ -102,7 +100,7 @@ class Applier:
         last.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(arithmetic.storage_dtype(stored)))
         if params.grid is not None:
             last = self._insert_grid(last, params.grid, base)
-        elif form.bits < _BYTE:
+        elif form.bits < BYTE:
             last = self._clip_codes(last, form)
         return self._dequantize_node(last.outputs[0], scale, zero, stored, base, value.shape, after=last)
 

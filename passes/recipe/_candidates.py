@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from qcompiler.passes.round.rounding_work import AFFORDABLE, rounding_work
 from qcompiler.quant import state
-from qcompiler.quant.format import LOG_BITS, QFormat
+from qcompiler.quant.format import BYTE, LOG_BITS, QFormat
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attention", "mostly_few_bits", "quick_turns", "reads_few_bits", "roundings", "transforms", "weight_bits"]
 
-_BYTE: Final = 8
 _PROBABILITIES: Final = "Softmax"
 _MORE: Final = "damping=0.1 samples=1024"
 """For models whose samples hold few of their words: more damping, and drawn samples too."""
@@ -44,7 +43,7 @@ def transforms(effort: Effort, request: FormatRequest) -> tuple[str, ...]:
             matters only where a scale does not belong to a whole channel.
     """
     found = ["equalize-channels{when=always}", "smooth-activations"]
-    if request.weight_bits < _BYTE:
+    if request.weight_bits < BYTE:
         found.append("rotate{kind=hadamard}")
     if request.weight_only:
         found.append("permute-channels")
@@ -79,13 +78,13 @@ def roundings(
     found = [f"round-gptq{options}"]
     if narrow and effort == "high":
         found.append(f"fit-ranges,round-gptq{options}")
-    if bits < _BYTE and (turns or effort == "high"):
+    if bits < BYTE and (turns or effort == "high"):
         found.append(f"round-alternating{options}")
     if few_words and (effort == "normal" or not weight_only):  # stories260k, w2: gradients took 484 s, and 1.4 % of it
         return tuple(found)
-    if (bits <= _FEW and gradients) or (bits < _BYTE and effort == "high"):
+    if (bits <= _FEW and gradients) or (bits < BYTE and effort == "high"):
         found.append("reconstruct{bias_rate=0.003}")
-    if bits < _BYTE:
+    if bits < BYTE:
         found.append("correct-outputs")
     if effort == "high":
         found.append("round-coordinate-descent")
@@ -109,7 +108,7 @@ def reads_few_bits(graph: ir.Graph) -> bool:
     """Whether a linear node reads activations of less than 8 bits that have a range."""
     quants = (state.edge_quant(node, 0) for node in graph if node.op_type in LINEAR)
     forms = [quant.format for quant in quants if quant is not None]
-    return any(form.bits < _BYTE and not form.logarithmic for form in forms)
+    return any(form.bits < BYTE and not form.logarithmic for form in forms)
 
 
 def weight_bits(graph: ir.Graph) -> int | None:

@@ -23,6 +23,7 @@ from qcompiler.ir.execute import PART_BYTES, Runner
 from qcompiler.passes.calibrate.judge import Judge
 from qcompiler.pipeline.base import Context, Note, Pass, PassRecord, Skip, Trial
 from qcompiler.pipeline.spec import parse, to_text
+from qcompiler.quant.format import BYTE
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
@@ -31,7 +32,6 @@ __all__ = ["Attempt", "Bench", "Effort", "rest_of", "why_not"]
 
 Effort = Literal["normal", "high"]
 
-_BYTE: Final = 8
 _LEAST: Final = 8
 """Calibration samples below which nothing is tried: a quarter of them could not judge."""
 
@@ -187,7 +187,7 @@ def why_not(model: ir.Model, ctx: Context, bits: int) -> str:
     made = ctx.calibration.made
     if made is not None and made.noise:
         return "nothing was tried: random samples say nothing of the loss on real ones"
-    if made is not None and not made.words and bits >= _BYTE:
+    if made is not None and not made.words and bits >= BYTE:
         return f"nothing was tried: synthesised samples do not choose well among {bits}-bit weights"
     return ""
 

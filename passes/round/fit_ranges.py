@@ -29,12 +29,12 @@ from qcompiler.passes.round._units import units
 from qcompiler.passes.round._walk import as_many_as_fit
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
+from qcompiler.quant.format import BYTE
 from qcompiler.quant.params import QParams
 from qcompiler.quant.state import TensorQuant
 
 __all__ = ["FitRanges"]
 
-_BYTE: Final = 8
 _ROUNDS: Final = ((0.7, 0.8, 0.9, 1.12, 1.25, 1.4), (0.95, 1.05))
 """Factors on a scale that are tried, round after round."""
 _POWERS: Final = ((0.5, 2.0),)
@@ -199,7 +199,7 @@ def _narrow(node: ir.Node) -> TensorQuant | None:
     quant = state.edge_quant(node, _DATA_INPUT) if node.inputs else None
     if quant is None or quant.params is None or quant.format.logarithmic:
         return None
-    return quant if quant.format.bits < _BYTE else None
+    return quant if quant.format.bits < BYTE else None
 
 
 def _ranges(layers: Sequence[RoundLayer], ctx: Context) -> list[_Range]:

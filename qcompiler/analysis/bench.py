@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.analysis.census import FLOAT_COMPUTE, INTEGER_OPERATORS, left, optimized_census
@@ -127,15 +128,23 @@ def bench(
             times = interleave(calls, budget=float("inf"), warmup=warmup, least=rounds, most=rounds, stopwatch=watch)
         del runners, calls
         for index, (entry, given) in enumerate(zip(entries, feeds, strict=True)):
-            speedup = ratio(times[:, 0], times[:, index])
             profile = _profile(entry, count, given, budget) if nodes else None
-            rows.append(
-                BenchRow(
-                    entry.path, entry.provider, entry.isa, count, timing(times[:, index]), speedup,
-                    stored_bytes(entry.path), _census(entry, count), profile,
-                )
-            )  # fmt: skip
+            rows.append(_row(entry, count, times[:, 0], times[:, index], profile))
     return tuple(rows)
+
+
+def _row(
+    entry: Contestant,
+    count: int,
+    first: NDArray[np.float64],
+    own: NDArray[np.float64],
+    profile: tuple[NodeTime, ...] | None,
+) -> BenchRow:
+    """What the times of one model (milliseconds of each round) say beside those of the first."""
+    return BenchRow(
+        entry.path, entry.provider, entry.isa, count, timing(own), ratio(first, own), stored_bytes(entry.path),
+        _census(entry, count), profile,
+    )  # fmt: skip
 
 
 def _fitting(sample: Mapping[str, NDArray[Any]], runner: Runs, entry: Contestant) -> Feed:

@@ -243,8 +243,7 @@ class OutputMeter:
 def _unit_vectors(rows: NDArray[Any]) -> bool:
     """Whether all rows have length 1, as embeddings do; saturated probabilities have it too and are none."""
     rows = np.nan_to_num(rows.astype(np.float64))
-    probabilities = rows.size > 0 and rows.min() >= 0 and np.allclose(rows.sum(1), 1, atol=1e-2)
-    return not probabilities and bool(np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3))
+    return not metrics.are_probabilities(rows) and bool(np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3))
 
 
 def _apply(metric: Metric, reference: NDArray[Any], candidate: NDArray[Any]) -> float:

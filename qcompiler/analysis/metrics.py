@@ -36,6 +36,7 @@ __all__ = [
     "Metric",
     "MetricFunction",
     "agreement",
+    "are_probabilities",
     "class_rank",
     "class_rows",
     "cosine",
@@ -156,7 +157,7 @@ def kl(reference: ArrayLike, candidate: ArrayLike) -> float:
     p, q = class_rows(wanted), class_rows(found)
     if p.size == 0:
         return 0.0
-    if _probabilities(p):
+    if are_probabilities(p):
         floor = min(_FLOOR, 0.1 / p.shape[1])
         each = _divergence(_log_floored(p, floor), _log_floored(q, floor))
         each = np.where(np.maximum(q, 0).sum(1) < 0.5, -math.log(floor), each)
@@ -182,7 +183,7 @@ def softened_kl(reference: ArrayLike, candidate: ArrayLike) -> float:
 def _softened(scores: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]:
     """Logits at the temperature, of logits or, where the reference holds such, of probabilities."""
     wide, rows = scores.astype(np.float64), class_rows(reference)
-    if rows.size and _probabilities(rows):
+    if are_probabilities(rows):
         wide = np.log(np.maximum(wide, _FLOOR))
     return wide / _TEMPERATURE
 
@@ -242,6 +243,11 @@ def class_rank(array: NDArray[Any]) -> int:
     return rank
 
 
+def are_probabilities(rows: NDArray[Any]) -> bool:
+    """Whether rows (shape ``(rows, classes)``) are probabilities: none negative, sum 1 within 1 %."""
+    return bool(rows.size and rows.min() >= 0 and np.allclose(rows.sum(1), 1, atol=1e-2))
+
+
 def _clean(
     reference: ArrayLike, candidate: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
@@ -258,10 +264,6 @@ def _clean(
 def _tolerance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     size: NDArray[np.float64] = np.abs(rows).max(1) * _TIE
     return size
-
-
-def _probabilities(rows: NDArray[Any]) -> bool:
-    return bool(rows.min() >= 0 and np.allclose(rows.sum(1), 1, atol=1e-2))
 
 
 def _log_floored(rows: NDArray[np.float64], floor: float) -> NDArray[np.float64]:

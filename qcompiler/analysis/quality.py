@@ -213,24 +213,33 @@ def _outputs(
         spool.seek(0)
         io.release(graph)
         trim()
-        runner = _runner(candidate, None, threads)
-        pairs = _pairs(names, runner.outputs)
         meters = {name: OutputMeter(name, name in vectors, plugin, softened) for name in names}
-        skipped: set[str] = set()
-        labels = dataset.labels
-        for index, (_, found) in enumerate(runner.stream(fit(feed, runner) for feed in dataset)):
-            progress("quantized", index, count)
-            label = None if labels is None else np.asarray(labels[index])
-            for name in names:
-                wanted = _read(spool)
-                if wanted is None or not isinstance(found[pairs[name]], np.ndarray):
-                    skipped.add(name)
-                else:
-                    meters[name].update(wanted, found[pairs[name]], label)
-    del runner
+        skipped = _metered(names, meters, _runner(candidate, None, threads), dataset, spool, progress)
     trim()
     notes = [f"output {name} is no tensor and is not compared" for name in names if name in skipped]
     return [meters[name].result() for name in names if name not in skipped], notes
+
+
+def _metered(
+    names: list[str],
+    meters: Mapping[str, OutputMeter],
+    runner: Runs,
+    dataset: Dataset,
+    spool: IO[bytes],
+    progress: Callable[[str, int, int], None],
+) -> set[str]:
+    """Run the candidate and meter its outputs against those in ``spool``; the names of outputs that are no tensors."""
+    pairs, labels, skipped = _pairs(names, runner.outputs), dataset.labels, set[str]()
+    for index, (_, found) in enumerate(runner.stream(fit(feed, runner) for feed in dataset)):
+        progress("quantized", index, len(dataset))
+        label = None if labels is None else np.asarray(labels[index])
+        for name in names:
+            wanted = _read(spool)
+            if wanted is None or not isinstance(found[pairs[name]], np.ndarray):
+                skipped.add(name)
+            else:
+                meters[name].update(wanted, found[pairs[name]], label)
+    return skipped
 
 
 def _record(runner: Runs, dataset: Iterable[Feed], spool: IO[bytes], progress: Callable[[int], None]) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qcompiler.calibration import power_of_two
 from qcompiler.calibration.histogram import Histogram
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.params import QParams, params_from_range
 
 __all__ = ["FINER", "entropy", "least_squares", "narrow_least_squares", "percentile", "squared_errors"]
@@ -22,7 +22,6 @@ __all__ = ["FINER", "entropy", "least_squares", "narrow_least_squares", "percent
 FINER = 16
 """The error search counts in bins this much finer than asked for, so that its bound is tight."""
 
-_BYTE = 8
 _SEARCH_BINS = 1024
 _FRACTIONS = np.concatenate([np.linspace(0.02, 0.5, 13), np.linspace(0.53, 1.0, 27)])
 _REFINE = np.linspace(0.95, 1.05, 9)
@@ -65,7 +64,7 @@ def least_squares(histogram: Histogram, form: QFormat) -> tuple[float, float]:
 
 def narrow_least_squares(histogram: Histogram, form: QFormat) -> tuple[float, float]:
     """``least_squares`` where steps are coarse, that is below 8 bits; min-max from there on."""
-    return least_squares(histogram, form) if form.bits < _BYTE else (histogram.low, histogram.high)
+    return least_squares(histogram, form) if form.bits < BYTE else (histogram.low, histogram.high)
 
 
 def _per_tensor(form: QFormat) -> QFormat:

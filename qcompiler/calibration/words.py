@@ -26,11 +26,11 @@ from qcompiler.calibration import row_weights
 from qcompiler.calibration.data import Dataset, Feed, load
 from qcompiler.ir.constants import tensor
 from qcompiler.ir.operators import has_type
+from qcompiler.quant.format import BYTE
 
 __all__ = ["Vocabulary", "enriched", "find", "share_seen", "tables", "with_drawn"]
 
 _MATRIX: Final = 2
-_BYTE: Final = 8
 _DRAWN: Final = ((0.25, 4), (0.5, 1))
 """Below a share of the vocabulary seen, samples of drawn words for each given one. stories260k (0.38; w4, block 32, KL
 on another text): none 0.104, one 0.096, four 0.117."""
@@ -76,7 +76,7 @@ def enriched(graph: ir.Graph, given: Dataset, bits: int) -> tuple[Dataset, bool]
         given: Calibration samples.
         bits: Width of the narrowest weight.
     """
-    vocabulary = find(graph) if bits < _BYTE else None
+    vocabulary = find(graph) if bits < BYTE else None
     seen = 1.0 if vocabulary is None else share_seen(given, vocabulary)
     each = next((count for below, count in _DRAWN if seen < below), 0)
     if vocabulary is None or not each:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from qcompiler.calibration.checks import InputSpec
     from qcompiler.calibration.data import Dataset
+    from qcompiler.calibration.synthesis import Synthesis
     from qcompiler.calibration.tokens import Tokens
 
 __all__ = ["from_generator", "without_data"]
@@ -43,28 +44,40 @@ def without_data(job: Job, inputs: dict[str, InputSpec]) -> tuple[Dataset, tuple
     from qcompiler.calibration import data, made_up
     from qcompiler.calibration.synthesis import synthesise
     from qcompiler.calibration.tokens import drawn
-    from qcompiler.calibration.trust import Made
 
     options = job.options
     shapes = made_up.shapes(inputs)
     shape = next(iter(shapes.values()), ())
-    count = options.limit or (_SYNTHESISED if math.prod(shape) <= _LARGE else _FEWER)
+    count = max(options.limit or (_SYNTHESISED if math.prod(shape) <= _LARGE else _FEWER), 2)
     model = _canonical(job)
     try:
-        found = synthesise(model, inputs, shape, max(count, 2), options.seed)
+        found = synthesise(model, inputs, shape, count, options.seed)
     except ModelError as error:
         tokens = drawn(model, inputs, options.limit or _COUNT, options.seed)
         if tokens is not None:
             return _of_tokens(job, inputs, tokens)
-        reason = f"{error}".splitlines()[0]
-        text = (
-            f"there is no calibration data, and none could be synthesised ({reason}): ranges were fitted on noise, "
-            "which shows that the model compiles, not that it is accurate"
-        )
-        return data.random(inputs, max(count, 2), options.seed), (
-            text,
-            "give real samples with --calibration DATA, or --calibration generator:FILE.py:FUNCTION, before you use it",
-        )
+        return data.random(inputs, count, options.seed), _of_noise(error)
+    return _of_statistics(job, inputs, found)
+
+
+def _of_noise(error: ModelError) -> tuple[str, ...]:
+    """What random samples are worth, and why there are no better ones."""
+    reason = f"{error}".splitlines()[0]
+    text = (
+        f"there is no calibration data, and none could be synthesised ({reason}): ranges were fitted on noise, "
+        "which shows that the model compiles, not that it is accurate"
+    )
+    return (
+        text,
+        "give real samples with --calibration DATA, or --calibration generator:FILE.py:FUNCTION, before you use it",
+    )
+
+
+def _of_statistics(job: Job, inputs: dict[str, InputSpec], found: Synthesis) -> tuple[Dataset, tuple[str, ...]]:
+    """Samples that fit BatchNormalization statistics, and how far to trust them."""
+    from qcompiler.calibration import data
+    from qcompiler.calibration.trust import Made
+
     picture = f", bounded like pictures in {found.encoding}" if found.encoding is not None else ""
     note = (
         f"synthesised to fit {found.layers} BatchNormalization nodes{picture}; distance {found.before:.3g} at the "

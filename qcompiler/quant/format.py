@@ -24,11 +24,13 @@ from dataclasses import dataclass, replace
 
 from qcompiler.errors import UsageError
 
-__all__ = ["LOG_BITS", "QFormat"]
+__all__ = ["BYTE", "LOG_BITS", "QFormat"]
 
 _HEAD = re.compile(r"(i|u|log)(\d{1,2})$")
 _FLAGS = {"sym": "symmetric", "narrow": "narrow", "pot": "power_of_two"}
 _BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
+BYTE = 8
+"""Bits of a byte. Codes of fewer are packed, and what they are chosen by is worth some work."""
 LOG_BITS = (2, 3, 4, 5, 6, 7)
 """Codes of ``log`` formats are int8 from 0 on."""
 

@@ -21,12 +21,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompiler.quant.format import BYTE
+
 __all__ = ["BITS", "GROUP", "least_bits", "pack", "packed_width", "unpack"]
 
 BITS: Final = (2, 3, 4)
 """Widths below a byte that have a packed form; a byte (8) has one as well."""
 
-_BYTE: Final = 8
 
 GROUP: Final = 8
 """Codes that share ``bits`` bytes."""
@@ -63,7 +64,7 @@ def pack(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     depth = int(np.prod(codes.shape[1:], dtype=np.int64))
     rows = codes.reshape(codes.shape[0], depth).astype(np.int8).view(np.uint8) & np.uint8((1 << bits) - 1)
     filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % GROUP)))
-    if bits == _BYTE:
+    if bits == BYTE:
         return filled
     groups = filled.reshape(rows.shape[0], filled.shape[1] // GROUP, GROUP)
     word = np.zeros(groups.shape[:2], np.uint32)
@@ -88,7 +89,7 @@ def unpack(packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> NDAr
     depth = int(np.prod(shape[1:], dtype=np.int64))
     if packed.dtype != np.uint8 or packed.shape != (shape[0], packed_width(depth, bits)):
         raise ValueError(f"{packed.dtype} {packed.shape} is not the packed form of {bits}-bit codes {tuple(shape)}")
-    if bits == _BYTE:
+    if bits == BYTE:
         return np.ascontiguousarray(packed.view(np.int8)[:, :depth]).reshape(shape)
     groups = packed.reshape(shape[0], packed_width(depth, bits) // bits, bits).astype(np.uint32)
     word = np.zeros(groups.shape[:2], np.uint32)
@@ -103,5 +104,5 @@ def unpack(packed: NDArray[np.uint8], bits: int, shape: tuple[int, ...]) -> NDAr
 
 
 def _check_bits(bits: int) -> None:
-    if bits not in (*BITS, _BYTE):
-        raise ValueError(f"there is no packed form of {bits} bits, only of {(*BITS, _BYTE)}")
+    if bits not in (*BITS, BYTE):
+        raise ValueError(f"there is no packed form of {bits} bits, only of {(*BITS, BYTE)}")

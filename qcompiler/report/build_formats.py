@@ -17,7 +17,7 @@ from qcompiler.report.formats import (
 from qcompiler.report.measured import OutputPart
 
 if TYPE_CHECKING:
-    from qcompiler.analysis.allocation.record import Allocation
+    from qcompiler.analysis.allocation.record import AllocatedGroup, Allocation
     from qcompiler.target.formats import FormatRequest
 
 __all__ = ["SOFTENED", "formats_part", "formats_warnings", "measured_loss"]
@@ -47,14 +47,7 @@ def formats_part(
         vectors: Outputs that the graph says are embeddings or states; all others are scores.
         metric: What a bound on the loss is of.
     """
-    outputs = tuple(outputs)
-    groups = tuple(
-        GroupPart(
-            group.name, group.nodes, group.weights, group.choice, group.losses.get(group.choice, 0.0),
-            group.losses, group.sizes[group.choice], group.exempt,
-        )
-        for group in found.groups
-    )  # fmt: skip
+    outputs, groups = tuple(outputs), tuple(map(_group, found.groups))
     texts = {text for group in found.groups for text in (*group.sizes, *group.losses)}
     return FormatsPart(
         base=found.base,
@@ -62,10 +55,7 @@ def formats_part(
         metric=found.metric,
         samples=found.samples,
         groups=groups,
-        resources=tuple(
-            ResourcePart(name, found.budgets.get(name), taken, float(written) if name == SIZE else None)
-            for name, taken in found.costs.items()
-        ),
+        resources=_resources(found, written),
         loss=found.loss,
         bound=found.bound,
         gap=found.loss - found.bound,
@@ -75,6 +65,20 @@ def formats_part(
         loss_bound=_loss_bound(found, outputs, vectors, metric),
         front=tuple(FrontPointPart(point.loss, point.costs) for point in found.front),
         dropped=found.dropped,
+    )
+
+
+def _group(group: AllocatedGroup) -> GroupPart:
+    return GroupPart(
+        group.name, group.nodes, group.weights, group.choice, group.losses.get(group.choice, 0.0), group.losses,
+        group.sizes[group.choice], group.exempt,
+    )  # fmt: skip
+
+
+def _resources(found: Allocation, written: int) -> tuple[ResourcePart, ...]:
+    return tuple(
+        ResourcePart(name, found.budgets.get(name), taken, float(written) if name == SIZE else None)
+        for name, taken in found.costs.items()
     )
 
 

@@ -140,12 +140,8 @@ def _distance(wanted: NDArray[Any], got: NDArray[Any]) -> float:
 def _probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
     """Class probabilities of logits or of probabilities, a row per decision."""
     rows = metrics.class_rows(scores).astype(np.float64)
-    if _are_probabilities(rows):
+    if metrics.are_probabilities(rows):
         return rows
     powers = np.exp(rows - rows.max(1, keepdims=True))
     found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
     return found
-
-
-def _are_probabilities(rows: NDArray[Any]) -> bool:
-    return bool(rows.size and rows.min() >= 0 and np.allclose(rows.sum(1), 1, atol=1e-2))

@@ -103,21 +103,16 @@ def sensitivity(
     missing = [choice for choice in choices if choice not in found]
     found |= _measured(study, chosen, missing, used, (cache_dir, executor), progress)
     losses, dropped = _sorted_out(study, found) if known is None else (known.losses, known.dropped)
-    together = {
-        choice: found[choice] - sum(found[pair,] for pair in choice) for choice in pairs if math.isfinite(found[choice])
-    }
     return Sensitivity(
-        chosen.name,
-        used,
-        time.perf_counter() - start,
-        cost,
-        losses,
-        study.nodes,
-        study.weights,
-        dropped,
-        together,
-        notes,
-    )
+        chosen.name, used, time.perf_counter() - start, cost, losses, study.nodes, study.weights, dropped,
+        _together(found, pairs), notes,
+    )  # fmt: skip
+
+
+def _together(found: Mapping[Choice, float], pairs: Sequence[Choice]) -> dict[Choice, float]:
+    """What two groups lose beyond the sum, where it is finite."""
+    finite = (choice for choice in pairs if math.isfinite(found[choice]))
+    return {choice: found[choice] - sum(found[single,] for single in choice) for choice in finite}
 
 
 def _known(answer: Sensitivity | None) -> dict[Choice, float]:
