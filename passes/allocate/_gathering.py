@@ -14,6 +14,7 @@ from qcompiler.analysis.group_costs import BOPS, LATENCY, SIZE, GroupCosts
 from qcompiler.analysis.sensitivity import Sensitivity, pair_choices, sensitivity
 from qcompiler.errors import UsageError
 from qcompiler.passes.allocate._allocation import Material
+from qcompiler.passes.allocate._dry_run import Ranges
 from qcompiler.passes.allocate._open_shapes import Shapes, input_shapes, shapes_text
 from qcompiler.passes.allocate._settle import Exact
 from qcompiler.passes.allocate.alternatives import study_of
@@ -81,18 +82,22 @@ class Gathering:
         """Shapes of the inputs that costs are for."""
         return input_shapes(self.model, self.ctx.calibration)
 
+    @cached_property
+    def ranges(self) -> Ranges:
+        """Ranges of activations that dry runs are given."""
+        return observed_ranges(self.model, self.ctx)
+
     def exact(self, material: Material) -> Exact | None:
         """What a plan takes by a dry run of its own; ``None`` where sums are exact."""
         if not any(group.activations for group in material.groups):
             return None
         resources = {name.partition("@")[0] for name in material.costs.fixed}
-        ranges = observed_ranges(self.model, self.ctx)
 
         def exact(choice: Mapping[str, str]) -> Mapping[str, float]:
             plan = {node: choice[group.name] for group in material.groups for node in group.nodes}
             return plan_costs(
                 self.model, self.target, plan, self.candidates[0], lowering=_lowering(self.ctx),
-                exclude=self.ctx.exclude, ranges=ranges, table=self.table, resources=resources,
+                exclude=self.ctx.exclude, ranges=self.ranges, table=self.table, resources=resources,
                 shapes=self.shapes,
             )  # fmt: skip
 
@@ -123,7 +128,7 @@ class Gathering:
         wanted = {SIZE, BOPS, *(item.resource for item in self.budgets if item.resource != LOSS)}
         costs = group_costs(
             self.model, self.target, groups, self.candidates, lowering=_lowering(self.ctx), exclude=self.ctx.exclude,
-            ranges=observed_ranges(self.model, self.ctx), table=self.table,
+            ranges=self.ranges, table=self.table,
             resources=wanted | ({LATENCY} if self.table is not None else set()), shapes=self.shapes,
         )  # fmt: skip
         if sizes := shapes_text(self.model, self.shapes):

@@ -17,8 +17,10 @@ from qcompiler.analysis.allocation.record import Allocation
 from qcompiler.calibration import data
 from qcompiler.errors import DataError, UsageError
 from qcompiler.ir.edit import Edit
+from qcompiler.passes.allocate import _gathering
 from qcompiler.passes.allocate.choose_formats import ChooseFormats
 from qcompiler.passes.allocate.format_marks import ALLOCATION, marked
+from qcompiler.passes.allocate.group_costs import observed_ranges
 from qcompiler.pipeline.base import Context
 from qcompiler.pipeline.spec import parse
 from qcompiler.target.load import load
@@ -134,6 +136,13 @@ def test_widths_of_activations_are_chosen_too() -> None:
     assert {group.choice for group in found.groups} >= {"w8a16"}
     assert len({group.choice for group in found.groups}) > 1
     assert found.costs["bops"] <= found.budgets["bops"]
+
+
+def test_ranges_for_dry_runs_are_observed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(_gathering, "observed_ranges", lambda *given: calls.append(given) or observed_ranges(*given))
+    chosen(candidates=("w8a16", "w8a8", "w4a8"), budget="size=14KB")
+    assert len(calls) == 1
 
 
 def test_exempt_groups_keep_the_widest_candidate_with_their_price() -> None:
