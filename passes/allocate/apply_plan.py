@@ -31,6 +31,7 @@ class ApplyPlan(Pass):
     path: str = ""
 
     name: ClassVar[str] = "apply-plan"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     provides: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
 

@@ -32,6 +32,7 @@ class AssignFormats(Pass):
     """Decide on formats: the bits asked for, of the model or of a node (``format_marks``), where the profile allows."""
 
     name: ClassVar[str] = "assign-formats"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     provides: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
 

@@ -61,6 +61,7 @@ class ChooseFormats(Pass):
     """
 
     name: ClassVar[str] = "choose-formats"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
 
     candidates: tuple[str, ...] = ()

@@ -47,6 +47,7 @@ class ChooseWidths(Pass):
     """
 
     name: ClassVar[str] = "choose-widths"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
 
     tolerance: float = 0.02

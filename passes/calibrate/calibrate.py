@@ -91,6 +91,7 @@ class Calibrate(Pass):
     """
 
     name: ClassVar[str] = "calibrate"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
 
     method: Literal["auto", "minmax", "moving-average", "percentile", "mse", "entropy", "statistics"] = "auto"

@@ -52,6 +52,7 @@ class CalibrateWeights(Pass):
     """
 
     name: ClassVar[str] = "calibrate-weights"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
     provides: ClassVar[frozenset[Fact]] = frozenset({Fact.CALIBRATED})
 

@@ -53,6 +53,7 @@ class ChooseLogFormats(Pass):
     """
 
     name: ClassVar[str] = "choose-log-formats"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
 
     bits: int = 0

@@ -47,6 +47,7 @@ class CorrectBias(Pass):
     """
 
     name: ClassVar[str] = "correct-bias"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     method: Literal["auto", "sequential", "analytic", "statistics"] = "auto"

@@ -46,6 +46,7 @@ class CorrectOutputs(Pass):
     guard: bool = True
 
     name: ClassVar[str] = "correct-outputs"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     def run(self, model: ir.Model, ctx: Context) -> None:

@@ -64,6 +64,7 @@ class ReestimateBatchNorm(Pass):
     guard: bool = True
 
     name: ClassVar[str] = "reestimate-batch-norm"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.CANONICAL, Fact.TYPED, Fact.SORTED})
 
     def run(self, model: ir.Model, ctx: Context) -> None:

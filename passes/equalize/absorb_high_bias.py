@@ -62,6 +62,7 @@ class AbsorbHighBias(Pass):
     input_high: float = 65536.0
 
     name: ClassVar[str] = "absorb-high-bias"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

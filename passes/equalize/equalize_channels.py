@@ -59,6 +59,7 @@ class EqualizeChannels(Pass):
     residual: bool = False
 
     name: ClassVar[str] = "equalize-channels"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

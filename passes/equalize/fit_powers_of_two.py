@@ -52,6 +52,7 @@ class FitPowersOfTwo(Pass):
     plan: str = ""
 
     name: ClassVar[str] = "fit-powers-of-two"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

@@ -50,6 +50,7 @@ class PermuteChannels(Pass):
     block: int = 0
 
     name: ClassVar[str] = "permute-channels"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

@@ -46,6 +46,7 @@ class ReparameterizeNorms(Pass):
     samples: int = 32
 
     name: ClassVar[str] = "reparameterize-norms"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

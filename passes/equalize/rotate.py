@@ -63,6 +63,7 @@ class Rotate(Pass):
     samples: int = 16
 
     name: ClassVar[str] = "rotate"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

@@ -69,6 +69,7 @@ class SmoothActivations(Pass):
     samples: int = 32
 
     name: ClassVar[str] = "smooth-activations"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

@@ -58,6 +58,7 @@ class SplitConcat(Pass):
     ratio: float = 4.0
 
     name: ClassVar[str] = "split-concat"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

@@ -34,6 +34,7 @@ class PlaceQdq(Pass):
     """Insert Q/DQ pairs, store weights and biases as integers."""
 
     name: ClassVar[str] = "place-qdq"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
     provides: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
 

@@ -44,6 +44,7 @@ class ChooseRounding(Pass):
     """
 
     name: ClassVar[str] = "choose-rounding"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     effort: Effort = "normal"

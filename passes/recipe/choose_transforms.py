@@ -42,6 +42,7 @@ class ChooseTransforms(Pass):
     """
 
     name: ClassVar[str] = "choose-transforms"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 

@@ -85,6 +85,7 @@ class FitRanges(Pass):
     """
 
     name: ClassVar[str] = "fit-ranges"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     unit: Literal["block", "layer"] = "block"

@@ -57,6 +57,7 @@ class Reconstruct(Pass):
     """
 
     name: ClassVar[str] = "reconstruct"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     unit: Literal["block", "layer", "model"] = "block"

@@ -35,6 +35,7 @@ class RoundAlternating(Pass):
     """
 
     name: ClassVar[str] = "round-alternating"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     turns: int = 4

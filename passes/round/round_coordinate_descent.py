@@ -33,6 +33,7 @@ class RoundCoordinateDescent(Pass):
     """
 
     name: ClassVar[str] = "round-coordinate-descent"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     sweeps: int = 20

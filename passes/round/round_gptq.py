@@ -36,6 +36,7 @@ class RoundGptq(Pass):
     """
 
     name: ClassVar[str] = "round-gptq"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS, Fact.CALIBRATED})
 
     inputs: Inputs = "quantized"

@@ -61,7 +61,7 @@ def _describe(name: str, as_json: bool) -> None:
     click.echo(f"{facts['name']}: {facts['summary']}\n")
     if facts["description"]:
         click.echo(f"{facts['description']}\n")
-    lines = [(key, ", ".join(facts[key])) for key in ("requires", "provides", "invalidates") if facts[key]]
+    lines = [(key, ", ".join(facts[key])) for key in ("requires", "before", "provides", "invalidates") if facts[key]]
     pairs([("family", facts["family"]), *lines, ("preserves", facts["preserves"])])
     if facts["options"]:
         click.echo()
@@ -95,6 +95,7 @@ def _facts(cls: type[Pass]) -> dict[str, Any]:
         "summary": " ".join(summary.split()),
         "description": description,
         "requires": sorted(cls.requires),
+        "before": sorted(cls.before),
         "provides": sorted(cls.provides),
         "invalidates": sorted(cls.invalidates),
         "preserves": cls.preserves.value,

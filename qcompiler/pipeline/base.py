@@ -164,10 +164,12 @@ class Pass(abc.ABC):
     """Base of every pass.
 
     Subclasses are frozen dataclasses; fields are options (``bool``, ``int``, ``float``, ``str``, ``Literal``,
-    enums, tuples of those, and ``X | None``) with defaults.
+    enums, tuples of those, and ``X | None``) with defaults. ``before`` are facts in whose presence the pass would do
+    nothing, or harm: behind a pass that provides one of them it is refused.
     """
 
     name: ClassVar[str]
+    before: ClassVar[frozenset[Fact]] = frozenset()
     requires: ClassVar[frozenset[Fact]] = frozenset()
     provides: ClassVar[frozenset[Fact]] = frozenset()
     invalidates: ClassVar[frozenset[Fact]] = frozenset()

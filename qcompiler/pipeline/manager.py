@@ -39,7 +39,8 @@ class Pipeline:
         given: Facts that hold before the first pass.
 
     Raises:
-        PipelineError: A pass requires a fact that nothing before it provides, or that a pass in between destroyed.
+        PipelineError: A pass requires a fact that nothing before it provides, or that a pass in between destroyed; or
+            it comes too late, behind a fact that it must come before.
     """
 
     passes: tuple[Pass, ...]
@@ -48,9 +49,13 @@ class Pipeline:
     def __post_init__(self) -> None:
         holds = set(self.given)
         destroyed: dict[Fact, str] = {}
+        reached: dict[Fact, tuple[int, Pass]] = {}
         for position, pass_ in enumerate(self.passes):
             for fact in sorted(pass_.requires - holds):
                 raise _missing(fact, pass_, self.passes[position + 1 :], destroyed.get(fact))
+            for fact in sorted(pass_.before & reached.keys()):
+                raise _too_late(pass_, position, *reached[fact])
+            reached |= dict.fromkeys(pass_.provides - reached.keys(), (position, pass_))
             destroyed |= dict.fromkeys(pass_.invalidates & holds, pass_.name)
             holds = (holds - pass_.invalidates) | pass_.provides
 
@@ -125,3 +130,12 @@ def _missing(fact: Fact, pass_: Pass, later: Sequence[Pass], destroyer: str | No
         names = sorted(name for name, cls in known().items() if fact in cls.provides and name != pass_.name)
         hint = f"put one of these before it: {', '.join(names)}" if names else None
     return PipelineError(f"'{pass_.name}' requires the fact '{fact.value}', {reason}", where="pipeline", hint=hint)
+
+
+def _too_late(pass_: Pass, position: int, reached: int, provider: Pass) -> PipelineError:
+    """A pass that has nothing left to work on."""
+    places = f"'{pass_.name}' (pass {position + 1})", f"'{provider.name}' (pass {reached + 1})"
+    return PipelineError(
+        f"{places[0]} has nothing left to work on behind {places[1]}",
+        where="pipeline", hint=f"move '{pass_.name}' before '{provider.name}'",
+    )  # fmt: skip

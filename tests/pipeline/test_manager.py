@@ -51,6 +51,12 @@ class Destroyer(Base):
     invalidates: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
 
 
+@dataclass(frozen=True)
+class Early(Base):
+    name: ClassVar[str] = "early"
+    before: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
+
+
 class Log(Observer):
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -80,6 +86,15 @@ def test_a_destroyed_fact_names_its_destroyer() -> None:
     Pipeline((Provider(), Consumer(), Destroyer()))
     Pipeline((Provider(), Destroyer(), Provider(), Consumer()))
     Pipeline((Consumer(),), given=frozenset({Fact.FORMATS}))
+
+
+def test_a_pass_that_comes_too_late_is_named_with_its_place() -> None:
+    Pipeline((Early(), Provider()))
+    Pipeline((Early(),), given=frozenset({Fact.FORMATS}))  # what was given, no pass of this pipeline did
+    told = r"'early' \(pass 4\) has nothing left .* behind 'provider' \(pass 2\)"
+    with pytest.raises(PipelineError, match=told) as caught:
+        Pipeline((Early(), Provider(), Destroyer(), Early()))
+    assert caught.value.hint == "move 'early' before 'provider'"
 
 
 def test_records(small_cnn: ir.Model) -> None:
