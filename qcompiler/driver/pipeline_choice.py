@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from qcompiler.target.integer import Lowering
     from qcompiler.target.schema import Target
 
-__all__ = ["check_lowering", "choose_pipeline", "effort_of", "lowering_of"]
+__all__ = ["check_lowering", "choose_pipeline", "effort_of", "lowering_of", "why_not_lowered"]
 
 _DEFAULT = "default"
 _WEIGHT_ONLY = "weight-only"
 _LOWER = "lower"
 _LOWERS = "lower-integer"
 _LOWERS_WEIGHTS = "lower-weight-only"
+_CHOOSES_LOGS = "choose-log-formats"
 _RECIPE = ("choose-transforms", "choose-rounding")
 _POINTS = 16
 """Plans of a front."""
@@ -58,6 +59,11 @@ def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatR
     if options.calibration_method is not None:
         method = options.calibration_method
         passes = _changed(passes, "calibrate", "--calibration-method", lambda item: _with_method(item, method))
+    if request.log is not None and options.format is not None and not _has(passes, _CHOOSES_LOGS):
+        raise UsageError(
+            f"log{request.log.bits} in --format needs the pass '{_CHOOSES_LOGS}', which this pipeline does not have",
+            hint=f"put '{_CHOOSES_LOGS}' behind 'assign-formats', or leave that part of the format out",
+        )
     if not options.bias_correction:
         passes = tuple(item for item in passes if item.name != "correct-bias")
     return Pipeline(passes)
@@ -92,6 +98,19 @@ def _tries(item: Any, effort: str) -> Pass:
 def lowering_of(passes: tuple[Pass, ...]) -> str:
     """The form in which a pipeline leaves the quantized graph."""
     return "integer" if _has(passes, _LOWERS) or _has(passes, _LOWERS_WEIGHTS) else "qdq"
+
+
+def why_not_lowered(options: CompileOptions, profile: Lowering, passes: tuple[Pass, ...]) -> str | None:
+    """What the user must know of a pipeline of their own that ends in Q/DQ form where the profile asks for integers."""
+    own = options.pipeline is not None and options.pipeline != _DEFAULT
+    if not own or options.lowering is not None or profile != "integer" or not _has(passes, "place-qdq"):
+        return None
+    if lowering_of(passes) == "integer":
+        return None
+    return (
+        "this pipeline ends in Q/DQ form, and the target runs integer operators: --lowering integer adds the passes "
+        "that write them, --lowering qdq says that Q/DQ is wanted"
+    )
 
 
 def check_lowering(passes: tuple[Pass, ...], target: Target) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from qcompiler.driver.pipeline_choice import why_not_lowered
 from qcompiler.report import build
 from qcompiler.report.accumulators import accumulators_part
 from qcompiler.report.build_formats import formats_part, formats_warnings
@@ -89,6 +90,9 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
         yield from outcome.predicted.warnings
     if outcome.decisions.coverage is None:
         yield "nothing was quantized: this pipeline places no Q/DQ nodes"
+    job = outcome.job
+    if (reason := why_not_lowered(job.options, job.target.lowering, job.pipeline.passes)) is not None:
+        yield reason
     if (fall := outcome.fall) is not None:
         metric = outcome.job.metric
         unit = f" {metric.unit}" if metric.unit else ""

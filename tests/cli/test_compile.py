@@ -178,6 +178,15 @@ def test_a_pipeline_text_is_followed(compile_small: Run) -> None:
     assert names[-2:] == ["place-qdq", "finalize"]
 
 
+def test_a_pipeline_without_lowering_says_so_on_an_integer_target(compile_small: Run) -> None:
+    text = "normalize,assign-formats,calibrate,calibrate-weights,place-qdq,finalize"
+    for extra, told in (((), True), (("--lowering", "qdq"), False)):
+        result = compile_small("--target", "edge-npu", "--pipeline", text, "--json", *extra)
+        report = _report(result)
+        assert any("ends in Q/DQ form" in item for item in report["warnings"]) is told  # type: ignore[attr-defined]
+        assert ("ends in Q/DQ form" in result.stderr) is told
+
+
 def test_bias_correction_can_be_left_out(compile_small: Run) -> None:
     report = _report(compile_small("--json", "--no-bias-correction"))
     assert all(item["text"] != "correct-bias" for item in report["passes"])  # type: ignore[attr-defined]

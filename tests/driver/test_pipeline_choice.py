@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from qcompiler.driver.options import CompileOptions
-from qcompiler.driver.pipeline_choice import choose_pipeline, effort_of, lowering_of
-from qcompiler.errors import UsageError
+from qcompiler.driver.pipeline_choice import choose_pipeline, effort_of, lowering_of, why_not_lowered
+from qcompiler.errors import PipelineError, UsageError
 from qcompiler.pipeline import spec
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.integer import Lowering
@@ -58,6 +58,34 @@ def test_a_pipeline_of_ones_own_is_left_alone() -> None:
     lowered = OWN.replace("place-qdq", "place-qdq,lower-integer")
     assert names("qdq", pipeline=lowered).count("lower-integer") == 1
     assert names("qdq", pipeline=lowered, lowering="integer").count("lower-integer") == 1
+
+
+@pytest.mark.parametrize("late", ["correct-bias", "round-gptq", "calibrate-weights", "assign-formats", "rotate"])
+def test_decisions_are_made_before_they_become_nodes(late: str) -> None:
+    message = rf"'{late}' \(pass \d+\) has nothing left to work on behind 'place-qdq'"
+    with pytest.raises(PipelineError, match=message):
+        names("qdq", pipeline=OWN.replace("place-qdq", f"place-qdq,{late}"))
+
+
+def test_a_pipeline_that_ends_before_the_integers_is_told_so() -> None:
+    def told(profile: str, **options: object) -> bool:
+        request = CompileOptions(model="m.onnx", target="t", **options)  # type: ignore[arg-type]
+        passes = choose_pipeline(request, Lowering(profile), resolve_format(load("lowbit-cpu"), "w8a8")).passes
+        return why_not_lowered(request, Lowering(profile), passes) is not None
+
+    assert told("integer", pipeline=OWN)
+    assert not told("qdq", pipeline=OWN)
+    assert not any(told("integer", pipeline=OWN, lowering=kind) for kind in ("qdq", "integer"))
+    assert not any(told("integer", pipeline=kind) for kind in (None, "default", "normalize"))
+    assert not told("integer", pipeline=OWN.replace("place-qdq", "place-qdq,lower-integer"))
+
+
+def test_a_log_format_needs_the_pass_that_finds_its_grid() -> None:
+    with pytest.raises(UsageError, match="log4 in --format needs the pass 'choose-log-formats'"):
+        names("qdq", kind="w8a8/log4", format="w8a8/log4", pipeline=OWN)
+    chosen = OWN.replace(",calibrate,", ",choose-log-formats,calibrate,")
+    assert names("qdq", kind="w8a8/log4", format="w8a8/log4", pipeline=chosen)
+    assert "choose-log-formats" in names("integer", kind="w8a8/log4", format="w8a8/log4")
 
 
 def test_contradictions_are_refused() -> None:
