@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
@@ -26,10 +26,15 @@ from qcompiler.pipeline.base import Context, Pass, PassRecord
 from qcompiler.pipeline.spec import parse, to_text
 from qcompiler.target.formats import resolve_format
 
-__all__ = ["PlanTrial", "mark_nodes"]
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["PlanTrial", "enough_to_judge", "mark_nodes"]
 
 _LEAST: Final = 24
 """Samples below which a third of them bounds nothing: Student's distribution needs some, skewed losses more."""
+_MADE: Final = 32
+"""Samples to be made where none are given: some are held out of these for the report."""
 _SHARE: Final = 3
 """One sample of so many judges."""
 _MOST: Final = 256
@@ -56,12 +61,7 @@ class PlanTrial:
     done: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        data = self.ctx.calibration
-        if data is None or len(data) < _LEAST:
-            raise DataError(
-                f"a bound on the loss takes {_LEAST} calibration samples: a third of them judges",
-                where="--budget loss", hint="give more of --calibration, or a budget of size",
-            )  # fmt: skip
+        data = enough_to_judge(self.ctx.calibration)
         judging = list(range(_SHARE - 1, len(data), _SHARE))[:_MOST]
         self._fitted = data.subset(sorted(set(range(len(data))) - set(judging)))
         self._judging = data.subset(judging)
@@ -84,6 +84,22 @@ class PlanTrial:
         candidate = Runner(materialized(copy), threads=ctx.jobs)
         losses = sample_losses(self._reference, candidate, self._judging, self._vectors, self.metric or None)
         return upper_bound(losses, shares=self.metric == "agreement")
+
+
+def enough_to_judge(data: Dataset | None) -> Dataset:
+    """The calibration samples, where a bound on the held-out loss can be kept with them.
+
+    Raises:
+        DataError: There are too few.
+    """
+    if data is not None and len(data) >= _LEAST:
+        return data
+    made = data is not None and data.made is not None
+    more = f"have {_MADE} made with --limit {_MADE}" if made else "give more of --calibration"
+    raise DataError(
+        f"a bound on the loss takes {_LEAST} calibration samples, and there are {0 if data is None else len(data)}: a "
+        "third of them judges", where="--budget loss", hint=f"{more}, or a budget of size",
+    )  # fmt: skip
 
 
 def mark_nodes(graph: ir.Graph, formats: Mapping[str, str], ctx: Context) -> None:

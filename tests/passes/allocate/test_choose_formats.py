@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from qcompiler.analysis.allocation.bisect import BoundMissedError
 from qcompiler.analysis.allocation.problem import InfeasibleError
 from qcompiler.analysis.allocation.record import Allocation
 from qcompiler.calibration import data
+from qcompiler.calibration.trust import Made
 from qcompiler.errors import DataError, UsageError
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.allocate import _gathering
+from qcompiler.passes.allocate._plan_trial import enough_to_judge
 from qcompiler.passes.allocate.choose_formats import ChooseFormats
 from qcompiler.passes.allocate.format_marks import ALLOCATION, marked
 from qcompiler.passes.allocate.group_costs import observed_ranges
@@ -181,6 +184,16 @@ def test_a_plan_that_cannot_be_is_refused(tmp_path: Path, formats: Any, words: s
         chosen(plan=str(path))
 
 
+def test_too_few_samples_for_a_bound_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gathering, "tie_groups", None)
+    with pytest.raises(DataError, match=r"24 calibration samples, and there are 6.*\n.*give more of --calibration"):
+        chosen(samples=6, budget="loss=0.1")
+    given = data.load([{"x": np.zeros((1, 2), np.float32)}] * 24, {"x": (np.dtype(np.float32), ("N", 2))})
+    assert enough_to_judge(given) is given
+    with pytest.raises(DataError, match="have 32 made with --limit 32"):
+        enough_to_judge(replace(given.subset(range(14)), made=Made(0.1)))
+
+
 def test_what_cannot_be_chosen_is_refused() -> None:
     with pytest.raises(UsageError, match="candidates and a budget"):
         chosen(budget="")
@@ -188,8 +201,6 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         chosen(candidates=("w8a8", "w3a8"), budget="size=14KB")
     with pytest.raises(DataError, match="samples"):
         chosen(samples=0, budget="size=14KB")
-    with pytest.raises(DataError, match="24 calibration samples"):
-        chosen(samples=6, budget="loss=0.1")
     with pytest.raises(UsageError, match="sensitivity"):
         chosen(budget="size=14KB", sensitivity="measuredd")
     with pytest.raises(UsageError, match="is not known, so no share"):
