@@ -19,7 +19,7 @@ from qcompiler.calibration.data import Dataset
 from qcompiler.calibration.features import Trait, sketch, traits
 from qcompiler.calibration.inner import inner_deviations
 from qcompiler.calibration.selectors import Clusters, Outliers, Selector, Stratify, parse_all
-from qcompiler.errors import DataError, nearest
+from qcompiler.errors import DataError, UsageError, nearest
 
 __all__ = ["deviations", "kmeans", "select"]
 
@@ -59,8 +59,8 @@ def select(
         A part of ``dataset``; its notes say what was left out, and why.
 
     Raises:
-        DataError: There is no such input to stratify by.
-        UsageError: A selector is unknown.
+        DataError: Samples cannot be compared.
+        UsageError: A selector is unknown, or there is no such input to stratify by.
     """
     for selector in parse_all(selectors):
         match selector:
@@ -237,8 +237,11 @@ def _fill_empty(owner: NDArray[np.int64], distance: NDArray[np.float64], count: 
 
 def _evenly(dataset: Dataset, selector: Stratify) -> tuple[list[int], str]:
     if selector.name not in dataset.inputs:
-        hint = nearest(selector.name, dataset.inputs) or f"inputs: {', '.join(dataset.inputs)}"
-        raise DataError(f"there is no input '{selector.name}' to stratify by", where=dataset.source, hint=hint)
+        near, known = nearest(selector.name, dataset.inputs), f"the inputs are {', '.join(dataset.inputs)}"
+        raise UsageError(
+            f"there is no input '{selector.name}' to stratify by", where=f"--select {selector}",
+            hint=f"{near} {known}" if near else known,
+        )  # fmt: skip
     keys = np.array([_key(feed[selector.name]) for feed in dataset])
     strata = _strata(keys)
     wanted = len(keys) if selector.count is None else min(selector.count, len(keys))

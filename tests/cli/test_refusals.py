@@ -29,6 +29,8 @@ CASES = [
     (["--select", "clusters"], ["number of samples"]),
     (["--select", "clusters:none"], ["number of samples"]),
     (["--select", "stratify"], ["stratify:INPUT"]),
+    (["--select", "stratify:nope"], ["--select stratify:nope", "no input 'nope'", "the inputs are x"]),
+    (["--select", "outliers", "--select", "stratify:xx:4"], ["no input 'xx'", "did you mean 'x'?", "the inputs are x"]),
     (["--calibration", "random", "--select", "outliers"], ["--calibration random has none to choose from"]),
     (["--effort", "hihg"], ["hihg", "did you mean 'high'"]),
     (["--evaluation", "random"], ["proves nothing"]),
