@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
+    from qcompiler.pipeline.base import Context
 
 __all__ = ["moments"]
 
@@ -23,7 +24,7 @@ _Floats = NDArray[np.float64]
 
 
 def moments(
-    model: ir.Model, groups: Sequence[Sequence[str]], dataset: Dataset, *, heads: bool, threads: int = 0
+    model: ir.Model, groups: Sequence[Sequence[str]], dataset: Dataset, ctx: Context, *, heads: bool
 ) -> list[_Floats]:
     """The sum of each group of tensors, ``(heads, channels, channels)``; its scale means nothing.
 
@@ -31,8 +32,8 @@ def moments(
         model: The model to run; it is not changed.
         groups: Names of tensors with channels on the last axis; each tensor of a group counts once.
         dataset: The samples; padding rows weigh nothing.
+        ctx: Threads of one run; takes what there is to tell of weights.
         heads: Whether tensors have heads on axis 1 (where they have four axes), else they are streams: one sum each.
-        threads: Threads of one run; 0 lets the runtime choose.
     """
     from qcompiler.calibration import engine, row_weights
 
@@ -40,7 +41,7 @@ def moments(
     names = list(dict.fromkeys(name for group in members for name in group))
     weights = row_weights.of(dataset, model.graph)
     totals: list[_Floats] = [np.zeros(()) for _ in members]
-    for number, (feed, tensors) in enumerate(engine.stream(model, dataset, names, threads=threads)):
+    for number, (feed, tensors) in enumerate(engine.stream(model, dataset, names, threads=ctx.jobs)):
         rows = None if weights is None else weights.of_feed(feed, number)
         for index, group in enumerate(members):
             for name in group:
@@ -48,6 +49,7 @@ def moments(
                 mask = None if rows is None else rows.of(name, array.shape)
                 totals[index] = totals[index] + _moment(array, mask, heads=heads)
         tensors.clear()
+    row_weights.tell(weights, ctx)
     return totals
 
 

@@ -143,6 +143,7 @@ def collect(model: ir.Model, items: Iterable[Region], dataset: Dataset, ctx: Con
             (seen.judging if number >= count - judges else seen.fitted).append(part)
         tensors.clear()
         ctx.progress("smooth", number + 1, count)
+    row_weights.tell(weights, ctx)
     return kept
 
 

@@ -154,7 +154,7 @@ class Rotate(Pass):
             hint = "give --calibration DATA, or take kind=hadamard"
             raise DataError(f"rotate{{kind={self.kind}}} needs calibration samples", hint=hint)
         few = ctx.calibration.subset(range(min(self.samples, len(ctx.calibration))))
-        return moments(model, groups, few, heads=heads, threads=ctx.jobs)
+        return moments(model, groups, few, ctx, heads=heads)
 
 
 def _free_streams(model: ir.Model, ctx: Context, turned: set[ir.Node]) -> list[Residual]:

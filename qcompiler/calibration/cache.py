@@ -11,7 +11,7 @@ import hashlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "entry", "model_digest"]
 
-_VERSION = "1"
+_VERSION = "2"
+_NAMES, _DOUBTS = "names", "doubts"
 _HASHED_WHOLE = 64 << 20
 """External weights above this are known by file, size and time of change: hashing would page all of them in."""
 
@@ -38,23 +39,29 @@ class Entry:
     path: Path
     ctx: Context
 
-    def read(self, observers: Mapping[str, Collector]) -> bool:
-        """Restore the observers; ``False`` when there is nothing usable."""
+    def read(self, observers: Mapping[str, Collector]) -> tuple[str, ...] | None:
+        """Restore the observers; ``None`` when there is nothing usable.
+
+        Returns:
+            Tensors that weights of positions did not reach.
+        """
         if not self.path.exists():
-            return False
+            return None
         try:
-            states = _load(self.path, list(observers))
+            states, doubts = _load(self.path, list(observers))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             self.ctx.note(f"ignored a damaged calibration cache file {self.path.name}: {error}")
-            return False
+            return None
         for name, observer in observers.items():
             observer.restore(states[name])
         self.ctx.note(f"calibration results came from the cache ({self.path.name})")
-        return True
+        return doubts
 
-    def write(self, observers: Mapping[str, Collector]) -> None:
-        """Store the observers' state, whole or not at all."""
-        arrays: dict[str, Any] = {"names": np.array(list(observers), dtype=np.str_)}
+    def write(self, observers: Mapping[str, Collector], doubts: Sequence[str] = ()) -> None:
+        """Store the observers' state and what ``read`` returns, whole or not at all."""
+        arrays: dict[str, Any] = {
+            key: np.array(list(texts), np.str_) for key, texts in ((_NAMES, observers), (_DOUBTS, doubts))
+        }
         for index, observer in enumerate(observers.values()):
             arrays |= {f"{index}/{key}": array for key, array in observer.state().items()}
         temporary = None
@@ -70,16 +77,16 @@ class Entry:
                 temporary.unlink(missing_ok=True)
 
 
-def _load(path: Path, names: list[str]) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+def _load(path: Path, names: list[str]) -> tuple[dict[str, dict[str, np.ndarray[Any, Any]]], tuple[str, ...]]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        if stored["names"].tolist() != names:
+        if stored[_NAMES].tolist() != names:
             raise ValueError("it holds other tensors")
         states: dict[str, dict[str, np.ndarray[Any, Any]]] = {name: {} for name in names}
         for key in stored.files:
-            if key != "names":
+            if key not in (_NAMES, _DOUBTS):
                 index, _, part = key.partition("/")
                 states[names[int(index)]][part] = stored[key]
-        return states
+        return states, tuple(map(str, stored[_DOUBTS]))
 
 
 def entry(

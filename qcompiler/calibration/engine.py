@@ -52,9 +52,13 @@ def collect(
     if not observers:
         return
     from qcompiler.calibration import cache
+    from qcompiler.calibration.row_weights import tell
 
     entry = cache.entry(model, dataset, observers, ctx, None if row_weights is None else row_weights.key())
-    if entry is not None and entry.read(observers):
+    if entry is not None and (doubts := entry.read(observers)) is not None:
+        if row_weights is not None:
+            row_weights.doubts.update(doubts)
+        tell(row_weights, ctx)
         return
     total = len(dataset)
     if threads is None:
@@ -75,8 +79,9 @@ def collect(
         tensors.clear()  # before the next run: two samples' tensors are never held together
         if ctx is not None:
             ctx.progress("calibrate", number + 1, total)
+    tell(row_weights, ctx)
     if entry is not None:
-        entry.write(observers)
+        entry.write(observers, () if row_weights is None else sorted(row_weights.doubts))
 
 
 def _blame_weights(model: ir.Model) -> None:

@@ -12,13 +12,14 @@ mask: 0 and −1e4) and the results of nodes that mix it in keep every row. Else
 
 Weights that the user gives (``qcompiler.calibration.given_weights``) multiply these. Those of positions are found like
 padding; those of samples belong to the leading axis, which holds whole samples one after the other. Where it does not,
-all rows get the mean weight of the samples in the feed.
+all rows get the mean weight of the samples in the feed. Tensors that may have the positions that the user weighted,
+and in doubt are not weighted, are kept in mind (``RowWeights.doubts``) and told of once (``tell``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +31,11 @@ from qcompiler.errors import DataError
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
+    from qcompiler.pipeline.base import Context
 
-__all__ = ["FeedWeights", "RowWeights", "find", "mean_weights", "of", "unheard"]
+__all__ = ["FeedWeights", "RowWeights", "find", "mean_weights", "of", "tell", "unheard"]
 
+_DOUBT = "whose token axis is in doubt"
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 
 
@@ -45,12 +48,14 @@ class RowWeights:
         exempt: Tensors that carry the mask; all their rows count.
         given: Data with weights of samples or positions; ``None`` where all count alike.
         attention: Whether tensors ``(N, H, L, L)`` hold what each token attends to.
+        doubts: Tensors so far that weights of positions did not reach because their token axis is not certain.
     """
 
     mask: str | None = None
     exempt: frozenset[str] = frozenset()
     given: Dataset | None = None
     attention: bool = False
+    doubts: set[str] = field(default_factory=set, compare=False)
 
     def of_feed(self, feed: Mapping[str, NDArray[Any]], number: int = 0) -> FeedWeights | None:
         """Weights in this feed; ``None`` where every row weighs 1.
@@ -71,7 +76,8 @@ class RowWeights:
             text = f"weights of shape {given.shape} do not fit '{self.mask}' of shape {tokens.shape}"
             where = "" if self.given is None else self.given.source
             raise DataError(text, where=where, hint="give weights of the positions that the mask is about")
-        return FeedWeights(given if tokens is None else given * tokens, self.exempt, attention=self.attention)
+        both = given if tokens is None else given * tokens
+        return FeedWeights(both, self.exempt, attention=self.attention, doubts=self.doubts)
 
     def _tokens(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
         """1 for tokens, 0 for padding; ``None`` where nothing is padding or the input is no 0/1 mask."""
@@ -96,16 +102,20 @@ class FeedWeights:
         exempt: Tensors in which every position counts alike.
         samples: Weights of samples, ``(N,)``.
         attention: Whether tensors ``(N, H, L, L)`` hold what each token attends to.
+        doubts: Takes the names of tensors whose token axis is not certain; ``None`` where nobody wants to know.
     """
 
     tokens: NDArray[np.float32] | None
     exempt: frozenset[str] = frozenset()
     samples: NDArray[np.float32] | None = None
     attention: bool = False
+    doubts: set[str] | None = None
 
     def of(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """Weights for a tensor, broadcastable to ``shape`` and of its rank; ``None`` where every row weighs 1."""
         positions = self._of_positions(name, shape)
+        if positions is None and self.doubts is not None and self._in_doubt(name, shape):
+            self.doubts.add(name)
         samples = self.of_samples(shape)
         if positions is None or samples is None:
             return samples if positions is None else positions
@@ -126,6 +136,13 @@ class FeedWeights:
         if shape[1] == length:
             return self.tokens.reshape(batch, length, *(1 for _ in shape[2:]))
         return self.tokens.reshape(batch, 1, length, 1) if len(shape) == 4 and shape[2] == length else None
+
+    def _in_doubt(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor without weights of positions may have positions all the same."""
+        if self.tokens is None or name in self.exempt:
+            return False
+        batch, length = self.tokens.shape
+        return length > 1 and (length in shape or shape[:1] == (batch * length,))
 
     def of_samples(self, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """The same from weights of whole samples alone."""
@@ -160,6 +177,18 @@ def unheard(dataset: Dataset, where: str) -> str | None:
     if dataset.all_weights is None or dataset.all_weights.ndim == 1:
         return None
     return f"weights of positions do not reach {where}: there all positions of all samples count alike"
+
+
+def tell(weights: RowWeights | None, ctx: Context | None) -> None:
+    """Warn of the tensors that weights of positions did not reach, the first time there are some in a compile."""
+    if weights is None or weights.given is None or not weights.doubts or ctx is None:
+        return
+    if any(_DOUBT in note.text for record in ctx.records for note in record.notes):
+        return
+    names = sorted(weights.doubts)
+    shown = ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    if (text := unheard(weights.given, f"tensors {_DOUBT} ({shown})")) is not None:
+        ctx.warn(text)
 
 
 def mean_weights(dataset: Dataset) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 import qcompiler
-from qcompiler.calibration import data, row_weights
+from qcompiler.calibration import data, engine, row_weights
 from qcompiler.calibration.given_weights import WEIGHTS
 from qcompiler.calibration.mean import MeanObserver
 from qcompiler.calibration.observers import make
@@ -20,7 +20,7 @@ from qcompiler.calibration.row_weights import FeedWeights, RowWeights
 from qcompiler.calibration.second_moment import Layout, SecondMoments, Window
 from qcompiler.errors import DataError
 from qcompiler.ir.edit import Edit
-from qcompiler.pipeline.base import Context
+from qcompiler.pipeline.base import Context, PassRecord
 from qcompiler.pipeline.instruments.reproducer import DATA, _save_calibration
 from qcompiler.quant.format import QFormat
 
@@ -292,3 +292,26 @@ def test_a_reserved_name_that_means_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'qcompiler\.weight', which means nothing") as caught:
         data.load(path, {"x": (ir.DataType.FLOAT, ("N", 3))})
     assert "'qcompiler.weights'" in caught.value.hint
+
+
+def test_tensors_that_weights_of_positions_do_not_reach_are_told_of_once(tmp_path: Path) -> None:
+    """Also when what was observed comes from the cache, and not at all where the weights are of samples."""
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 21]> g (float[N,5,4] x) => (float[N,4,5] y)
+        { a = Neg(x)  t = Transpose<perm = [0, 2, 1]>(a)  p = ReduceMean<keepdims = 0>(a, axis)  y = Neg(t) }""")
+    Edit(model).constant("axis", np.array([1], np.int64))
+    model = ir.from_proto(ir.to_proto(model))
+    positions = np.tile([1.0, 2.0, 1.0, 1.0, 0.0], (6, 1))
+
+    def warnings(weights: Any, cache: Path | None, *names: str) -> list[str]:
+        dataset, ctx = data.load(samples() | {WEIGHTS: weights}, INPUTS), Context(Edit(model), cache_dir=cache)
+        for _ in range(2):
+            ctx.records.append(PassRecord("one"))
+            seen = {name: make("minmax") for name in names}
+            engine.collect(model, dataset, seen, ctx=ctx, row_weights=row_weights.of(dataset, model.graph))
+        return [note.text for record in ctx.records for note in record.notes if note.level == "warning"]
+
+    for cache in (None, tmp_path, tmp_path):
+        (told,) = warnings(positions, cache, "a", "t", "p", "y")
+        assert told.startswith("weights of positions do not reach tensors whose token axis is in doubt ('t', 'y')")
+        assert warnings(positions, cache, "a", "p") == []
+        assert warnings(np.arange(6), cache, "a", "t", "p", "y") == []

@@ -150,10 +150,10 @@ def test_norms_of_a_stream_share_one_sum(make: SimpleNamespace) -> None:
     runner = Runner(model, ["s1", "s2"])
     rows = {name: np.concatenate([runner.run(feed)[name].reshape(-1, 16) for feed in feeds]) for name in ("s1", "s2")}
     unit = {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in rows.items()}
-    both, second = moments(model, [["s1", "s2", "s1"], ["s2"]], dataset, heads=False)
+    both, second = moments(model, [["s1", "s2", "s1"], ["s2"]], dataset, Context(Edit(model)), heads=False)
     np.testing.assert_allclose(second, [unit["s2"].T @ unit["s2"]], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(both - second, [unit["s1"].T @ unit["s1"]], rtol=1e-5, atol=1e-5)
-    [plain] = moments(model, [["s1"]], dataset, heads=True)
+    [plain] = moments(model, [["s1"]], dataset, Context(Edit(model)), heads=True)
     np.testing.assert_allclose(plain, [rows["s1"].T @ rows["s1"]], rtol=1e-4, atol=1e-4)
 
 
@@ -166,10 +166,10 @@ def test_memory_does_not_grow_with_the_norms_of_a_stream(parse: Any) -> None:
         )
         dataset = load_data([{"s0": normal(4, 384)}], inputs_of(model))
         names = [f"s{i}" for i in range(count + 1)]
-        moments(model, [names[:1]], dataset, heads=False)  # what is imported on the way
+        moments(model, [names[:1]], dataset, Context(Edit(model)), heads=False)  # what is imported on the way
         tracemalloc.start()
         try:
-            moments(model, [names], dataset, heads=False)
+            moments(model, [names], dataset, Context(Edit(model)), heads=False)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
