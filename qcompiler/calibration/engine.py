@@ -55,33 +55,51 @@ def collect(
     from qcompiler.calibration.row_weights import tell
 
     entry = cache.entry(model, dataset, observers, ctx, None if row_weights is None else row_weights.key())
-    if entry is not None and (doubts := entry.read(observers)) is not None:
-        if row_weights is not None:
-            row_weights.doubts.update(doubts)
-        tell(row_weights, ctx)
-        return
-    total = len(dataset)
+    known = None if entry is None else entry.read(observers)
+    if known is None:
+        _watch(model, dataset, observers, ctx, row_weights, threads)
+        if entry is not None:
+            entry.write(observers, () if row_weights is None else sorted(row_weights.doubts))
+    elif row_weights is not None:
+        row_weights.doubts.update(known)
+    tell(row_weights, ctx)
+
+
+def _watch(
+    model: ir.Model,
+    dataset: Dataset,
+    observers: Mapping[str, Collector],
+    ctx: Context | None,
+    row_weights: RowWeights | None,
+    threads: int | None,
+) -> None:
+    """Run the model and update the observers; see ``collect``."""
     if threads is None:
         threads = ctx.jobs if ctx is not None else 0
     for number, (feed, tensors) in enumerate(stream(model, dataset, list(observers), threads=threads)):
         rows = row_weights.of_feed(feed, number) if row_weights is not None else None
         for name, observer in observers.items():
-            tensor = tensors[name]
             try:
-                observer.update(tensor, None if rows is None else rows.of(name, tensor.shape))
+                observer.update(tensors[name], None if rows is None else rows.of(name, tensors[name].shape))
             except NotFiniteError as error:
-                _blame_weights(model)
-                raise DataError(
-                    f"tensor '{name}' holds {error} in calibration sample {number}",
-                    where=dataset.source,
-                    hint="the float model overflows on this sample: remove it, or look for a bad input value",
-                ) from error
+                raise _overflow(model, name, error, number, dataset) from error
         tensors.clear()  # before the next run: two samples' tensors are never held together
         if ctx is not None:
-            ctx.progress("calibrate", number + 1, total)
-    tell(row_weights, ctx)
-    if entry is not None:
-        entry.write(observers, () if row_weights is None else sorted(row_weights.doubts))
+            ctx.progress("calibrate", number + 1, len(dataset))
+
+
+def _overflow(model: ir.Model, name: str, error: NotFiniteError, number: int, dataset: Dataset) -> DataError:
+    """What to say of a tensor that is not finite in a sample.
+
+    Raises:
+        ModelError: A weight is to blame.
+    """
+    _blame_weights(model)
+    return DataError(
+        f"tensor '{name}' holds {error} in calibration sample {number}",
+        where=dataset.source,
+        hint="the float model overflows on this sample: remove it, or look for a bad input value",
+    )
 
 
 def _blame_weights(model: ir.Model) -> None:

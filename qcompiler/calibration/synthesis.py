@@ -118,16 +118,7 @@ def synthesise(
     Raises:
         ModelError: The model keeps no statistics, its input has another form, or an operator has no gradient; says why.
     """
-    wanted = targets(model)
-    if not wanted:
-        raise ModelError("the model keeps no BatchNormalization statistics: it has none, or its exporter folded them")
-    if len(inputs) != 1 or len(shape) != 4:
-        raise ModelError("only models with one input of 4 axes can be followed back from their statistics")
-    name = next(iter(inputs))
-    source = next(value for value in model.graph.inputs if value.name == name)
-    opset = int(model.graph.opset_imports.get("", 21))
-    program = Program([target.value for target in wanted], [source], [source], opset=opset)
-    fitter = _Fitter(program, wanted, name, (shape[1], shape[2], shape[3]))
+    fitter = _fitter(model, inputs, shape)
     generator = np.random.default_rng(seed)
     start = fitter.start(generator)
     steps = int(np.clip(_WORK / (fitter.work * count), *_STEPS))
@@ -141,11 +132,28 @@ def synthesise(
                 progress("synthesise", first * steps + (step + 1) * size, count * steps)
         made.append(fit.best)
         distances.append(fit.distance)
-    samples = np.concatenate(made)
-    dtype = inputs[name].dtype
-    feeds: list[dict[str, NDArray[Any]]] = [{name: sample[None].astype(dtype)} for sample in samples]
+    dtype = inputs[fitter.name].dtype
+    feeds: list[dict[str, NDArray[Any]]] = [{fitter.name: item[None].astype(dtype)} for item in np.concatenate(made)]
     text = None if start.encoding is None else start.encoding.text
-    return Synthesis(feeds, len(wanted), start.distance, float(np.mean(distances)), text)
+    return Synthesis(feeds, len(fitter.wanted), start.distance, float(np.mean(distances)), text)
+
+
+def _fitter(model: ir.Model, inputs: Mapping[str, InputSpec], shape: tuple[int, ...]) -> _Fitter:
+    """The model as a function of its one input, whose samples have ``shape``.
+
+    Raises:
+        ModelError: See ``synthesise``.
+    """
+    wanted = targets(model)
+    if not wanted:
+        raise ModelError("the model keeps no BatchNormalization statistics: it has none, or its exporter folded them")
+    if len(inputs) != 1 or len(shape) != 4:
+        raise ModelError("only models with one input of 4 axes can be followed back from their statistics")
+    name = next(iter(inputs))
+    source = next(value for value in model.graph.inputs if value.name == name)
+    opset = int(model.graph.opset_imports.get("", 21))
+    program = Program([target.value for target in wanted], [source], [source], opset=opset)
+    return _Fitter(program, wanted, name, (shape[1], shape[2], shape[3]))
 
 
 class _Fitter:
