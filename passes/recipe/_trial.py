@@ -78,7 +78,7 @@ class Bench:
         rest: Passes that run behind a candidate before the loss is measured.
         ctx: The context of the running pass.
         effort: How much work a trial may take.
-        margin: Share of the loss that a candidate must take away to count as a gain.
+        margin: Share of the loss that a candidate must take away to count as a gain, unless ``offer`` says otherwise.
         samples: What candidates are fitted on and judged by.
         grows: Whether candidates may add nodes, each of which takes time wherever the model runs.
         loss: The loss of what is kept so far.
@@ -109,14 +109,20 @@ class Bench:
             return False
         return True
 
-    def offer(self, model: ir.Model, text: str) -> bool:
+    def offer(self, model: ir.Model, text: str, margin: float | None = None) -> bool:
         """Try the passes of ``text``; where they gain, ``model`` becomes what they made of it.
+
+        Args:
+            model: What is kept so far.
+            text: The candidate.
+            margin: What counts as a gain; ``None`` for that of the bench.
 
         Returns:
             Whether they were kept.
         """
+        margin = self.margin if margin is None else margin
         attempt = self.attempt(model, text)
-        before, kept = self.loss, not attempt.reason and attempt.loss < (1 - self.margin) * self.loss
+        before, kept = self.loss, not attempt.reason and attempt.loss < (1 - margin) * self.loss
         if kept:
             self.ctx.edit.adopt(attempt.model.graph, attempt.edits)
             self.loss = attempt.loss

@@ -32,6 +32,10 @@ __all__ = ["ChooseRounding"]
 
 _MARGIN: Final = 0.02
 """Every layer was judged already, and a rounding costs nothing where the model runs."""
+_REFINES: Final = "round-alternating"
+"""It refines what GPTQ found: any gain counts, because samples of a trial tell them apart badly. On evaluation data it
+was better on five of five models in w4a8 (resnet20 0.0226 for 0.0289, dscnn_kws 0.0099 for 0.0111, mobilenetv1_025
+0.29 for 0.38, vit_mnist 0.00044 for 0.00054, minilm mean cosine 0.915 for 0.876)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class ChooseRounding(Pass):
             return
         for index, text in enumerate(texts):
             ctx.progress("try roundings", index, len(texts))
-            bench.offer(model, text)
+            bench.offer(model, text, 0.0 if text.startswith(_REFINES) else None)
 
     def _grids(self, ctx: Context) -> tuple[str, ...]:
         """Other grids for attention weights, where the target has them."""

@@ -84,7 +84,7 @@ def ratios(layer: RoundLayer, statistics: Statistics, ctx: Context, damping: flo
     start = solution(problem, parts, nearest, *scales.read())
     gptq = successive(problem, parts, start)
     found = (gptq, refined(problem, parts, start, 20), refined(problem, parts, gptq, 20))
-    found = (*found, alternated(problem, parts, start, 5, 4))
+    found = (*found, alternated(problem, parts, start, 5, 4, 24))
 
     def error(item: Solution) -> float:
         return held.error(statistics.weights, parts.grid(item.scale, item.zero).real(item.codes))

@@ -67,12 +67,17 @@ def test_no_half_turn_increases_the_objective(calibrated: Callable, form: str, t
         assert now.loss.sum() <= after.loss.sum() + slack
     best = alternated(problem, parts, start, 5, 4)
     assert best.loss.sum() <= refined(problem, parts, successive(problem, parts, start), 5).loss.sum() + slack
+    drawn = alternated(problem, parts, start, 5, 4, 6)
+    assert drawn.loss.sum() < best.loss.sum() - slack
+    if not parts.tied:
+        assert (drawn.loss <= best.loss + slack).all()
+    np.testing.assert_array_equal(drawn.codes, alternated(problem, parts, start, 5, 4, 6).codes)
 
 
 @pytest.mark.parametrize(("form", "target"), FORMS)
 def test_fitted_scales_are_ones_that_the_target_holds(calibrated: Callable, form: str, target: str) -> None:
     layer, scales, problem, start = problem_of(calibrated, form, target)
-    best = alternated(problem, scales.parts, start, 3, 3)
+    best = alternated(problem, scales.parts, start, 3, 3, 3)
     params = scales.write(best.scale, best.zero)
     assert params.scale.shape == layer.params.scale.shape
     written = layer.grid(params).real(best.codes.transpose(0, 2, 1))
