@@ -23,6 +23,7 @@ from qcompiler.passes.recipe import _candidates
 from qcompiler.passes.recipe._trial import divided
 from qcompiler.passes.recipe.choose_rounding import ChooseRounding
 from qcompiler.passes.recipe.choose_transforms import ChooseTransforms
+from qcompiler.passes.round.round_gptq import RoundGptq
 from qcompiler.pipeline import registry
 from qcompiler.pipeline.base import Context, Pass, PassRecord, Preserves
 from qcompiler.pipeline.spec import parse
@@ -236,6 +237,21 @@ def test_a_second_candidate_is_measured_on_top_of_the_first():
     ChooseTransforms(candidates=("equalize-channels", "spoil")).run(model, ctx)
     first, second = ctx.records[0].trials
     assert second.before == first.after
+
+
+@pytest.mark.parametrize(("form", "fitted"), [("w8a8", 0), ("w4a8", 3)])
+def test_below_8_bits_transforms_are_judged_behind_gptq(
+    form: str, fitted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for the model as it is, once for each of two candidates."""
+    runs = []
+    monkeypatch.setattr(RoundGptq, "run", lambda _self, _model, ctx: runs.append(len(ctx.calibration)))
+    model = network()
+    ctx = context(model, target="edge-npu")
+    ctx.format = form
+    ctx.following = parse(REST.replace("place-qdq", "choose-rounding,place-qdq"))
+    ChooseTransforms(candidates=("spoil", "spoil")).run(model, ctx)
+    assert runs == [12] * fitted
 
 
 def test_decisions_are_the_same_every_time():
