@@ -78,7 +78,8 @@ class ChooseRounding(Pass):
             return
         for index, text in enumerate(texts):
             ctx.progress("try roundings", index, len(texts))
-            bench.offer(model, text, 0.0 if text.startswith(_REFINES) else None)
+            refines = [item.name for item in parse(text)] == [_REFINES]
+            bench.offer(model, text, 0.0 if refines else None)
 
     def _grids(self, ctx: Context) -> tuple[str, ...]:
         """Other grids for attention weights, where the target has them."""

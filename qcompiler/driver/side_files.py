@@ -30,8 +30,10 @@ def check_side_files(options: CompileOptions, model: Path, output: Path) -> None
     taken = {model.resolve(): "the float model", output.resolve(): "the output"}
     for name in ("plan", "calibration", "evaluation", "cost_table"):
         given = getattr(options, name)
-        path = None if not isinstance(given, str | Path) else file_of(given) if name == "plan" else Path(given)
-        if path is not None and path.is_file():
+        if not isinstance(given, str | Path):
+            continue
+        path = file_of(given) if name == "plan" else Path(given)
+        if path.is_file():
             taken[path.resolve()] = f"--{name.replace('_', '-')}"
     for name in _SIDE:
         given, option = getattr(options, name), f"--{name.replace('_', '-')}"

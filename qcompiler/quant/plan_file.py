@@ -18,7 +18,7 @@ def file_of(path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The content of a plan file, or of the point of a front that ``:NUMBER`` behind its name counts from 1.
+    """The content of a plan file, or of the point of a front that ``:NUMBER`` behind its name says (its ``point``).
 
     Raises:
         UsageError: It cannot be read, is not a JSON object, or it holds many plans and no number says which.
@@ -54,13 +54,14 @@ def _content(file: Path) -> dict[str, Any]:
 def _point(points: Any, file: Path, number: int | None) -> dict[str, Any]:
     if not isinstance(points, list) or not all(isinstance(each, dict) for each in points) or not points:
         raise UsageError("'points' is not a list of plans", where=str(file), hint="write it again with --pareto")
+    known = [each.get("point") for each in points]
+    named = ", ".join(str(each) for each in known)
     if number is None:
-        hint = f"say which, from 1 (the smallest) to {len(points)}: --plan {file}:1"
+        hint = f"say which of {named} (they ascend in size): --plan {file}:{known[0]}"
         raise UsageError("this holds many plans (--pareto)", where=str(file), hint=hint)
-    if not 1 <= number <= len(points):
-        hint = f"from {file}:1 (the smallest) to {file}:{len(points)}"
-        raise UsageError(f"there is no point {number}", where=str(file), hint=hint)
-    plan = points[number - 1].get("plan")
+    if number not in known:
+        raise UsageError(f"there is no point {number}", where=str(file), hint=f"there are {named}")
+    plan = points[known.index(number)].get("plan")
     if not isinstance(plan, dict):
         raise UsageError(f"point {number} has no 'plan'", where=str(file), hint="write it again with --pareto")
     return plan

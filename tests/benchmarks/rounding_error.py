@@ -24,6 +24,7 @@ from qcompiler.passes.round._layers import RoundLayer, own_weight, roundable_lay
 from qcompiler.passes.round._search import Solution, alternated, refined, solution, successive
 from qcompiler.passes.round._statistics import Rows, Statistics, take
 from qcompiler.passes.round._walk import Walk
+from qcompiler.passes.round.round_alternating import RoundAlternating
 from qcompiler.pipeline.base import Context, PassRecord
 from qcompiler.pipeline.spec import parse
 from qcompiler.target.load import load
@@ -84,7 +85,7 @@ def ratios(layer: RoundLayer, statistics: Statistics, ctx: Context, damping: flo
     start = solution(problem, parts, nearest, *scales.read())
     gptq = successive(problem, parts, start)
     found = (gptq, refined(problem, parts, start, 20), refined(problem, parts, gptq, 20))
-    found = (*found, alternated(problem, parts, start, 5, 4, 24))
+    found = (*found, alternated(problem, parts, start, 5, 4, RoundAlternating.draws))
 
     def error(item: Solution) -> float:
         return held.error(statistics.weights, parts.grid(item.scale, item.zero).real(item.codes))

@@ -27,6 +27,15 @@ def test_a_number_names_a_point(front: Path) -> None:
     assert file_of(f"{front}:2") == file_of(front) == front
 
 
+def test_points_keep_their_numbers_when_others_are_deleted(front: Path) -> None:
+    content = json.loads(front.read_text(encoding="utf-8"))
+    del content["points"][0]
+    front.write_text(json.dumps(content), encoding="utf-8")
+    assert load(f"{front}:2") == PLANS[1]
+    with pytest.raises(UsageError, match="no point 1"):
+        load(f"{front}:1")
+
+
 def test_a_file_of_that_whole_name_comes_first(front: Path) -> None:
     other = front.with_name("plans.json:1")
     other.write_text(json.dumps({"schema": 1, "nodes": {}}), encoding="utf-8")
@@ -37,9 +46,9 @@ def test_a_file_of_that_whole_name_comes_first(front: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "words"),
     [
-        ("", ["many plans", "from 1 (the smallest) to 2", ":1"]),
-        (":0", ["no point 0", ":2"]),
-        (":3", ["no point 3", ":2"]),
+        ("", ["many plans", "1, 2 (they ascend in size)", ":1"]),
+        (":0", ["no point 0", "there are 1, 2"]),
+        (":3", ["no point 3", "there are 1, 2"]),
         (":x", ["cannot read"]),
     ],
 )
@@ -57,7 +66,8 @@ def test_wrong_points_are_refused_with_the_right_ones(front: Path, suffix: str, 
         ("[]", "not a JSON object"),
         ('{"points": {}}', "not a list of plans"),
         ('{"points": []}', "not a list of plans"),
-        ('{"points": [{"loss": 1}]}', "has no 'plan'"),
+        ('{"points": [{"point": 1}]}', "has no 'plan'"),
+        ('{"points": [{"loss": 1}]}', "no point 1"),
         ('{"schema": 1}', "has no point 1"),
     ],
 )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from qcompiler.analysis.allocation.pareto import front
 from qcompiler.analysis.allocation.problem import Problem, Solution
 from qcompiler.analysis.allocation.solve import SECONDS
+from qcompiler.analysis.group_costs import SharedCost
 from qcompiler.errors import UsageError
 
 __all__ = ["BoundMissedError", "Measured", "ladder_steps", "most_evaluations", "smallest_step", "smallest_within"]
@@ -77,6 +78,7 @@ def smallest_within(
     measure: Callable[[Mapping[str, str]], float],
     *,
     predicted: float | None = None,
+    shared: Sequence[SharedCost] = (),
     solver: str | None = None,
     seconds: float = SECONDS,
 ) -> Measured:
@@ -88,6 +90,7 @@ def smallest_within(
         bound: Most that ``measure`` may give.
         measure: Loss of a plan (option by group). NaN misses every bound.
         predicted: Predicted loss at which the bound is expected to be met; ``bound`` itself without it.
+        shared: Costs that are paid once (``shared``).
         solver: As for ``solve``.
         seconds: For each plan of the ladder, as for ``solve``.
 
@@ -95,7 +98,7 @@ def smallest_within(
         BoundMissedError: Even the plan of least predicted loss misses the bound.
         InfeasibleError: No plan is within the problem's budgets.
     """
-    ladder = front(problem, resource, ladder_steps(len(problem.groups)), solver=solver, seconds=seconds)
+    ladder = front(problem, resource, ladder_steps(len(problem.groups)), shared=shared, solver=solver, seconds=seconds)
     return smallest_step(ladder, bound, measure, predicted=predicted)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from qcompiler.analysis.allocation.problem import InfeasibleError, OutOfTimeError, Problem, Solution
 from qcompiler.analysis.allocation.shared import least_loss, plain_problems, true_costs
-from qcompiler.analysis.allocation.solve import attempt
+from qcompiler.analysis.allocation.solve import SECONDS, attempt
 from qcompiler.analysis.group_costs import SharedCost
 
 __all__ = ["asked_budgets", "budget_parts", "least_peak", "least_plan", "refusal"]
@@ -56,13 +56,22 @@ def asked_budgets(problem: Problem) -> dict[str, float]:
     return {resource: min(problem.budgets[name] for name in names) for resource, names in budget_parts(problem).items()}
 
 
-def least_peak(problem: Problem, shared: Sequence[SharedCost], names: Sequence[str]) -> Solution | None:
+def least_peak(
+    problem: Problem,
+    shared: Sequence[SharedCost],
+    names: Sequence[str],
+    *,
+    solver: str | None = None,
+    seconds: float = SECONDS,
+) -> Solution | None:
     """The plan whose greatest of some resources is least, within the budgets of all others.
 
     Args:
         problem: What to decide; budgets of ``names`` are left aside.
         shared: Costs paid once (``shared``).
         names: At least one resource.
+        solver: As for ``solve``.
+        seconds: For each program, as for ``solve``.
 
     Returns:
         The plan with its true costs, nothing said of how good its loss is; ``None`` where no plan keeps the other
@@ -71,7 +80,7 @@ def least_peak(problem: Problem, shared: Sequence[SharedCost], names: Sequence[s
     found: Solution | None = None
     for case in plain_problems(problem, shared):
         budgets = {name: amount for name, amount in case.budgets.items() if name not in names}
-        plan = _least_peak(replace(case, budgets=budgets, pairs=()), names)
+        plan = _least_peak(replace(case, budgets=budgets, pairs=()), names, solver, seconds)
         if plan is not None:
             plan = _priced_truly(problem, shared, plan)
             found = plan if found is None or _peak(plan, names) < _peak(found, names) else found
@@ -85,15 +94,16 @@ def _priced_truly(problem: Problem, shared: Sequence[SharedCost], plan: Solution
     return replace(plan, choice=choice, loss=loss, costs=costs, bound=bound, gap=loss - bound, proof="none")
 
 
-def _least_peak(problem: Problem, names: Sequence[str]) -> Solution | None:
+def _least_peak(problem: Problem, names: Sequence[str], solver: str | None, seconds: float) -> Solution | None:
     """As ``least_peak``, of a problem without shared costs or pairs: bisection over the peak."""
-    known = attempt(_priced(problem, names))
+    known = attempt(_priced(problem, names), solver=solver, seconds=seconds)
     if known is None or len(names) == 1:
         return known
     low = max(_floor(problem, name) for name in names)
     probe = low
     while (high := _peak(known, names)) - low > _CLOSE * abs(high):
-        found = attempt(replace(problem, budgets={**problem.budgets, **dict.fromkeys(names, probe)}))
+        within = replace(problem, budgets={**problem.budgets, **dict.fromkeys(names, probe)})
+        found = attempt(within, solver=solver, seconds=seconds)
         if found is None:
             low = probe
         else:

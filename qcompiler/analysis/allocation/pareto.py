@@ -50,7 +50,7 @@ def front(
     last = best(problem, shared, solver=solver, seconds=seconds)
     if last is None:
         raise refusal(problem, shared)
-    smallest = None if points == 1 else least_peak(problem, shared, [resource])
+    smallest = None if points == 1 else least_peak(problem, shared, [resource], solver=solver, seconds=seconds)
     if smallest is None:
         return (last,)
     budgets = np.linspace(smallest.costs[resource], last.costs[resource], points)[:-1].tolist()

@@ -15,12 +15,13 @@ import pytest
 from qcompiler.calibration import data
 from qcompiler.calibration.trust import Made
 from qcompiler.errors import PassError, PipelineError, UsageError
+from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.render import render
 from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.recipe import _candidates
-from qcompiler.passes.recipe._trial import divided
+from qcompiler.passes.recipe._trial import Attempt, Bench, divided
 from qcompiler.passes.recipe.choose_rounding import ChooseRounding
 from qcompiler.passes.recipe.choose_transforms import ChooseTransforms
 from qcompiler.passes.round.round_gptq import RoundGptq
@@ -274,6 +275,25 @@ def test_rounding_is_chosen_behind_scales():
     (trial,) = ctx.records[0].trials
     assert not trial.kept
     assert trial.after > trial.before
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0.99, ["round-alternating"]), (1.0, []), (0.97, ["all"])])
+def test_any_gain_of_turns_is_kept_and_of_other_roundings_two_percent(
+    after: float, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["round-gptq", "round-alternating", "round-alternating,correct-outputs"]
+
+    def attempt(bench: Bench, model: ir.Model, _text: str) -> Attempt:
+        return Attempt(shared_copy(model), 1, bench.loss * after, "", (), (), 0.0)
+
+    monkeypatch.setattr(Bench, "attempt", attempt)
+    model = network()
+    ctx = context(model, target="edge-npu")
+    for item in parse("choose-widths,assign-formats,calibrate,calibrate-weights"):
+        item.run(model, ctx)
+    ctx.following = parse("correct-bias,place-qdq")
+    ChooseRounding(candidates=tuple(texts)).run(model, ctx)
+    assert [trial.text for trial in ctx.records[0].trials if trial.kept] == (texts if kept == ["all"] else kept)
 
 
 @pytest.mark.parametrize("choose", [ChooseTransforms(), ChooseRounding()])

@@ -159,3 +159,19 @@ def test_each_pass_lowers_the_error_of_the_one_before(calibrated: Callable) -> N
     assert errors[1] < 0.7 * errors[0]
     assert errors[2] <= errors[1]
     assert errors[3] < 0.9 * errors[1]
+
+
+def test_the_pass_draws_as_often_as_it_is_told_and_as_its_layers_allow(
+    calibrated: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def codes(draws: int) -> np.ndarray:
+        model, ctx = model_of(calibrated, "w4a8", "edge-npu")
+        RoundAlternating(draws=draws, guard=False).run(model, ctx)
+        [(_, layer)] = list(roundable_layers(model.graph))
+        return layer.codes()
+
+    without, drawn = codes(0), codes(8)
+    assert not np.array_equal(without, drawn)
+    np.testing.assert_array_equal(drawn, codes(8))
+    monkeypatch.setattr("qcompiler.passes.round._search._WORK", 0.0)
+    np.testing.assert_array_equal(without, codes(8))
