@@ -92,11 +92,13 @@ def measured_loss(outputs: Iterable[OutputPart], vectors: frozenset[str], metric
             is ``kl``. With the divergences, embeddings have one minus the cosine, unless ``kl`` is named.
 
     Returns:
-        A mean over the outputs that have a figure; ``None`` where none has, or of any other metric.
+        A mean over the floating-point outputs; ``None`` where one has no figure (a mean of the others is of another
+        loss than what was predicted and bounded), and of any other metric.
     """
-    found = [_output_loss(output, metric, vector=output.name in vectors) for output in outputs]
-    losses = [max(loss, 0.0) for loss in found if loss is not None]
-    return sum(losses) / len(losses) if losses else None
+    known = [output for output in outputs if output.kind != _EXACT]
+    losses = [_output_loss(output, metric, vector=output.name in vectors) for output in known]
+    found = [max(loss, 0.0) for loss in losses if loss is not None]
+    return sum(found) / len(found) if found and len(found) == len(losses) else None
 
 
 def _output_loss(output: OutputPart, metric: str, *, vector: bool) -> float | None:

@@ -91,12 +91,12 @@ def test_a_bound_says_what_its_loss_is_of(outputs: tuple[OutputPart, ...]) -> No
     single, exact = replace(scores, kl=None, kind="vector"), replace(scores, kl=None, kind="exact")
     for given, name in (
         ((scores,), "kl"), ((features,), "cosine"), (outputs, "kl, cosine"), ((single,), "sqnr"),
-        ((exact, scores, scores), "kl"),
+        ((exact, scores, scores), "kl"), ((scores, single), "kl, sqnr"),
     ):  # fmt: skip
         bound = part_of(BOUNDED, outputs=given).loss_bound
         assert bound is not None
         assert bound.metric == name
-        assert (bound.measured is None) is (given == (single,))
+        assert (bound.measured is None) is (single in given)  # a mean of the other outputs is another loss
 
 
 @pytest.mark.parametrize(("metric", "comparable"), [("measured", True), ("gauss-newton", True), ("sqnr", False)])
@@ -118,8 +118,11 @@ def test_the_measured_loss_is_divergence_of_scores_and_distance_of_embeddings(
     assert measured_loss([replace(features, cosine=1.0000001)], vectors, "") == 0
 
 
-def test_outputs_without_a_figure_do_not_count(outputs: tuple[OutputPart, ...]) -> None:
+def test_exact_outputs_do_not_count_and_others_need_a_figure(outputs: tuple[OutputPart, ...]) -> None:
     exact = replace(outputs[0], name="ids", kind="exact", softened_kl=None, cosine=None, exact=99.0)
     assert measured_loss([outputs[0], exact], frozenset(), SOFTENED) == 0.0234
     assert measured_loss([exact], frozenset(), SOFTENED) is None
     assert measured_loss(outputs, frozenset(), "sqnr") is None
+    single = replace(outputs[0], name="score", kind="vector", kl=None, softened_kl=None)
+    assert measured_loss([outputs[0], single], frozenset(), SOFTENED) is None
+    assert measured_loss([outputs[0], single], frozenset(), "kl") is None
