@@ -65,5 +65,6 @@ def relative_error(reference: Runner, candidate: Runner, dataset: Dataset, ctx: 
                 expected, missing = (np.where(share > 0, item, 0.0) * np.sqrt(share) for item in (expected, missing))
             noise[name] = noise.get(name, 0.0) + float(np.square(missing).sum())
             power[name] = power.get(name, 0.0) + float(np.square(expected).sum())
+    row_weights.tell(weights, ctx)
     ratios = [noise[name] / power[name] for name in noise if power[name] > 0]
     return float(np.mean(ratios)) if ratios else 0.0

@@ -54,7 +54,8 @@ class Stop:
     def weights(self, sample: int) -> NDArray[Any] | None:
         """The weight of each row of one sample's output; ``None`` where all count alike."""
         rows = self.rows[sample]
-        return None if rows is None else rows.of("", self.wanted[sample].shape)
+        name = str(self.layer.bias_node.outputs[0].name)
+        return None if rows is None else rows.of(name, self.wanted[sample].shape)
 
     def correct(self, scale: NDArray[np.float64] | float, shift: NDArray[np.float64]) -> None:
         """Let the simulation go on with ``output · scale + shift``, both per channel."""
@@ -84,6 +85,7 @@ def at_outputs(model: ir.Model, layers: Sequence[Layer], dataset: Dataset, ctx: 
         have = [sample[got] for sample in candidate.samples]
         axis = output_channel_axis(layer.node, have[0].ndim)
         yield Stop(layer, axis, wanted, have, rows, got, candidate.samples)
+    row_weights.tell(found, ctx)
 
 
 def as_many_as_fit(dataset: Dataset, layers: Sequence[Layer], most: int) -> Dataset:

@@ -112,6 +112,7 @@ class Walk:
             for group, exact, simulated in zip(place, reals, reads, strict=True):
                 pairs = zip(found[0], found[-1], strict=True)
                 yield Visit(group, [(a[exact], b[simulated]) for a, b in pairs], weights)
+        row_weights.tell(rows, self.ctx)
 
     def settle(self, layer: RoundLayer, matrices: NDArray[Any]) -> None:
         """Let the simulation go on with these weights, ``(groups, rows, columns)``."""

@@ -139,7 +139,7 @@ class FormatsPart:
         bound: No plan within the budgets (with one of the held-out loss: none of this size) has less predicted loss.
         gap: ``loss - bound``.
         proof: What shows that no plan is better: ``enumeration``, ``bound``, ``solver`` (its word) or ``none``.
-        measured: Softened loss of the written file on the evaluation samples; ``None`` where a floating-point output has none.
+        measured: Softened loss of the written file on the evaluation samples; ``None`` where a real output has none.
         comparable: Whether predicted losses have the unit of ``measured``; those of other metrics only rank.
         loss_bound: The bound on the held-out loss; ``None`` where none was asked for.
         front: Plans for other budgets, where they were asked for.

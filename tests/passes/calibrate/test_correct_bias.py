@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
 from qcompiler.calibration import data
+from qcompiler.calibration.given_weights import WEIGHTS
 from qcompiler.errors import DataError
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
@@ -15,6 +18,7 @@ from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.calibrate.calibrate import Calibrate
 from qcompiler.passes.calibrate.calibrate_weights import CalibrateWeights
 from qcompiler.passes.calibrate.correct_bias import CorrectBias
+from qcompiler.passes.calibrate.judge import relative_error
 from qcompiler.passes.place.simulate import materialized
 from qcompiler.pipeline.base import Context, PassRecord
 from qcompiler.target.load import load
@@ -30,20 +34,26 @@ def network() -> ir.Model:
        p = GlobalAveragePool(e)
        f = Flatten(p)
        y = Gemm <transB=1> (f, w3) }"""
-    proto = onnx.parser.parse_model(text)
     rng = np.random.default_rng(3)
-    for name, shape in {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 1, 3, 3), "w3": (5, 8)}.items():
-        weight = (0.1 + rng.normal(size=shape)).astype(np.float32)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    shapes = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 1, 3, 3), "w3": (5, 8)}
+    return parsed(text, {name: 0.1 + rng.normal(size=shape) for name, shape in shapes.items()})
+
+
+def parsed(text: str, weights: dict[str, np.ndarray]) -> ir.Model:
+    proto = onnx.parser.parse_model(text)
+    for name, weight in weights.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight.astype(np.float32), name))
     for index, node in enumerate(proto.graph.node):
         node.name = f"{node.op_type}_{index}"
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
 
-def calibrated(samples: int = 40, form: str = "w4a8") -> tuple[ir.Model, Context]:
+def calibrated(
+    samples: int = 40, form: str = "w4a8", network: Callable[[], ir.Model] = network, shape: tuple = (3, 8, 8)
+) -> tuple[ir.Model, Context]:
     model = network()
     rng = np.random.default_rng(0)
-    feeds = [{"x": np.abs(rng.normal(size=(1, 3, 8, 8))).astype(np.float32)} for _ in range(samples)]
+    feeds = [{"x": np.abs(rng.normal(size=(1, *shape))).astype(np.float32)} for _ in range(samples)]
     ctx = Context(Edit(model), target=load("edge-npu"), format=form)
     ctx.calibration = data.load(feeds, data.inputs_of(model))
     ctx.records.append(PassRecord("test"))
@@ -116,3 +126,23 @@ def test_one_sample_cannot_judge():
     model, ctx = calibrated(samples=1)
     CorrectBias().run(model, ctx)
     assert "no sample left to judge" in ctx.records[-1].notes[-1].text
+
+
+@pytest.mark.parametrize("step", ["correct", "judge"])
+def test_tensors_that_weights_of_positions_do_not_reach_are_told_of(step):
+    """Nothing else in the compile met them: the result has the positions in its last axis."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,6,8] x) => (float[N,8,6] y)
+        { t = Transpose <perm=[0,2,1]> (x)  m = MatMul (t, w)  y = Add (m, b) }"""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(6, 6)), "b": rng.normal(size=6)}
+    model, ctx = calibrated(24, network=lambda: parsed(text, weights), shape=(6, 8))
+    x = np.concatenate([feed["x"] for feed in ctx.calibration])
+    given = np.tile(np.arange(6), (len(x), 1))
+    ctx.calibration = data.load({"x": x, WEIGHTS: given}, data.inputs_of(model))
+    if step == "correct":
+        CorrectBias(method="sequential", guard=False).run(model, ctx)
+    else:
+        quantized = materialized(model)
+        relative_error(Runner(quantized), Runner(quantized), ctx.calibration, ctx, "judge")
+    (told,) = [note.text for note in ctx.records[-1].notes if note.level == "warning"]
+    assert "weights of positions do not reach tensors whose token axis is in doubt ('y')" in told

@@ -100,6 +100,18 @@ def test_convolutions_that_weights_of_positions_do_not_reach_are_counted(calibra
     assert all("2 Conv layers" in text for text in said)
 
 
+def test_tensors_that_weights_of_positions_do_not_reach_are_told_of(calibrated: Callable) -> None:
+    """Nothing else in the compile met them: what the product reads has the positions in its last axis."""
+    body = """t = Transpose <perm=[0,2,1]> (x)
+       y = MatMul (t, w1)"""
+    x = feeds(TOKENS, 6)
+    model, ctx = calibrated(body, "float[N,6,8] x", "float[N,8,5] y", {"w1": (6, 5)}, [{"x": item[None]} for item in x])
+    ctx.calibration = data.load({"x": x, WEIGHTS: np.tile(np.arange(6), (6, 1))}, data.inputs_of(model))
+    RoundGptq().run(model, ctx)
+    (told,) = [note.text for record in ctx.records for note in record.notes if note.level == "warning"]
+    assert told.startswith("weights of positions do not reach tensors whose token axis is in doubt ('t')")
+
+
 @pytest.mark.parametrize(("case", "expected"), [(IMAGES, 3), (TOKENS, 0)], ids=["convolutions", "products"])
 def test_units_that_weights_of_positions_do_not_reach_are_named(
     calibrated: Callable, case: tuple, expected: int
