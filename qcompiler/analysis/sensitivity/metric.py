@@ -25,6 +25,9 @@ class Metric(Protocol):
     """Something that tells how much an option loses.
 
     Settings that change its figures are fields of a dataclass, or part of the name: what was measured is kept by these.
+    In a file it is kept where all fields are numbers, texts, tuples of such, or functions and classes that can be
+    imported by their name: with lambdas, closures, ``functools.partial`` and functions of a script the next process
+    measures again. A name stands for its meaning: give another one, or empty the cache, where that changed.
     """
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -53,8 +54,12 @@ class Store:
 
 
 def open_store(study: Study, metric: Metric, samples: int, cache_dir: Path | None) -> Store:
-    """The file for this model, these samples and this metric as it is set; without a folder, a store in memory."""
-    if cache_dir is None:
+    """The file for this model, these samples and this metric as it is set.
+
+    A store in memory without a folder, and where a setting has no name by which a later process would know it.
+    """
+    settings = _settings(metric)
+    if cache_dir is None or settings is None:
         return Store()
     import onnxruntime
 
@@ -63,22 +68,34 @@ def open_store(study: Study, metric: Metric, samples: int, cache_dir: Path | Non
     if study.reference is not None:
         state.update(model_digest(study.reference, outputs))
     data = study.dataset.evenly(samples).digest() if samples else ""
-    for part in (_VERSION, onnxruntime.__version__, metric.name, *_settings(metric), data):
+    for part in (_VERSION, onnxruntime.__version__, metric.name, *settings, data):
         state.update(part.encode() + b"\n")
     return Store(Path(cache_dir) / "sensitivity" / f"{state.hexdigest()}.jsonl")
 
 
-def _settings(metric: object) -> list[str]:
-    """The fields of a metric that is a dataclass; functions by where they are defined, whatever their address."""
+def _settings(metric: object) -> list[str] | None:
+    """The fields of a metric that is a dataclass; ``None`` where the next process may not mean the same by one."""
     if not is_dataclass(metric):
         return []
-    values = {item.name: getattr(metric, item.name) for item in fields(metric)}
-    return [f"{name}={_text(value)}" for name, value in values.items()]
+    texts = {item.name: _text(getattr(metric, item.name)) for item in fields(metric)}
+    return None if None in texts.values() else [f"{name}={text}" for name, text in texts.items()]
 
 
-def _text(value: object) -> str:
-    name = getattr(value, "__qualname__", None)
-    return repr(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
+def _text(value: object) -> str | None:
+    """Numbers and texts as they are, functions and classes by the name under which they are found; else ``None``.
+
+    Lambdas and closures share names, and what a script or a ``functools.partial`` holds has none to be known by later.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, tuple):
+        texts = [text for item in value if (text := _text(item)) is not None]
+        return f"({', '.join(texts)})" if len(texts) == len(value) else None
+    module, name = str(getattr(value, "__module__", "")), str(getattr(value, "__qualname__", ""))
+    found: object = None if module == "__main__" else sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}.{name}" if found is value else None
 
 
 def choice_key(study: Study, choice: Choice, alternative: Alternative) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from qcompiler.analysis import metrics
 from qcompiler.analysis.sensitivity import Alternative, Choice, Measured, Study, around, pair_choices, sensitivity
 from qcompiler.analysis.sensitivity.differences import GaussNewton
-from qcompiler.analysis.sensitivity.losses import plain_loss, relative_distance
+from qcompiler.analysis.sensitivity.losses import Reference, plain_loss, relative_distance
+from qcompiler.analysis.sensitivity.measured import Score
 from qcompiler.analysis.sensitivity.metric import Metric
 from qcompiler.calibration import data
 from qcompiler.errors import DataError, PassError, UsageError
@@ -188,6 +190,39 @@ def test_what_was_measured_is_kept_by_all_that_it_depends_on(
     again = sensitivity(*first, cache_dir=tmp_path, progress=lambda stage, _done, _total: asked.append(stage))
     assert again.losses == kept.losses
     assert asked == []
+
+
+def scaled(factor: float) -> Score:
+    def score(reference: Reference, found: Sequence[np.ndarray]) -> float:
+        return factor * plain_loss(reference, found)
+
+    return score
+
+
+class Weighted:
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def score(self, reference: Reference, found: Sequence[np.ndarray]) -> float:
+        return self.factor * plain_loss(reference, found)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (lambda *pair: plain_loss(*pair), lambda *pair: 2 * plain_loss(*pair)),
+        (scaled(1.0), scaled(2.0)),
+        (partial(Weighted.score, Weighted(1.0)), partial(Weighted.score, Weighted(2.0))),
+        (Weighted(1.0).score, Weighted(2.0).score),
+    ],
+    ids=["lambdas", "closures", "partial", "methods of objects"],
+)
+def test_what_has_no_name_of_its_own_is_measured_again(tmp_path: Path, first: Score, other: Score) -> None:
+    once = sensitivity(study(), Measured(score=first), cache_dir=tmp_path)
+    twice = sensitivity(study(), Measured(score=other), cache_dir=tmp_path)
+    for group, losses in once.losses.items():
+        assert twice.losses[group] == {option: pytest.approx(2 * loss) for option, loss in losses.items()}
+    assert list(tmp_path.rglob("*.jsonl")) == []
 
 
 def test_a_model_with_other_names_of_nodes_is_another(tmp_path: Path) -> None:
