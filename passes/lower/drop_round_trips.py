@@ -99,15 +99,18 @@ def _bypass(node: ir.Node, ctx: Context) -> None:
 
 
 def _clamped(source: ir.Value, clamp: Clamp, before: ir.Node, ctx: Context) -> ir.Value:
-    """``source`` through the Relu or Clip that stood before a QuantizeLinear; its result gets the name back."""
-    result = str(source.name)
+    """``source`` through the Relu or Clip that stood before a QuantizeLinear; its result gets the name back.
+
+    What computes ``source`` took that name over, unless a round trip before it is gone too.
+    """
     inputs: list[ir.Value | None] = [source]
     relu = (clamp.low, clamp.high) == (0.0, None)
     for name, end in () if relu else (("least", clamp.low), ("greatest", clamp.high)):
         number = None if end is None else np.array(end, np.float32)
         inputs.append(None if number is None else ctx.edit.constant(f"{clamp.node}_{name}", number))
-    ctx.edit.rename(source, f"{result}_before_{clamp.node}")
+    if source.name == clamp.result:
+        ctx.edit.rename(source, f"{clamp.result}_before_{clamp.node}")
     node = ctx.edit.insert("Relu" if relu else "Clip", inputs, before=before, name=clamp.node)
-    node.name, node.outputs[0].name = clamp.node, result  # nobody else's since they were removed
+    node.name, node.outputs[0].name = clamp.node, clamp.result  # nobody else's since they were removed
     node.outputs[0].shape, node.outputs[0].type = source.shape, source.type
     return node.outputs[0]

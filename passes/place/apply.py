@@ -23,7 +23,6 @@ from qcompiler.quant.state import Clamp, NodeDecision
 __all__ = ["Applier", "saturates_like"]
 
 
-
 @dataclass(slots=True)
 class Applier:
     """Turns value plans into nodes of one graph."""
@@ -154,7 +153,7 @@ class Applier:
         before = activation.inputs[0]
         if before is None or use_count(before) != 1 or before.is_graph_output() or before.is_graph_input():
             return  # its name is not ours to give
-        clamp = Clamp(str(activation.name), *(_clamp_ends(activation) or (None, None)))
+        clamp = Clamp(str(activation.name), str(value.name), *(_clamp_ends(activation) or (None, None)))
         for use in list(value.uses()):
             self.edit.set_input(use.node, use.idx, before)
             state.set_absorbed_clamp(use.node, clamp)

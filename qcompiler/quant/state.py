@@ -95,11 +95,13 @@ class Clamp:
 
     Attributes:
         node: Name it had.
+        result: Name of its result.
         low: Least number it let through; ``None`` without one.
         high: Greatest number; ``None`` without one.
     """
 
     node: str
+    result: str
     low: float | None
     high: float | None
 

@@ -126,3 +126,24 @@ def test_a_clamp_that_the_codes_did_comes_back_with_the_numbers(
     assert [model.graph.node(index).outputs[0].name for index in (1, 2)] == ["b", "y"]
     x = np.linspace(-3, 3, 50, dtype=np.float32)
     np.testing.assert_allclose(interpret(model, {"x": x})[0], np.cos(np.clip(np.sin(x), low, high)), atol=1e-6)
+
+
+def test_a_clamp_that_comes_back_renames_no_input_of_the_model(parse: Parse) -> None:
+    """No multiplier takes codes of such a scale to codes of the other: the round trip before the clamp goes too."""
+    model = parse(
+        """<ir_version: 10, opset_import: ["" : 21]> m (float[N] x) => (float[N] y) { b = Relu(x)  y = Cos(b) }"""
+    )
+    for node in model.graph:
+        state.set_node_decision(node, NodeDecision(True))
+    values = (model.graph.inputs[0], 1e4, 0), (model.graph.node(0).outputs[0], 1e-6, -128)
+    for value, scale, zero in values:
+        params = QParams(np.asarray(scale, np.float32), np.asarray(zero, np.int32))
+        state.set_value_quant(value, TensorQuant(QFormat(8), params))
+    ctx = Context(Edit(model), target=load("edge-npu"))
+    place(model, ctx.edit)
+    assert types(model) == ["QuantizeLinear", "DequantizeLinear"] * 2 + ["Cos"]
+    for item in (LowerInteger(), DropRoundTrips()):
+        item.run(model, ctx)
+    assert types(model) == ["Relu", "Cos"]
+    assert [str(value.name) for value in model.graph.inputs] == ["x"]
+    assert [str(node.outputs[0].name) for node in model.graph] == ["b", "y"]
