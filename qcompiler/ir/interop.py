@@ -71,8 +71,8 @@ def graphsurgeon_pass(
     """Make a pass of a function that edits a ``gs.Graph`` in place.
 
     The graph goes to GraphSurgeon and back. Shapes, metadata and analyses of values and nodes that keep their names
-    survive; quantization state would not, so the pass refuses to run once there is any. A round trip copies the
-    weights: memory for two models is needed while the pass runs.
+    survive; quantization state would not, so a pipeline with the pass behind one that assigns formats is refused, and
+    so is a run once there is any. A round trip copies the weights: memory for two models is needed while it runs.
 
     Args:
         function: Called as ``function(graph, ctx)``; its docstring describes the pass.
@@ -99,6 +99,7 @@ def graphsurgeon_pass(
         "__module__": surgeon.__module__,
         "__annotations__": {},
         "name": name or surgeon.__name__.replace("_", "-"),
+        "before": frozenset({Fact.FORMATS}),
         "requires": frozenset(requires),
         "provides": frozenset(provides),
         "invalidates": frozenset(invalidates),

@@ -133,9 +133,9 @@ def _missing(fact: Fact, pass_: Pass, later: Sequence[Pass], destroyer: str | No
 
 
 def _too_late(pass_: Pass, position: int, reached: int, provider: Pass) -> PipelineError:
-    """A pass that has nothing left to work on."""
+    """A pass that would do nothing, or harm, where it stands."""
     places = f"'{pass_.name}' (pass {position + 1})", f"'{provider.name}' (pass {reached + 1})"
     return PipelineError(
-        f"{places[0]} has nothing left to work on behind {places[1]}",
+        f"{places[0]} comes too late behind {places[1]}",
         where="pipeline", hint=f"move '{pass_.name}' before '{provider.name}'",
     )  # fmt: skip

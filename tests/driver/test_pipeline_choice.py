@@ -62,7 +62,7 @@ def test_a_pipeline_of_ones_own_is_left_alone() -> None:
 
 @pytest.mark.parametrize("late", ["correct-bias", "round-gptq", "calibrate-weights", "assign-formats", "rotate"])
 def test_decisions_are_made_before_they_become_nodes(late: str) -> None:
-    message = rf"'{late}' \(pass \d+\) has nothing left to work on behind 'place-qdq'"
+    message = rf"'{late}' \(pass \d+\) comes too late behind 'place-qdq'"
     with pytest.raises(PipelineError, match=message):
         names("qdq", pipeline=OWN.replace("place-qdq", f"place-qdq,{late}"))
 

@@ -10,14 +10,16 @@ import onnx_graphsurgeon as gs
 import onnx_ir as ir
 import pytest
 
-from qcompiler.errors import PassError
+from qcompiler.errors import PassError, PipelineError
 from qcompiler.ir import io
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.facts import check
 from qcompiler.ir.interop import from_proto, graphsurgeon_pass, to_proto
 from qcompiler.ir.render import render
+from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
+from qcompiler.pipeline.manager import Pipeline
 from qcompiler.quant import state
 from qcompiler.quant.state import NodeDecision
 
@@ -79,6 +81,13 @@ def test_the_decorator_makes_a_pass() -> None:
     assert look_only.__doc__ == "Change nothing."
     assert look_only.__module__ == __name__
     assert look_only() == look_only()
+
+
+def test_a_pipeline_in_which_it_comes_too_late_is_refused() -> None:
+    Pipeline((look_only(), AssignFormats()), given=AssignFormats.requires)
+    with pytest.raises(PipelineError, match=r"'look-only'.*'assign-formats'") as caught:
+        Pipeline((AssignFormats(), look_only()), given=AssignFormats.requires)
+    assert caught.value.hint == "move 'look-only' before 'assign-formats'"
 
 
 def test_refused_once_formats_are_assigned(small_cnn: ir.Model) -> None:
