@@ -11,12 +11,12 @@ import onnx_ir as ir
 
 from qcompiler.analysis.cost_table import CostTable
 from qcompiler.analysis.group_costs import BOPS, LATENCY, SIZE, GroupCosts
+from qcompiler.analysis.plan_loss import enough_to_judge
 from qcompiler.analysis.sensitivity import Sensitivity, pair_choices, sensitivity
 from qcompiler.errors import UsageError
 from qcompiler.passes.allocate._allocation import Material
 from qcompiler.passes.allocate._dry_run import Ranges
 from qcompiler.passes.allocate._open_shapes import Shapes, input_shapes, shapes_text
-from qcompiler.passes.allocate._plan_trial import enough_to_judge
 from qcompiler.passes.allocate._settle import Exact
 from qcompiler.passes.allocate.alternatives import study_of
 from qcompiler.passes.allocate.budgets import LOSS, Budget
@@ -68,7 +68,7 @@ class Gathering:
             DataError: A bound on the loss is asked for, and there are too few samples to judge by.
         """
         if any(item.resource == LOSS for item in self.budgets):
-            enough_to_judge(self.ctx.calibration)  # before anything is measured
+            enough_to_judge(self.ctx.calibration)  # a compile has asked before; whoever runs the pass alone has not
         rules = parse_rules(",".join(self.exempt))
         grouping = tie_groups(self.model, self.target, self.candidates, self.ctx.exclude)
         for name, reason in grouping.refused.items():

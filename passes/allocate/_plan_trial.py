@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import onnx_ir as ir
 
-from qcompiler.analysis.plan_loss import sample_losses, upper_bound
+from qcompiler.analysis.plan_loss import enough_to_judge, sample_losses, upper_bound
 from qcompiler.analysis.quality import vector_outputs
-from qcompiler.errors import DataError
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
@@ -26,15 +25,8 @@ from qcompiler.pipeline.base import Context, Pass, PassRecord
 from qcompiler.pipeline.spec import parse, to_text
 from qcompiler.target.formats import resolve_format
 
-if TYPE_CHECKING:
-    from qcompiler.calibration.data import Dataset
+__all__ = ["PlanTrial", "mark_nodes"]
 
-__all__ = ["PlanTrial", "enough_to_judge", "mark_nodes"]
-
-_LEAST: Final = 24
-"""Samples below which a third of them bounds nothing: Student's distribution needs some, skewed losses more."""
-_MADE: Final = 32
-"""Samples to be made where none are given: some are held out of these for the report."""
 _SHARE: Final = 3
 """One sample of so many judges."""
 _MOST: Final = 256
@@ -84,22 +76,6 @@ class PlanTrial:
         candidate = Runner(materialized(copy), threads=ctx.jobs)
         losses = sample_losses(self._reference, candidate, self._judging, self._vectors, self.metric or None)
         return upper_bound(losses, shares=self.metric == "agreement")
-
-
-def enough_to_judge(data: Dataset | None) -> Dataset:
-    """The calibration samples, where a bound on the held-out loss can be kept with them.
-
-    Raises:
-        DataError: There are too few.
-    """
-    if data is not None and len(data) >= _LEAST:
-        return data
-    made = data is not None and data.made is not None
-    more = f"have {_MADE} made with --limit {_MADE}" if made else "give more of --calibration"
-    raise DataError(
-        f"a bound on the loss takes {_LEAST} calibration samples, and there are {0 if data is None else len(data)}: a "
-        "third of them judges", where="--budget loss", hint=f"{more}, or a budget of size",
-    )  # fmt: skip
 
 
 def mark_nodes(graph: ir.Graph, formats: Mapping[str, str], ctx: Context) -> None:

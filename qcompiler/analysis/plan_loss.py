@@ -18,18 +18,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.analysis import metrics
-from qcompiler.errors import UsageError, nearest
+from qcompiler.errors import DataError, UsageError, nearest
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
     from qcompiler.ir.execute import Runner
 
-__all__ = ["LOSSES", "loss_named", "sample_losses", "upper_bound"]
+__all__ = ["LOSSES", "enough_to_judge", "loss_named", "sample_losses", "upper_bound"]
 
 OneLoss: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], float]
 
 _DEVIATIONS: Final = 2.576
 """99.5 % of a normal distribution lie below this many standard deviations."""
+
+_LEAST: Final = 24
+"""Samples below which a third of them bounds nothing: Student's distribution needs some, skewed losses more."""
+_MADE: Final = 32
+"""Samples to be made where none are given: some are held out of these for the report."""
+
+
+def enough_to_judge(data: Dataset | None, held_out: int = 0) -> Dataset:
+    """The calibration samples, where a bound on the held-out loss can be kept with them.
+
+    Args:
+        data: The samples.
+        held_out: How many more were given, and set aside to evaluate the result.
+
+    Raises:
+        DataError: There are too few.
+    """
+    count = 0 if data is None else len(data)
+    if data is not None and count >= _LEAST:
+        return data
+    made = data is not None and data.made is not None
+    more = f"have {_MADE} made with --limit {_MADE}" if made else "give more of --calibration"
+    aside = f" ({held_out} of {count + held_out} held out for evaluation)" if held_out else ""
+    other = ", or --evaluation DATA so that none are held out" if held_out and count + held_out >= _LEAST else ""
+    raise DataError(
+        f"a bound on the loss takes {_LEAST} calibration samples, and there are {count}{aside}: a third of them judges",
+        where="--budget loss", hint=f"{more}{other}, or a budget of size",
+    )  # fmt: skip
 
 
 def _disagreement(reference: NDArray[Any], found: NDArray[Any]) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qcompiler.driver.formats_asked import bounds_loss
 from qcompiler.driver.job import Job, is_generator, is_none, is_random
 from qcompiler.driver.synthetic import from_generator, without_data
 from qcompiler.errors import DataError, UsageError
@@ -50,9 +51,18 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
     """Load the data of a job against the model's inputs.
 
     Raises:
-        DataError: The data is unusable.
+        DataError: The data is unusable, or too little to keep a bound on the loss.
         UsageError: Calibration and evaluation data are the same, or nothing is to be selected from.
     """
+    from qcompiler.analysis.plan_loss import enough_to_judge
+
+    samples = _loaded(job, model)
+    if bounds_loss(job.options):
+        enough_to_judge(samples.calibration, len(samples.evaluation) if samples.held_out else 0)
+    return samples
+
+
+def _loaded(job: Job, model: ir.Model) -> Samples:
     from qcompiler.calibration import data
 
     inputs = data.inputs_of(model)

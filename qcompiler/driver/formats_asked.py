@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["requested"]
+__all__ = ["bounds_loss", "requested"]
 
 
 def requested(options: CompileOptions, target: Target) -> FormatRequest:
@@ -65,6 +65,13 @@ def _check(options: CompileOptions, target: Target) -> None:
     check_executor(options.executor, options.workers)
     if options.budget is not None:
         _check_budgets(str(options.budget), options, target)
+
+
+def bounds_loss(options: CompileOptions) -> bool:
+    """Whether formats are chosen with a bound on the loss."""
+    from qcompiler.passes.allocate.budgets import LOSS, parse_budgets
+
+    return options.budget is not None and any(item.resource == LOSS for item in parse_budgets(str(options.budget)))
 
 
 def _check_budgets(text: str, options: CompileOptions, target: Target) -> None:

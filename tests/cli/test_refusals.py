@@ -73,6 +73,16 @@ def test_a_wrong_word_is_refused(
     assert list(work.iterdir()) == []
 
 
+def test_too_few_samples_for_a_bound_are_counted_before_any_work(
+    compile_small: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qcompiler.driver.compile._run_pipeline", None)
+    result = compile_small("--candidates", "w8a8,w7a8", "--budget", "loss=0.1")
+    assert result.exit_code == 1, result.output
+    assert "there are 21 (3 of 24 held out for evaluation)" in result.stderr
+    assert "or --evaluation DATA" in result.stderr
+
+
 def test_a_target_is_needed(qcompile: Callable[..., Result], small_cnn_path: Path) -> None:
     result = qcompile(small_cnn_path)
     assert result.exit_code == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ from qcompiler.analysis.allocation.bisect import BoundMissedError
 from qcompiler.analysis.allocation.problem import InfeasibleError
 from qcompiler.analysis.allocation.record import Allocation
 from qcompiler.calibration import data
-from qcompiler.calibration.trust import Made
 from qcompiler.errors import DataError, UsageError
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.allocate import _gathering
-from qcompiler.passes.allocate._plan_trial import enough_to_judge
 from qcompiler.passes.allocate.choose_formats import ChooseFormats
 from qcompiler.passes.allocate.format_marks import ALLOCATION, marked
 from qcompiler.passes.allocate.group_costs import observed_ranges
@@ -188,10 +185,6 @@ def test_too_few_samples_for_a_bound_are_refused_before_anything_is_measured(mon
     monkeypatch.setattr(_gathering, "tie_groups", None)
     with pytest.raises(DataError, match=r"24 calibration samples, and there are 6.*\n.*give more of --calibration"):
         chosen(samples=6, budget="loss=0.1")
-    given = data.load([{"x": np.zeros((1, 2), np.float32)}] * 24, {"x": (np.dtype(np.float32), ("N", 2))})
-    assert enough_to_judge(given) is given
-    with pytest.raises(DataError, match="have 32 made with --limit 32"):
-        enough_to_judge(replace(given.subset(range(14)), made=Made(0.1)))
 
 
 def test_what_cannot_be_chosen_is_refused() -> None:
