@@ -42,6 +42,7 @@ from qcompiler.target.schema import Target
 
 __all__ = ["Alternatives", "prepare", "study_of", "study_samples"]
 
+
 @dataclass(frozen=True)
 class Alternatives:
     """Calibrated copies of a model, one per option.

@@ -118,6 +118,7 @@ class ChooseFormats(Pass):
             self.samples, self.pairs, self.exempt, load_table(self.cost_table) if self.cost_table else None,
         )  # fmt: skip
 
+
 def _ladder(problem: Problem, shared: Sequence[SharedCost], exact: Exact | None) -> tuple[Solution, ...]:
     """Plans from the smallest to the one of least predicted loss; with budgets, those that really keep them."""
     plans = front(problem, SIZE, ladder_steps(len(problem.groups)), shared=shared)
@@ -155,6 +156,6 @@ def _report(record: Allocation, ctx: Context) -> None:
     ctx.note(f"{shares}; predicted loss {record.loss:.4g}" + (f"; {kept}" if kept else ""))
     if record.measured is not None:
         ctx.note(
-            f"{record.evaluations} of at most {record.most_evaluations} plans measured; loss on samples left out:"
-            f" at most {record.measured:.4g}, bound {record.budgets[LOSS]:.4g}"
+            f"{record.evaluations} of at most {record.most_evaluations} plans measured; held-out loss: "
+            f"at most {record.measured:.4g}, bound {record.budgets[LOSS]:.4g}"
         )

@@ -28,7 +28,7 @@ from qcompiler.passes.calibrate.calibrate_weights import CalibrateWeights
 from qcompiler.passes.calibrate.judge import Judge
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.params import params_from_range
 from qcompiler.quant.state import TensorQuant
 from qcompiler.target.formats import resolve_format
@@ -147,7 +147,7 @@ def _wide_edges(model: ir.Model, target: Target) -> Iterator[tuple[ir.Node, int,
 
 
 def _narrow_format(rule: OperatorRule, index: int) -> QFormat | None:
-    return next((form for form in rule.activation_formats(index) if form.bits == 8), None)
+    return next((form for form in rule.activation_formats(index) if form.bits == BYTE), None)
 
 
 def _narrowed(quant: TensorQuant, rule: OperatorRule, index: int) -> TensorQuant:

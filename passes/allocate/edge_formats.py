@@ -36,7 +36,6 @@ Weights: TypeAlias = Mapping[ir.Value, Mapping[Use, QFormat]]
 """Formats of constants in weight role, by reader."""
 
 
-
 def assign_tensors(graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, weights: Weights) -> None:
     """Write formats on every value and edge that integer nodes read or write."""
     for node in reversed(list(graph)):

@@ -32,8 +32,6 @@ from qcompiler.quant.state import TensorQuant
 __all__ = ["Calibrate", "Wish", "wishes"]
 
 
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Wish:
     """A decision on a value or on one edge that reads it.

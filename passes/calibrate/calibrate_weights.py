@@ -29,7 +29,7 @@ from qcompiler.passes.calibrate.importance import importance, observe
 from qcompiler.passes.calibrate.scales import revive_dead, scales_for
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.operators import WEIGHT_INPUT
 from qcompiler.quant.params import QParams
 from qcompiler.quant.weight_scales import neighbours
@@ -121,7 +121,7 @@ class CalibrateWeights(Pass):
         ]
 
     def _searches(self, form: QFormat) -> bool:
-        return self.method in ("mse", "hessian") or (self.method == "auto" and (form.bits < 8 or form.power_of_two))
+        return self.method in ("mse", "hessian") or (self.method == "auto" and (form.bits < BYTE or form.power_of_two))
 
 
 def _beside_real_activations(wish: Wish) -> bool:

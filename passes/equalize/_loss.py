@@ -24,7 +24,7 @@ from qcompiler.passes.equalize._layout import Layout
 from qcompiler.passes.equalize._producers import Linear
 from qcompiler.passes.equalize._regions import Region, Rows
 from qcompiler.quant import arithmetic
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.params import QParams, params_from_range
 from qcompiler.target.formats import FormatRequest, activation_format, weight_format, weight_only_format
 from qcompiler.target.legality import rule_for
@@ -220,7 +220,7 @@ def _rounded_weight(layer: Linear, matrix: _Floats, form: QFormat | None, target
     low = groups.min(axis=1, initial=0.0).astype(np.float64)
     high = groups.max(axis=1, initial=0.0).astype(np.float64)
     best = scales_for(low, high, whole, target)
-    if form.bits < 8:
+    if form.bits < BYTE:
         error = squared_error(groups, best, whole)
         for share in _SHRINKING:
             params = scales_for(low * share, high * share, whole, target)

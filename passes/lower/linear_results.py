@@ -20,6 +20,7 @@ from qcompiler.passes.lower.linear import Layer, weight_codes
 from qcompiler.passes.lower.products import rows_of
 from qcompiler.passes.lower.site import NoIntegerForm, Site
 from qcompiler.quant import packing
+from qcompiler.quant.format import BYTE
 
 __all__ = ["Layout", "emit"]
 
@@ -43,7 +44,7 @@ def _weight(found: Layer, layout: Layout, emitter: Emitter) -> tuple[ir.Value, d
     """The weight, and the attributes that describe it: packed where codes of 4 bits are stored."""
     weight, rows = found.product.weight, found.product.rows
     stored = weight_codes(found.product.site)
-    bits = packing.least_bits(rows) if weight.bits < 8 else None
+    bits = packing.least_bits(rows) if weight.bits < BYTE else None
     if bits is not None:
         width = packing.packed_width(rows.shape[1], bits)
         pack = functools.partial(packing.pack, bits=bits)

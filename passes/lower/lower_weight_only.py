@@ -36,7 +36,6 @@ from qcompiler.target.qdq import Codes, codes_read
 __all__ = ["LowerWeightOnly"]
 
 
-
 @dataclass(frozen=True)
 class LowerWeightOnly(Pass):
     """Turn products of real activations and dequantized weights into QMatMulWeightOnly."""
