@@ -47,8 +47,13 @@ class Samples:
     notes: tuple[str, ...] = ()
 
 
-def load_samples(job: Job, model: ir.Model) -> Samples:
+def load_samples(job: Job, model: ir.Model, *, fits: bool = False) -> Samples:
     """Load the data of a job against the model's inputs.
+
+    Args:
+        job: What is asked for.
+        model: The float model.
+        fits: Whether samples to fit on are wanted though the job itself would fit nothing.
 
     Raises:
         DataError: The data is unusable, or too little to keep a bound on the loss.
@@ -56,18 +61,18 @@ def load_samples(job: Job, model: ir.Model) -> Samples:
     """
     from qcompiler.analysis.plan_loss import enough_to_judge
 
-    samples = _loaded(job, model)
+    samples = _loaded(job, model, fits=fits or job.fits)
     if bounds_loss(job.options):
         enough_to_judge(samples.calibration, len(samples.evaluation) if samples.held_out else 0)
     return samples
 
 
-def _loaded(job: Job, model: ir.Model) -> Samples:
+def _loaded(job: Job, model: ir.Model, *, fits: bool) -> Samples:
     from qcompiler.calibration import data
 
     inputs = data.inputs_of(model)
     options = job.options
-    if not job.fits:
+    if not fits:
         if options.select:
             raise UsageError("--select chooses samples to fit on, and nothing is fitted in a weight-only format")
         return _to_judge_by(job, inputs)

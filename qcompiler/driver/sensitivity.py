@@ -192,9 +192,10 @@ def _made_ready(
     from qcompiler.pipeline.manager import Pipeline
 
     job = resolve(options, source)
-    samples = load_samples(job, model)
-    if samples.calibration is None:
-        raise DataError("there are no samples to measure on", hint="give --calibration DATA")
+    if job.calibration is None:  # a format of weights alone needs none, but what it loses does
+        hint = "give --calibration DATA (.npz, folder), or --calibration none to have samples made from the model"
+        raise DataError("there are no samples to measure on", hint=hint)
+    samples = load_samples(job, model, fits=True)
     ctx = Context(
         edit=Edit(model), target=job.target, format=job.format.text, calibration=samples.calibration,
         exclude=options.exclude, cache_dir=job.cache_dir, jobs=options.jobs, baseline_path=source.path,

@@ -74,6 +74,19 @@ def test_losses_are_those_that_a_compile_chooses_by(
     assert "bops" in result.stderr
 
 
+def test_weights_alone_are_measured_on_samples_made_from_the_model(toolbox: Run, small_cnn_path: Path) -> None:
+    """As a compile chooses among them; without any word of samples it is refused."""
+    asked = "sensitivity", small_cnn_path, "-t", "lowbit-cpu", "--candidates", "w4,w2", "--json"
+    found = figures(toolbox(*asked, "-c", "none"))
+    assert found
+    for options in found.values():
+        assert 0 < options["w4"] < options["w2"]
+    result = toolbox(*asked)
+    assert result.exit_code == 1, result.output
+    assert "there are no samples to measure on" in result.stderr
+    assert "--calibration none" in result.stderr
+
+
 def test_estimates_of_all_metrics_come_first(ask: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qcompiler.driver.sensitivity.Question.answer", lambda *_: pytest.fail("it was measured"))
     result = ask("--list-metrics")
