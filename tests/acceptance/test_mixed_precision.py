@@ -1,8 +1,8 @@
 """Bits chosen layer by layer on pretrained models, through the installed command line.
 
-At the bytes of uniform 4 bits a chosen plan must lose at most 0.8 of what the uniform one loses, codes rounded alike
-(to nearest); written files keep their budget to the byte; a bound on the loss holds on evaluation data. A normal run
-compares 300 images on one model, ``QCOMPILER_NIGHTLY=1`` all, on two.
+At the bytes of uniform 4 and 3 bits a chosen plan must lose at most 0.8 of what the uniform one loses, codes rounded
+alike (to nearest); written files keep their budget to the byte; a bound on the loss holds on evaluation data. A normal
+run compares 300 images on one model, ``QCOMPILER_NIGHTLY=1`` all, on three.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ CANDIDATES = "w8a8,w4a8,w3a8,w2a8"
 SHARE = 0.8
 """Of the loss of the uniform plan."""
 
-RESNET, VIT = "resnet20_cifar10", "vit_mnist"
+RESNET, VIT, MOBILENET = "resnet20_cifar10", "vit_mnist", "mobilenetv1_025_imagenet"
 
 
-@pytest.mark.parametrize("name", [RESNET, VIT])
-def test_a_chosen_plan_loses_less_than_a_uniform_one_of_as_many_bytes(compiled, nightly, name):
-    if name != RESNET and not nightly:
-        pytest.skip("one model in a normal run: QCOMPILER_NIGHTLY=1 takes two")
-    uniform = compiled(name, "lowbit-cpu", "--format", "w4a8")
+@pytest.mark.parametrize("form", ["w4a8", "w3a8"])
+@pytest.mark.parametrize("name", [RESNET, VIT, MOBILENET])
+def test_a_chosen_plan_loses_less_than_a_uniform_one_of_as_many_bytes(compiled, nightly, name, form):
+    """Measured, chosen to uniform, at 4 and 3 bits: resnet20 0.54 and 0.26, vit 0.41 and 0.47, mobilenetv1 0.44, 0.27.
+
+    Some of these miss the gate of every second decision, uniform ones above all, which is beside the point here.
+    """
+    if (name, form) != (RESNET, "w4a8") and not nightly:
+        pytest.skip("one model at one size in a normal run: QCOMPILER_NIGHTLY=1 takes all")
+    uniform = compiled(name, "lowbit-cpu", "--format", form, "--keep")
     size = uniform.path.stat().st_size
-    made = compiled(name, "lowbit-cpu", "--candidates", CANDIDATES, "--budget", f"size={size}")
+    made = compiled(name, "lowbit-cpu", "--candidates", CANDIDATES, "--budget", f"size={size}", "--keep")
     assert made.path.stat().st_size <= size
     resources = {item["resource"]: item for item in made.report["formats"]["resources"]}
     assert resources["size"]["actual"] == made.path.stat().st_size <= resources["size"]["budget"]
