@@ -54,7 +54,9 @@ def prepared(path: Path, samples: Path, form: str) -> tuple[list[RoundLayer], Co
         step.run(model, ctx)
     ctx.calibration = data.load(str(samples), data.inputs_of(model))
     for step in parse(
-        "assign-formats,calibrate,calibrate-weights" if "a" in form else "assign-formats,calibrate-weights"
+        "assign-formats,calibrate,calibrate-weights{method=mse}"
+        if "a" in form
+        else "assign-formats,calibrate-weights{method=mse}"
     ):
         step.run(model, ctx)
     layers = [layer for _, layer in roundable_layers(model.graph) if not isinstance(layer, str)]
@@ -76,7 +78,7 @@ def statistics_of(layers: list[RoundLayer], ctx: Context) -> dict[str, Statistic
     return found
 
 
-def ratios(layer: RoundLayer, statistics: Statistics, ctx: Context, damping: float) -> list[float]:
+def ratios(layer: RoundLayer, statistics: Statistics, ctx: Context, damping: float, draws: int) -> list[float]:
     """Output errors of one layer by each of ``METHODS``, in units of the nearest codes'."""
     scales, problem = ScaleMap.of(layer, ctx.target), statistics.problem(damping)
     parts, held = scales.parts, statistics.held
@@ -85,7 +87,7 @@ def ratios(layer: RoundLayer, statistics: Statistics, ctx: Context, damping: flo
     start = solution(problem, parts, nearest, *scales.read())
     gptq = successive(problem, parts, start)
     found = (gptq, refined(problem, parts, start, 20), refined(problem, parts, gptq, 20))
-    found = (*found, alternated(problem, parts, start, 5, 4, RoundAlternating.draws))
+    found = (*found, alternated(problem, parts, start, 5, 4, draws))
 
     def error(item: Solution) -> float:
         return held.error(statistics.weights, parts.grid(item.scale, item.zero).real(item.codes))
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2])
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--damping", type=float, default=0.01)
+    parser.add_argument("--draws", type=int, default=RoundAlternating.draws, help="draws of round-alternating")
     parser.add_argument("--every", type=int, default=1, help="look at every so manieth layer only")
     options = parser.parse_args()
     zoo = zoo_module()
@@ -120,7 +123,7 @@ def main() -> None:
                 statistics = statistics or statistics_of(layers, ctx)
                 table = np.array(
                     [
-                        ratios(layer, statistics[layer.node.name], ctx, options.damping)
+                        ratios(layer, statistics[layer.node.name], ctx, options.damping, options.draws)
                         for layer in layers[:: options.every]
                     ]
                 )
