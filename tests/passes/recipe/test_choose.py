@@ -20,6 +20,7 @@ from qcompiler.ir.edit import Edit
 from qcompiler.ir.execute import Runner
 from qcompiler.ir.render import render
 from qcompiler.passes.allocate.assign_formats import AssignFormats
+from qcompiler.passes.allocate.choose_formats import ChooseFormats
 from qcompiler.passes.recipe import _candidates
 from qcompiler.passes.recipe._trial import Attempt, Bench, divided
 from qcompiler.passes.recipe.choose_rounding import ChooseRounding
@@ -253,6 +254,28 @@ def test_below_8_bits_transforms_are_judged_behind_gptq(
     ctx.following = parse(REST.replace("place-qdq", "choose-rounding,place-qdq"))
     ChooseTransforms(candidates=("spoil", "spoil")).run(model, ctx)
     assert runs == [12] * fitted
+
+
+@pytest.mark.parametrize(
+    ("candidates", "judged"), [(("w4a8", "w8a8", "w2a8"), "w4a8"), (("w8a16", "w8a8"), "w8a8"), (("w2a8",), "w8a8")]
+)
+def test_among_candidates_transforms_are_judged_in_the_one_behind_the_widest(
+    candidates: tuple[str, ...], judged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats, run = set(), AssignFormats.run
+
+    def seen(own: AssignFormats, model: ir.Model, ctx: Context) -> None:
+        formats.add(ctx.format)
+        run(own, model, ctx)
+
+    monkeypatch.setattr(AssignFormats, "run", seen)
+    model = network()
+    ctx = context(model, target="edge-npu")
+    ctx.following = (ChooseFormats(candidates=candidates, budget="size=1x"), *parse(REST))
+    ChooseTransforms(candidates=("spoil",)).run(model, ctx)
+    assert formats == {judged}
+    assert ctx.format == "w8a8"
+    assert len(ctx.records[0].trials) == 1
 
 
 def test_decisions_are_the_same_every_time():
