@@ -240,6 +240,9 @@ def _data(
 ) -> tuple[DataSpec | None, DataSpec | None]:
     """Where samples come from; ``fits`` says whether anything is fitted on some."""
     calibration, evaluation = options.calibration, options.evaluation
+    for name, given in (("calibration", calibration), ("evaluation", evaluation)):
+        if isinstance(given, str) and not given.strip():
+            raise UsageError(f"--{name} is empty", hint="name a file or a folder, or leave the option out")
     if source.sample is not None and calibration is None:
         calibration = source.sample.calibration
         evaluation = evaluation if evaluation is not None else source.sample.evaluation

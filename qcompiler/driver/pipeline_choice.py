@@ -70,8 +70,9 @@ def choose_pipeline(options: CompileOptions, profile: Lowering, request: FormatR
 
 
 def effort_of(passes: tuple[Pass, ...]) -> str:
-    """How much a pipeline tries."""
-    return next((str(getattr(item, "effort", "normal")) for item in passes if item.name in _RECIPE), "quick")
+    """How much a pipeline tries; what a plan says was kept is repeated, not tried."""
+    trying = (item for item in passes if item.name in _RECIPE and not getattr(item, "plan", ""))
+    return next((str(getattr(item, "effort", "normal")) for item in trying), "quick")
 
 
 def _with_effort(passes: tuple[Pass, ...], options: CompileOptions) -> tuple[Pass, ...]:

@@ -119,6 +119,10 @@ def apply(model: ir.Model, plan: Mapping[str, Any], ctx: Context) -> None:
         UsageError: The plan names what the model does not have, or says what no plan can say.
     """
     check_top(plan)
+    missing = {"nodes", "values"} - plan.keys()
+    if len(missing) == 1 and plan.get("formats"):
+        hint = "delete both so that its 'formats' decide, or put it back"
+        raise UsageError(f"the plan has no '{missing.pop()}': 'nodes' and 'values' belong together", hint=hint)
     graph = model.graph
     state.clear(graph)
     _apply_values(graph, _table(plan.get("values", {}), "values"))

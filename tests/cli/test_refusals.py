@@ -56,6 +56,7 @@ CASES = [
     (["--candidates", "w8a8,,w7a8", "--budget", "size=1x"], ["'w8a8,,w7a8' has an empty item"]),
     (["--budget", "size=1x"], ["--budget is about a choice"]),
     (["--pareto", "p.json"], ["--pareto is about a choice"]),
+    (["-c", ""], ["--calibration is empty"]),
     (["--report", "nowhere/r.json"], ["the folder of --report", "does not exist"]),
     (["--report", "r.json", "--plan-out", "./r.json"], ["--plan-out", "would replace --report"]),
     (["-o", "m.onnx", "--depfile", "m.onnx"], ["--depfile", "would replace the output"]),

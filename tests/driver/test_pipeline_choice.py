@@ -146,6 +146,14 @@ def test_a_plan_of_formats_alone_leaves_the_rest_to_the_compiler() -> None:
     assert "apply-plan" not in found
 
 
+@pytest.mark.parametrize(("effort", "shown"), [("quick", "quick"), ("normal", "normal"), ("high", "high")])
+def test_the_effort_shown_with_a_plan_is_what_is_tried(effort: str, shown: str) -> None:
+    """``choose-transforms`` stays, and repeats what the plan says was kept."""
+    request = CompileOptions("model.onnx", "lowbit-cpu", effort=effort, plan="plan.json")
+    passes = choose_pipeline(request, Lowering("integer"), resolve_format(load("lowbit-cpu"), "w8a8")).passes
+    assert effort_of(passes) == shown
+
+
 def test_other_options_keep_working() -> None:
     found = names("integer", plan="plan.json", bias_correction=False, calibration_method="mse")
     assert "apply-plan" in found

@@ -45,13 +45,19 @@ class InfeasibleError(UsageError):
     ) -> None:
         asked = ", ".join(f"{name} ≤ {value:.10g}" for name, value in bounds.items())
         at = {name: f" at '{place}'" for name, place in places.items()}
-        lowest = ", ".join(f"{name} {least[name]:.10g}{at.get(name, '')}" for name in bounds)
+        lowest = ", ".join(f"{name} {_at_least(least[name])}{at.get(name, '')}" for name in bounds)
         found, which = ("no plan found keeps", "found") if searched else ("no plan keeps", "feasible")
         super().__init__(f"{found} {asked}", hint=f"the smallest {which}: {lowest}")
         self.bounds = dict(bounds)
         self.least = dict(least)
         self.places = dict(places)
         self.searched = searched
+
+
+def _at_least(amount: float) -> str:
+    """Ten digits, not below the amount: a budget of what is written here has a plan."""
+    text = f"{amount:.10g}"
+    return text if float(text) >= amount else f"{amount + 1e-9 * abs(amount):.10g}"
 
 
 class OutOfTimeError(UsageError):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from qcompiler.analysis.allocation.problem import Group, Option, Pair, Problem
+from qcompiler.analysis.allocation.problem import Group, InfeasibleError, Option, Pair, Problem
 from qcompiler.errors import UsageError
 
 FINE = Option("w8", 0.1, {"size": 8.0})
@@ -24,6 +24,13 @@ def test_numbers_that_are_not_finite_are_refused_by_name(number: float) -> None:
         Problem((Group("conv3", (FINE,)),), {}, {"size": number})
     with pytest.raises(UsageError, match="loss of 'w8' with 'w8'"):
         Problem((Group("a", (FINE,)), Group("b", (FINE,))), pairs=(Pair("a", "b", {("w8", "w8"): number}),))
+
+
+@pytest.mark.parametrize("least", [1.3773846153e-05, 1 / 3, 40421.0, 12129280.0, 2e12 / 7])
+def test_the_smallest_amount_that_a_refusal_names_is_not_below_it(least: float) -> None:
+    hint = str(InfeasibleError({"latency": 0.0}, {"latency": least}).hint)
+    written = float(hint.rpartition(" ")[2])
+    assert least <= written <= least * (1 + 2e-9)
 
 
 def test_what_cannot_be_decided_is_refused() -> None:

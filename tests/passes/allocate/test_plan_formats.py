@@ -190,3 +190,11 @@ def test_without_formats_edited_nodes_decide(tmp_path: Path) -> None:
     del plan["formats"]
     plan["values"]["w2"] = {"format": "i2/sym/axis=0"}
     assert plans.dump(taken(tmp_path, plan))["values"]["w2"] == {"format": "i2/sym/axis=0"}
+
+
+@pytest.mark.parametrize("gone", ["nodes", "values"])
+def test_half_of_the_decisions_are_refused(tmp_path: Path, gone: str) -> None:
+    plan = written(tmp_path, {"Conv_3": "w4a8"}, "w8a8")
+    del plan[gone]
+    with pytest.raises(UsageError, match=f"the plan has no '{gone}'.*\n.*delete both"):
+        taken(tmp_path, plan)
