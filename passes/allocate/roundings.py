@@ -8,7 +8,7 @@ from typing import Final
 import onnx_ir as ir
 
 from qcompiler.passes.allocate.groups import TieGroup
-from qcompiler.passes.round.rounding_work import AFFORDABLE, rounding_work
+from qcompiler.passes.round.rounding_work import affordable
 from qcompiler.pipeline.base import Context, Pass
 from qcompiler.pipeline.spec import parse
 
@@ -32,8 +32,7 @@ def rounding_ahead(model: ir.Model, groups: Sequence[TieGroup], ctx: Context) ->
 def affordable_rounding(model: ir.Model, groups: Sequence[TieGroup]) -> str:
     """GPTQ, where solving it for these groups takes seconds, else nearest codes."""
     names = {name for group in groups for name in group.nodes}
-    work = rounding_work(node for node in model.graph if node.name in names)
-    return "gptq" if 0 < work <= AFFORDABLE else "nearest"
+    return "gptq" if affordable(node for node in model.graph if node.name in names) else "nearest"
 
 
 def rounding_named(name: str) -> tuple[Pass, ...]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
-from qcompiler.passes.round.rounding_work import AFFORDABLE, rounding_work
 from qcompiler.quant import state
 from qcompiler.quant.format import BYTE, LOG_BITS, QFormat
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from qcompiler.target.formats import FormatRequest
     from qcompiler.target.schema import Target
 
-__all__ = ["attention", "mostly_few_bits", "quick_turns", "reads_few_bits", "roundings", "transforms", "weight_bits"]
+__all__ = ["attention", "mostly_few_bits", "reads_few_bits", "roundings", "transforms", "weight_bits"]
 
 _PROBABILITIES: Final = "Softmax"
 _MORE: Final = "damping=0.1 samples=1024"
@@ -123,11 +122,6 @@ def mostly_few_bits(graph: ir.Graph) -> bool:
     """
     found = list(_weights(graph))
     return 2 * sum(count for bits, count in found if bits <= _FEW) >= sum(count for _, count in found)
-
-
-def quick_turns(graph: ir.Graph) -> bool:
-    """Whether codes and scales are fitted in turns in a minute."""
-    return rounding_work(graph) <= AFFORDABLE
 
 
 def _weights(graph: ir.Graph) -> Iterator[tuple[int, int]]:

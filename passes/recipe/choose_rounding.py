@@ -18,12 +18,12 @@ from qcompiler.ir.originals import restored
 from qcompiler.passes.recipe._candidates import (
     attention,
     mostly_few_bits,
-    quick_turns,
     reads_few_bits,
     roundings,
     weight_bits,
 )
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
+from qcompiler.passes.round.rounding_work import affordable
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.pipeline.spec import parse
 from qcompiler.target.formats import resolve_format
@@ -68,7 +68,7 @@ class ChooseRounding(Pass):
         narrow, weight_only = reads_few_bits(model.graph), _weight_only(ctx)
         found = roundings(
             self.effort, bits, narrow=narrow, few_words=drawn, weight_only=weight_only,
-            gradients=mostly_few_bits(model.graph), turns=quick_turns(model.graph),
+            gradients=mostly_few_bits(model.graph), turns=affordable(model.graph),
         )  # fmt: skip
         texts = self.candidates or (*self._grids(ctx), *found)
         for text in texts:

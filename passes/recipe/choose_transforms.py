@@ -24,7 +24,7 @@ from qcompiler.errors import UsageError
 from qcompiler.ir.copies import shared_copy
 from qcompiler.passes.recipe._candidates import transforms
 from qcompiler.passes.recipe._trial import Bench, Effort, rest_of, why_not
-from qcompiler.passes.round.rounding_work import AFFORDABLE, rounding_work
+from qcompiler.passes.round.rounding_work import affordable
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.pipeline.spec import parse
 from qcompiler.quant.format import BYTE
@@ -103,7 +103,7 @@ def _judged(ctx: Context, target: Target) -> str | None:
 
 def _rest(model: ir.Model, ctx: Context, bits: int) -> tuple[Pass, ...]:
     """The passes behind a candidate; GPTQ instead of the choice of a rounding, where it matters and takes seconds."""
-    fitted = parse(_FITTED) if bits < BYTE and 0 < rounding_work(model.graph) <= AFFORDABLE else ()
+    fitted = parse(_FITTED) if bits < BYTE and affordable(model.graph) else ()
     found: list[Pass] = []
     for item in rest_of(ctx, _LEFT_OUT):
         found.extend(fitted if item.name == _ROUNDING else (item,))

@@ -12,11 +12,16 @@ from qcompiler.ir.constants import is_constant
 from qcompiler.quant.operators import LINEAR, WEIGHT_INPUT
 from qcompiler.target.axes import channel_axis
 
-__all__ = ["AFFORDABLE", "rounding_work"]
+__all__ = ["AFFORDABLE", "affordable", "rounding_work"]
 
 AFFORDABLE: Final = 2e10
-"""Multiplications up to which GPTQ takes seconds and fitting codes and scales in turns a minute: MiniLM has 7e9,
-ResNet-50 5e10, where turns took three minutes."""
+"""Multiplications up to which GPTQ takes seconds and fitting codes and scales in turns up to some minutes: MiniLM has
+7e9 (turns and draws 158 s on one busy core), ResNet-50 5e10."""
+
+
+def affordable(nodes: Iterable[ir.Node]) -> bool:
+    """Whether there are weights to fit, and fitting those of all these nodes is worth its time unasked."""
+    return 0 < rounding_work(nodes) <= AFFORDABLE
 
 
 def rounding_work(nodes: Iterable[ir.Node]) -> int:

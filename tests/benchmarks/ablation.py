@@ -119,10 +119,11 @@ def main() -> None:
 def described(arguments: argparse.Namespace) -> str:
     """What the table shows."""
     part = "all evaluation data" if arguments.limit is None else f"{arguments.limit} evaluation samples"
+    only = f" Rows that match `{arguments.rows}`." if arguments.rows else ""
     return (
-        f"Target `{arguments.target}`, up to {arguments.samples} calibration samples, {part}. Classifiers: KL to the "
-        "float model, agreement in %; minilm: mean and least cosine to the float embedding; stories: perplexity on Oz, "
-        "KL. Behind them the seconds of the whole compilation. `=` is what rounding to nearest gives: nothing was to "
+        f"Target `{arguments.target}`, up to {arguments.samples} calibration samples, {part}.{only} Classifiers: KL to "
+        "the float model, agreement in %; minilm: mean and least cosine to the float embedding; stories: perplexity "
+        "on Oz, KL. Behind them the seconds of the whole compilation. `=` is what rounding to nearest gives: nothing was to "
         "be done, or samples left out rejected it."
     )
 

@@ -19,9 +19,9 @@ from onnx import TensorProto, helper
 Run = Callable[..., Result]
 
 
-def _report(result: Result) -> dict[str, object]:
+def _report(result: Result) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
-    report: dict[str, object] = json.loads(result.stdout)
+    report: dict[str, Any] = json.loads(result.stdout)
     return report
 
 
@@ -173,7 +173,7 @@ def test_dumps_are_numbered(compile_small: Run, work: Path) -> None:
 def test_a_pipeline_text_is_followed(compile_small: Run) -> None:
     text = "normalize,assign-formats,calibrate{method=percentile},calibrate-weights,place-qdq,finalize"
     report = _report(compile_small("--json", "--pipeline", text))
-    names = [item["text"].partition("{")[0] for item in report["passes"]]  # type: ignore[attr-defined]
+    names = [item["text"].partition("{")[0] for item in report["passes"]]
     assert "correct-bias" not in names
     assert names[-2:] == ["place-qdq", "finalize"]
 
@@ -183,13 +183,13 @@ def test_a_pipeline_without_lowering_says_so_on_an_integer_target(compile_small:
     for extra, told in (((), True), (("--lowering", "qdq"), False)):
         result = compile_small("--target", "edge-npu", "--pipeline", text, "--json", *extra)
         report = _report(result)
-        assert any("ends in Q/DQ form" in item for item in report["warnings"]) is told  # type: ignore[attr-defined]
+        assert any("ends in Q/DQ form" in item for item in report["warnings"]) is told
         assert ("ends in Q/DQ form" in result.stderr) is told
 
 
 def test_bias_correction_can_be_left_out(compile_small: Run) -> None:
     report = _report(compile_small("--json", "--no-bias-correction"))
-    assert all(item["text"] != "correct-bias" for item in report["passes"])  # type: ignore[attr-defined]
+    assert all(item["text"] != "correct-bias" for item in report["passes"])
 
 
 @pytest.mark.parametrize("method", ["minmax", "moving-average", "percentile", "mse", "entropy"])

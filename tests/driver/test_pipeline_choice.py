@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def _a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 OWN = "normalize,assign-formats,calibrate,calibrate-weights,place-qdq,finalize"
 
 
-def names(profile: str, *, kind: str | None = "w8a8", **options: object) -> list[str]:
-    request = CompileOptions(model="m.onnx", target="t", **options)  # type: ignore[arg-type]
+def names(profile: str, *, kind: str | None = "w8a8", **options: Any) -> list[str]:
+    request = CompileOptions(model="m.onnx", target="t", **options)
     passes = choose_pipeline(request, Lowering(profile), resolve_format(load("lowbit-cpu"), kind)).passes
     lowers = {"lower-integer", "lower-weight-only"} & {item.name for item in passes}
     assert lowering_of(passes) == ("integer" if lowers else "qdq")
@@ -68,8 +69,8 @@ def test_decisions_are_made_before_they_become_nodes(late: str) -> None:
 
 
 def test_a_pipeline_that_ends_before_the_integers_is_told_so() -> None:
-    def told(profile: str, **options: object) -> bool:
-        request = CompileOptions(model="m.onnx", target="t", **options)  # type: ignore[arg-type]
+    def told(profile: str, **options: Any) -> bool:
+        request = CompileOptions(model="m.onnx", target="t", **options)
         passes = choose_pipeline(request, Lowering(profile), resolve_format(load("lowbit-cpu"), "w8a8")).passes
         return why_not_lowered(request, Lowering(profile), passes) is not None
 

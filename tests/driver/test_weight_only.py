@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,10 +47,10 @@ def test_nothing_is_asked_for_and_the_report_says_what_that_is_worth(model: onnx
 
 
 def test_a_choice_of_weights_is_made_on_samples(model: onnx.ModelProto) -> None:
-    chosen = {"candidates": "w8,w4", "budget": {"size": "0.5x"}, "effort": "quick", "latency": False}
+    chosen: dict[str, Any] = {"candidates": "w8,w4", "budget": {"size": "0.5x"}, "effort": "quick", "latency": False}
     with pytest.raises(DataError, match="what layers lose in each of the candidates cannot be guessed"):
-        qcompiler.compile(model, "lowbit-cpu", **chosen)  # type: ignore[arg-type]
-    report = qcompiler.compile(model, "lowbit-cpu", calibration="none", **chosen).report  # type: ignore[arg-type]
+        qcompiler.compile(model, "lowbit-cpu", **chosen)
+    report = qcompiler.compile(model, "lowbit-cpu", calibration="none", **chosen).report
     assert report.configuration["calibration"] == "none: samples made from the model"
     assert report.calibration is not None
     assert report.formats is not None
