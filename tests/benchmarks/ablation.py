@@ -121,10 +121,10 @@ def described(arguments: argparse.Namespace) -> str:
     part = "all evaluation data" if arguments.limit is None else f"{arguments.limit} evaluation samples"
     only = f" Rows that match `{arguments.rows}`." if arguments.rows else ""
     return (
-        f"Target `{arguments.target}`, up to {arguments.samples} calibration samples, {part}.{only} Classifiers: KL to "
-        "the float model, agreement in %; minilm: mean and least cosine to the float embedding; stories: perplexity "
-        "on Oz, KL. Behind them the seconds of the whole compilation. `=` is what rounding to nearest gives: nothing was to "
-        "be done, or samples left out rejected it."
+        f"Target `{arguments.target}`, up to {arguments.samples} calibration samples, {part}.{only} "
+        "Classifiers: KL to the float model, agreement in %; minilm: mean and least cosine to the float embedding; "
+        "stories: perplexity on Oz, KL. Behind them the seconds of the whole compilation. `=` is what rounding to "
+        "nearest gives: nothing was to be done, or samples left out rejected it."
     )
 
 
