@@ -43,7 +43,7 @@ def target_from_table(table: Table, source: str, lineage: tuple[str, ...] = ()) 
     try:
         _check_schema(table)
         defaults = _table(table.get("defaults", {}), "defaults")
-        _check_keys(defaults, _fields(OperatorRule) - {"operator", "note"}, "defaults")
+        _check_keys(defaults, _fields(OperatorRule) - {"operator", "note", "tables"}, "defaults")
         operators = {
             name: _operator(name, _table(rule, f"operators.{name}"), defaults)
             for name, rule in _table(table.get("operators", {}), "operators").items()

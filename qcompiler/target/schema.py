@@ -115,6 +115,8 @@ class OperatorRule:
         weight_only: Accepted weight formats where activations are real numbers (``QMatMulWeightOnly``), preferred
             first; empty where there is no such kernel. Of Gather: formats of the table that it looks up.
         weight_only_blocks: Weights that share a scale there, preferred first; empty: a row of the weight has one scale.
+        tables: Accepted formats of a constant table that Gather looks rows up in, a scale per row, preferred first;
+            empty where its codes are those of the result.
         fixed: Scale and zero point that the result has whatever it holds, by format.
         bias: Format of the bias; ``None`` where the kernel takes none.
         output: What the kernel writes.
@@ -139,6 +141,7 @@ class OperatorRule:
     block_sizes: tuple[int, ...] = ()
     weight_only: tuple[QFormat, ...] = ()
     weight_only_blocks: tuple[int, ...] = ()
+    tables: tuple[QFormat, ...] = ()
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     bias: QFormat | None = None
     output: Output = Output.QUANTIZED
@@ -153,6 +156,7 @@ class OperatorRule:
         self._check_activations()
         self._check_weights()
         self._check_weight_only()
+        self._check_tables()
         self._check_fixed()
         self._check_log()
 
@@ -227,6 +231,14 @@ class OperatorRule:
                 _refuse("weight_only", f"'{form}' is no such format", f"signed, one of {BITS} bits, without axis")
         if any(size < LEAST_BLOCK or size % 8 for size in self.weight_only_blocks):
             _refuse("weight_only_blocks", f"blocks are multiples of 8, at least {LEAST_BLOCK}", None)
+
+    def _check_tables(self) -> None:
+        if self.tables and self.operator != LOOKUP:
+            _refuse("tables", "it looks up no rows", f"tables are those of {LOOKUP}")
+        for form in self.tables:
+            plain = form.signed and form.symmetric and form.axis is None and not (form.power_of_two or form.logarithmic)
+            if form.bits not in BITS or not plain:
+                _refuse("tables", f"'{form}' is no such format", f"write e.g. i4/sym: one of {BITS} bits, without axis")
 
     def in_powers_of_two(self) -> OperatorRule:
         """The same rule with scales that are powers of two; a bias has the product of two of them anyway.
@@ -339,6 +351,9 @@ class Target:
         for name, rule in self.operators.items():
             if name != rule.operator:
                 _refuse(f"operators.{name}", f"the rule is about {rule.operator}", None)
+            if rule.tables and (self.integer.shifts_only or self.power_of_two_scales):
+                hint = f"write {name}.tables = []"
+                _refuse(f"operators.{name}.tables", "a scale per row needs a multiplier, which this target lacks", hint)
 
     def _check_formats(self) -> None:
         for name in self.formats:

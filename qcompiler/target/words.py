@@ -125,6 +125,7 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
         found.append("its weight must be constant")
     if rule.weight_only:
         found.append(f"in formats without activations (w4) {_weight_only(rule)}")
+    found += _tables(rule)
     if rule.bias is not None:
         found.append(f"its bias is {format_words(rule.bias)} at scale activation × weight")
     if rule.fuse:
@@ -165,6 +166,10 @@ def _weight_only(rule: OperatorRule) -> str:
     sizes = ", ".join(map(str, rule.weight_only_blocks))
     sharing = f"one scale per block ({sizes}) or channel" if sizes else "one scale per channel"
     return f"its weight is {_listed(rule.weight_only)}, {sharing}, and activations stay real numbers"
+
+
+def _tables(rule: OperatorRule) -> list[str]:
+    return [f"a constant table is {_listed(rule.tables)}, one scale per row"] if rule.tables else []
 
 
 def _wide(rule: OperatorRule) -> list[str]:

@@ -319,3 +319,27 @@ def test_cost_facts_are_read_and_inherited(tmp_path: Path) -> None:
 )
 def test_wrong_cost_facts_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert expected in refused(tmp_path, COST.replace(old, new))
+
+
+TABLES = BASE + '[operators.Gather]\nactivations = ["i8", "i16"]\ntables = ["i8/sym/narrow", "i4/sym"]\n'
+
+
+def test_formats_of_tables_are_read_in_their_order(tmp_path: Path) -> None:
+    rule = load(write(tmp_path, TABLES)).operators["Gather"]
+    assert [str(form) for form in rule.tables] == ["i8/sym/narrow", "i4/sym"]
+    assert load(write(tmp_path, BASE)).operators["Conv"].tables == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("i4/sym", "i4", "operators.Gather.tables: 'i4' is no such format"),
+        ("i4/sym", "i5/sym", "operators.Gather.tables: 'i5/sym' is no such format"),
+        ("[operators.Gather]", "[operators.Relu]", "operators.Relu.tables: it looks up no rows"),
+        ("[operators.Conv]", '[defaults]\ntables = ["i8/sym"]\n[operators.Conv]', "unknown key 'tables'"),
+        ("[operators.Conv]", "[integer]\nmultiplier_bits = 0\n[operators.Conv]", "a scale per row needs a multiplier"),
+        ("schema = 1", "schema = 1\npower_of_two_scales = true", "write Gather.tables = []"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert expected in refused(tmp_path, TABLES.replace(old, new, 1))
