@@ -76,6 +76,12 @@ def _requantize(node: Operands) -> Bounds | None:
     return Bounds(low, high, True, node.rescaled(max(-low, high)), bits=64)
 
 
+def _gather(node: Operands) -> Bounds | None:
+    """Codes of a row, each rescaled by the factor of the row: nothing is added up."""
+    half = 1 << max(node.integer("bits") - 1, 0)
+    return Bounds(-half, half - 1, True, node.rescaled(half), bits=64)
+
+
 def _layer_normalization(node: Operands) -> Bounds | None:
     """``N * sum(q^2)`` is the greatest of its sums; 64 bits whatever the target."""
     found, size = node.range("x"), node.integer("size")
@@ -177,6 +183,7 @@ RULES: Final[dict[str, Callable[[Operands], Bounds | None]]] = {
     "QConv": _linear,
     "QConvChannelsLast": _linear,
     "QConvTranspose": _linear,
+    "QGather": _gather,
     "QGemm": _linear,
     "QGlobalAveragePool": _mean,
     "QLayerNormalization": _layer_normalization,

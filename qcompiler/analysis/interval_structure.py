@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from qcompiler.analysis.interval import Interval, epsilon, unbounded
 from qcompiler.analysis.interval_elementwise import join
@@ -138,11 +139,25 @@ def _slice(known: Intervals, node: ir.Node) -> Interval:
 
 def _gather(known: Intervals, node: ir.Node) -> Interval:
     """A lookup; in a constant table ``[V, D]`` each column keeps its own range."""
-    table = constants.array(node.inputs[0])
+    table = _table(node.inputs[0])
     indices = patterns.rank(node.inputs[1])
     if table is None or table.ndim != 2 or indices is None or patterns.integer(node, "axis", 0) != 0 or not table.size:
         return _blurred(known, node)
     return Interval(table.min(0).astype(np.float64), table.max(0).astype(np.float64), indices)
+
+
+def _table(value: ir.Value | None) -> NDArray[Any] | None:
+    """The content of a constant, or of constant codes with a scale per row."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear":
+        return constants.array(value)
+    codes, scale, *zero = (constants.array(item) for item in node.inputs)
+    per_row = node.attributes.get_int("axis", 1) == 0
+    if codes is None or scale is None or scale.ndim != 1 or not per_row:
+        return None
+    if any(item is None or item.any() for item in zero):
+        return None
+    return codes.astype(np.float32) * np.reshape(scale, (-1, *(1,) * (codes.ndim - 1)))
 
 
 def _resize(known: Intervals, node: ir.Node) -> Interval:

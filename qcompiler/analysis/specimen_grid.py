@@ -28,6 +28,8 @@ _GEMM: Final = ((1, 64, 10), (1, 512, 1000), (1, 1024, 1024), (1, 4096, 4096), (
                 (64, 256, 64), (128, 384, 1536), (128, 1536, 384))  # fmt: skip
 _WEIGHT_ONLY: Final = ((1, 512, 512), (1, 1024, 4096), (16, 1024, 1024), (128, 1024, 1024))
 _BLOCK: Final = 32
+_TABLES: Final = ((1, 1000, 64), (16, 1000, 384), (128, 1000, 384))
+"""Indices, rows and depth of tables that are looked up."""
 _MATMUL: Final = ((4, 16, 16, 16), (4, 64, 32, 64), (12, 128, 32, 128), (12, 128, 128, 32), (1, 256, 256, 256))
 _ELEMENTS: Final = ((1, 16, 8, 8), (1, 64, 28, 28), (1, 64, 56, 56))
 _ROWS: Final = ((1, 17, 64), (1, 128, 384), (12, 128, 128))
@@ -71,7 +73,7 @@ _Node: TypeAlias = "tuple[str, str, Sequence[_Given], dict[str, Any], tuple[ir.D
 
 def _nodes() -> Iterator[_Node]:
     """One node of each family in turn, so that a budget that ends early has seen a little of everything."""
-    makers = (_products, _convolutions, _matmuls, _elementwise, _rows, _pools, _borders, _weight_only)
+    makers = (_products, _convolutions, _matmuls, _elementwise, _rows, _pools, _borders, _weight_only, _tables)
     families = [list(make()) for make in makers]
     for index in range(max(map(len, families))):
         for family in families:
@@ -148,6 +150,18 @@ def _weight_only() -> Iterator[_Node]:
                 np.zeros((1, 1), np.int8),
             ]
             yield _ours("QMatMulWeightOnly", given, bits=bits, block=_BLOCK, weight_shape=[columns, depth])
+
+
+def _tables() -> Iterator[_Node]:
+    for bits in (8, 4, 3, 2):
+        for count, rows, depth in _TABLES:
+            limit = 1 << (bits - 1)
+            codes = np.random.default_rng(bits).integers(-limit, limit, (rows, depth)).astype(np.int8)
+            given: list[_Given] = [(ir.DataType.INT64, (1, count)), pack(codes, bits)]
+            packed = {"bits": bits, "weight_shape": [rows, depth]}
+            factors: list[_Given] = [np.full(rows, 1 << 30, np.int32), np.full(rows, 35, np.uint8)]
+            yield _ours("QGather", [*given, *factors], **packed, **_CLAMP)
+            yield _ours("QGatherWeightOnly", [*given, np.full(rows, 1e-2, np.float32)], **packed)
 
 
 def _elementwise() -> Iterator[_Node]:

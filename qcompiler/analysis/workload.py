@@ -29,6 +29,10 @@ _UNTIMED: Final = frozenset(
 """Attributes that change what is computed, not how long it takes."""
 
 _WEIGHTED: Final = ("QConv", "QConvChannelsLast", "QConvTranspose", "QGemm", "QMatMulWeightOnly")
+_LOOKING_UP: Final = ("QGather", "QGatherWeightOnly")
+"""These read the rows of their constants that they are asked for, and multiply by none of them."""
+_STORED: Final = 1
+"""Which input of ours is packed, where one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +69,14 @@ def workload(node: ir.Node) -> Workload | None:
     sizes = [_bytes(value) for value in values]
     if any(size is None for size in sizes):
         return None
+    total = sum(size or 0 for size in sizes)
     shapes = " ".join(_operand(node, index) for index in range(len(node.inputs)))
     attributes = "".join(
         f" {name}={_text(attribute.value)}"
         for name, attribute in sorted(node.attributes.items())
         if name not in _UNTIMED and isinstance(attribute.value, int | float | str | list | tuple)
     )
-    return Workload(_kind(node), _format(node), shapes + attributes, macs(node), sum(size or 0 for size in sizes))
+    return Workload(_kind(node), _format(node), shapes + attributes, macs(node), total - _rows_left_out(node))
 
 
 def bind_dimensions(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -129,12 +134,23 @@ def _bytes(value: ir.Value) -> int | None:
     return math.ceil(math.prod(item for item in value.shape if isinstance(item, int)) * value.dtype.itemsize)
 
 
+def _rows_left_out(node: ir.Node) -> int:
+    """Bytes of rows of a table that no index asks for, at the least."""
+    indices = node.inputs[0]
+    if node.domain != DOMAIN or node.op_type not in _LOOKING_UP or indices is None or indices.shape is None:
+        return 0
+    rows = node.attributes["weight_shape"].as_ints()[0]
+    asked = math.prod(size for size in indices.shape if isinstance(size, int))
+    held = sum(_bytes(value) or 0 for value in node.inputs[_STORED:] if value is not None)
+    return held * max(rows - asked, 0) // rows
+
+
 def _operand(node: ir.Node, index: int) -> str:
     """Type and shape of an input; of what a constant scalar or a channel's parameter holds, nothing."""
     value = node.inputs[index]
     if value is None or value.shape is None or value.dtype is None:
         return "-"
-    if index == weight_index(node) and (logical := node.attributes.get("weight_shape")) is not None:
+    if index == _STORED and (logical := node.attributes.get("weight_shape")) is not None:
         return f"weight{_text(_rows_last(node, logical.as_ints()))}"
     name = "weight" if index == weight_index(node) else value.dtype.name.lower()
     return f"{name}{_text(list(value.shape))}"
@@ -170,9 +186,9 @@ def _format(node: ir.Node) -> str:
     if node.domain != DOMAIN:
         types = {value.dtype for value in (*node.inputs[:1], *node.outputs) if value is not None}
         return "float" if all(dtype is None or dtype.is_floating_point() for dtype in types) else "codes"
-    first = node.inputs[0]
-    activation = _bits(first)
-    if weight_index(node) is None:
+    looks_up = node.op_type in _LOOKING_UP
+    activation = _bits(node.outputs[0] if looks_up else node.inputs[0])
+    if weight_index(node) is None and not looks_up:
         return f"a{activation}"
     bits = node.attributes.get("bits")
     return f"w{bits.as_int() if bits is not None else 8}a{activation}"

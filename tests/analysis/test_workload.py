@@ -67,6 +67,24 @@ def test_packed_rows_count_like_plain_ones(parse: Parse) -> None:
     assert (one.format, other.format) == ("w8a8", "w2a8")
 
 
+def test_of_a_table_the_rows_that_are_looked_up_are_read(parse: Parse) -> None:
+    text = "m (int64[2,3] i, uint8[50,8] w, {factors}) => ({kind}[2,3,16] y){{y = ai.qcompiler.{node} (i,w,{names})}}"
+    packed = "bits = 4, weight_shape = [50, 16]"
+    node = f"QGather <{packed}, y_zero_point = 0, to = 5, low = -9, high = 9>"
+    codes = text.format(factors="int32[50] m, uint8[50] c", kind="int16", node=node, names="m,c")
+    found = workload(parse(HEAD + codes).graph[0])
+    assert found is not None
+    assert (found.kind, found.format, found.macs) == ("QGather", "w4a16", 0)
+    assert found.shape.startswith("int64[2,3] weight[50,16] int32[50] uint8[50]")
+    assert found.bytes == 6 * 8 + 6 * (8 + 4 + 1) + 6 * 16 * 2
+    node = f"QGatherWeightOnly <{packed}>"
+    real = text.format(factors="float[50] s", kind="float", node=node, names="s")
+    found = workload(parse(HEAD + real).graph[0])
+    assert found is not None
+    assert (found.kind, found.format) == ("QGatherWeightOnly", "w4af32")
+    assert found.bytes == 6 * 8 + 6 * (8 + 4) + 6 * 16 * 4
+
+
 @pytest.fixture(scope="module")
 def works() -> list[Workload]:
     """What the grid holds."""
@@ -75,7 +93,7 @@ def works() -> list[Workload]:
 
 @pytest.mark.parametrize("kind", ["QGemm", "QConv/spatial", "QConv/pointwise", "QConv/depthwise", "QMatMul", "QAdd",
                                   "QSoftmax", "QLayerNormalization", "QuantizeLinear", "QMatMulWeightOnly",
-                                  "QConvChannelsLast/spatial"])  # fmt: skip
+                                  "QConvChannelsLast/spatial", "QGather", "QGatherWeightOnly"])  # fmt: skip
 def test_the_grid_has_several_shapes_of_each_kind(kind: str, works: list[Workload]) -> None:
     found = [work for work in works if work.kind == kind]
     assert len(found) >= 3

@@ -62,9 +62,9 @@ y = Cast <to: int = @to> (clipped)
 """
 
 
-def call(accumulator: str, *, multiplies: bool) -> str:
+def call(accumulator: str, *, multiplies: bool, factor: str = "multiplier, shift") -> str:
     """The last statement of a body: rescale ``accumulator`` (zero point 0) with the node's own attributes."""
-    name, inputs = ("Requantize", "multiplier, shift") if multiplies else ("RequantizeShift", "shift")
+    name, inputs = ("Requantize", factor) if multiplies else ("RequantizeShift", "shift")
     passed = ", ".join(f"{key}: int = @{key}" for key in CLAMP)
     return f"y = ai.qcompiler.{name} <x_zero_point = 0, {passed}> ({accumulator}, {inputs})"
 

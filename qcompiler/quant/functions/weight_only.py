@@ -20,17 +20,9 @@ import onnx_ir as ir
 from qcompiler.quant.functions.definition import Operator, TensorType
 from qcompiler.quant.integer.weight_only import matmul_weight_only
 
-__all__ = ["OPERATORS"]
+__all__ = ["ADDRESSES", "JOIN", "OPERATORS"]
 
-# Everything down to the three bytes of the weight is constant. Codes are columns from the first statement on. A code
-# lies in one octet or crosses into the next; where it does not cross, the next one moves by 7 and 1, out of the octet.
-_UNPACK: Final = """
-width = Constant <value_int: int = @bits> ()
-block_length = Constant <value_int: int = @block> ()
-logical = Constant <value_ints: ints = @weight_shape> ()
-start = Constant <value_int = 0> ()
-step = Constant <value_int = 1> ()
-second = Constant <value_ints = [1]> ()
+ADDRESSES: Final = """
 unit = Constant <value = uint8 {1}> ()
 seven = Constant <value = uint8 {7}> ()
 eighth = Constant <value = uint64 {3}> ()
@@ -46,12 +38,13 @@ next_octet = Add (lower_octet, step)
 octets_per_row = Shape <start = 1> (w)
 last_octet = Sub (octets_per_row, step)
 upper_octet = Min (next_octet, last_octet)
-place_column = Unsqueeze (places, second)
-down = Cast <to = 2> (place_column)
-up = Sub (seven, down)
-columns = Transpose <perm = [1, 0]> (w)
-lower_part = Gather <axis = 0> (columns, lower_octet)
-upper_part = Gather <axis = 0> (columns, upper_octet)
+"""
+"""Which octets of a row hold each of its ``depth`` codes, from constants ``width``, ``logical``, ``start``, ``step``.
+
+A code lies in one octet or crosses into the next, which lie at ``lower_octet`` and ``upper_octet``.
+"""
+
+JOIN: Final = """
 lower_moved = BitShift <direction = "RIGHT"> (lower_part, down)
 upper_almost = BitShift <direction = "LEFT"> (upper_part, up)
 upper_moved = BitShift <direction = "LEFT"> (upper_almost, unit)
@@ -64,6 +57,27 @@ mask = BitwiseOr (sign, below_sign)
 unsigned = BitwiseAnd (joined, mask)
 flipped = BitwiseXor (unsigned, sign)
 """
+"""Codes plus ``sign``, in ``flipped``, from both octets and the places ``down`` and ``up = 7 - down``.
+
+Where a code does not cross, the next octet moves by 7 and 1, out of the octet.
+"""
+
+# Everything down to the three bytes of the weight is constant. Codes are columns from the first statement on.
+_UNPACK: Final = f"""
+width = Constant <value_int: int = @bits> ()
+block_length = Constant <value_int: int = @block> ()
+logical = Constant <value_ints: ints = @weight_shape> ()
+start = Constant <value_int = 0> ()
+step = Constant <value_int = 1> ()
+second = Constant <value_ints = [1]> ()
+{ADDRESSES}
+place_column = Unsqueeze (places, second)
+down = Cast <to = 2> (place_column)
+up = Sub (seven, down)
+columns = Transpose <perm = [1, 0]> (w)
+lower_part = Gather <axis = 0> (columns, lower_octet)
+upper_part = Gather <axis = 0> (columns, upper_octet)
+{JOIN}"""
 
 # flipped = code + sign, so m (code - zero) = m flipped - m (sign + zero). With 64 (1 + 128) more, the digits of the sum
 # are those of low, middle and high, the first two 64 too large; 2^24 keeps it positive and is gone from a byte.

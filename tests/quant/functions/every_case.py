@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qcompiler.quant.integer import dyadic
 from tests.quant.functions import (
+    gather_cases,
     linear_cases,
     test_elementwise,
     test_pooling,
@@ -134,6 +135,8 @@ CASES: Final[Mapping[str, Callable[[str, np.random.Generator], Instance]]] = {
     "QConv": _linear,
     "QConvChannelsLast": _linear,
     "QConvTranspose": _linear,
+    "QGather": gather_cases.case,
+    "QGatherWeightOnly": gather_cases.case,
     "QGemm": _linear,
     "QGlobalAveragePool": test_pooling.case,
     "QLayerNormalization": _norm,

@@ -9,6 +9,7 @@ void add_convolution(Registry& registry);
 void add_add(Registry& registry);
 void add_concat(Registry& registry);
 void add_multiply(Registry& registry);
+void add_gather(Registry& registry);
 void add_gemm(Registry& registry);
 void add_matmul(Registry& registry);
 void add_mean(Registry& registry);

@@ -9,6 +9,7 @@ const Registry& registry() {
     add_add(made);
     add_concat(made);
     add_multiply(made);
+    add_gather(made);
     add_gemm(made);
     add_matmul(made);
     add_mean(made);
