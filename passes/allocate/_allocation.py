@@ -18,7 +18,7 @@ from qcompiler.passes.allocate._open_shapes import Shapes, bound_copy
 from qcompiler.passes.allocate.budgets import LOSS, Budget
 from qcompiler.passes.allocate.groups import Grouping, TieGroup
 
-__all__ = ["Material", "absolute", "problem_of", "record_of"]
+__all__ = ["Material", "absolute", "problem_of", "record_of", "wholes"]
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,44 @@ class Material:
         return self.found.losses.get(group.name, {}).get(option, 0.0)
 
 
-def absolute(
-    budgets: Iterable[Budget], model: ir.Model, costs: GroupCosts, float_bytes: int, shapes: Shapes | None = None
+def wholes(
+    budgets: Iterable[Budget], model: ir.Model, float_bytes: int, shapes: Shapes | None = None
 ) -> dict[str, float]:
+    """What the float model takes of the resources of which a share is asked for.
+
+    Args:
+        budgets: As the user gave them.
+        model: The normalized float model.
+        float_bytes: Bytes of the float model's files; 0 where they are not known.
+        shapes: Shapes of the inputs that costs are for, where dimensions are open; ``None``: made-up ones.
+
+    Raises:
+        UsageError: It is not known.
+    """
+    found = {item.resource: _whole(item.resource, model, float_bytes, shapes) for item in budgets if item.relative}
+    for resource, whole in found.items():
+        if whole <= 0:
+            raise UsageError(
+                f"the float model's {resource} is not known, so no share of it can be asked for",
+                where="--budget", hint=f"give {resource} as a number",
+            )  # fmt: skip
+    return found
+
+
+def absolute(budgets: Iterable[Budget], whole: Mapping[str, float], costs: GroupCosts) -> dict[str, float]:
     """Budgets as amounts of the resources in ``costs``; the loss has none there.
 
     Args:
         budgets: As the user gave them.
-        model: The normalized float model, for shares of what it takes.
+        whole: What the float model takes (``wholes``).
         costs: Peak memory has one resource per node that may be the peak.
-        float_bytes: Bytes of the float model's files; 0 where they are not known.
-        shapes: Shapes of the inputs that ``costs`` are for, where dimensions are open; ``None``: made-up ones.
-
-    Raises:
-        UsageError: A share of a size that is not known.
     """
     found: dict[str, float] = {}
     for budget in budgets:
         if budget.resource == LOSS:
             continue
-        whole = 0.0
-        if budget.relative:
-            whole = _whole(budget.resource, model, float_bytes, shapes)
-            if whole <= 0:
-                raise UsageError(
-                    f"the float model's {budget.resource} is not known, so no share of it can be asked for",
-                    where="--budget", hint=f"give {budget.resource} as a number",
-                )  # fmt: skip
         names = [name for name in costs.fixed if name == budget.resource or name.startswith(f"{budget.resource}@")]
-        found |= dict.fromkeys(names, budget.of(whole))
+        found |= dict.fromkeys(names, budget.of(whole.get(budget.resource, 0.0)))
     return found
 
 

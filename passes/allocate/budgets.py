@@ -8,32 +8,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from qcompiler.analysis.amounts import SHARE, UNITS, unit_of
 from qcompiler.analysis.group_costs import BOPS, LATENCY, MEMORY, SIZE
 from qcompiler.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from qcompiler.analysis.allocation.problem import InfeasibleError
     from qcompiler.target.schema import Target
 
-__all__ = ["LOSS", "RESOURCES", "Budget", "no_speed", "parse_budgets"]
+__all__ = ["LOSS", "RESOURCES", "Budget", "in_words", "no_speed", "parse_budgets"]
 
 LOSS: Final = "loss"
 RESOURCES: Final = (SIZE, BOPS, LATENCY, MEMORY, LOSS)
 
-_BYTES: Final = MappingProxyType(
-    {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2, "gib": 1024.0**3}
-)
-_SECONDS: Final = MappingProxyType({"s": 1.0, "ms": 1e-3, "us": 1e-6})
-_COUNTS: Final = MappingProxyType({"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12})
-_UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
-    {SIZE: _BYTES, MEMORY: _BYTES, LATENCY: _SECONDS, BOPS: _COUNTS, LOSS: MappingProxyType({})}
-)
 _SHARES: Final = (SIZE, BOPS, MEMORY)
 """Resources of which the float model's share can be asked for: its latency on the target is not known."""
+_SHARE_DIGITS: Final = 4
+_DIGITS: Final = 6
+"""Digits of amounts that refusals name."""
 _AMOUNT: Final = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)$")
 
 
@@ -45,16 +44,48 @@ class Budget:
         resource: One of ``RESOURCES``.
         amount: In bytes, seconds, bit operations or units of the loss; a share where ``relative``.
         relative: Whether the amount is a share of what the float model takes.
+        text: The amount as the user wrote it; empty where it was not written.
     """
 
     resource: str
     amount: float
     relative: bool = False
+    text: str = ""
 
     def of(self, whole: float) -> float:
         """The amount, where the float model takes ``whole``; sizes are rounded down to whole bytes."""
         found = self.amount * whole if self.relative else self.amount
         return float(math.floor(found)) if self.resource in (SIZE, MEMORY) else found
+
+    def asked(self, whole: float) -> str:
+        """What was asked for, as the user wrote it; a share also as the amount, of a float model of ``whole``."""
+        exact = f" ({_exact(self.resource, self.of(whole))})" if self.relative else ""
+        return f"{self.resource}={self.text or f'{self.amount:.10g}'}{exact}"
+
+    def at_least(self, amount: float, whole: float) -> str:
+        """A budget in the unit of this one that a plan of ``amount`` keeps, as near to it as six digits come.
+
+        Args:
+            amount: In bytes, seconds or bit operations.
+            whole: What the float model takes, for shares.
+        """
+        if amount <= 0:
+            return f"{self.resource}={amount:.10g}"
+        unit = SHARE if self.relative else unit_of(self.text)
+        factor = whole if self.relative else UNITS.get(self.resource, {}).get(unit.lower(), 1.0)
+        number = Decimal(amount) / Decimal(factor)
+        digits = _SHARE_DIGITS if self.relative else _DIGITS
+        step = Decimal(1).scaleb(min(number.adjusted() - digits + 1, 0))
+        number = number.quantize(step, ROUND_CEILING)
+        while _budget(self.resource, f"{number:f}{unit.lower()}").of(whole) < amount:
+            number += step  # floats round: 0.3 of 1e3 bytes may be 299.99…
+        text = f"{number:f}".rstrip("0").rstrip(".") if "." in f"{number:f}" else f"{number:f}"
+        exact = f" ({_exact(self.resource, amount)})" if self.relative else ""
+        return f"{self.resource}={text}{unit}{exact}"
+
+
+def _exact(resource: str, amount: float) -> str:
+    return f"{amount:.10g}{' bytes' if resource in (SIZE, MEMORY) else ' bit operations'}"
 
 
 def parse_budgets(text: str) -> tuple[Budget, ...]:
@@ -71,8 +102,23 @@ def parse_budgets(text: str) -> tuple[Budget, ...]:
             raise UsageError(f"budget '{part.strip()}' names no resource", where="--budget", hint=hint)
         if resource in found:
             raise UsageError(f"'{resource}' has two budgets", where="--budget", hint="leave one out")
-        found[resource] = _budget(resource, amount)
+        found[resource] = replace(_budget(resource, amount), text=part.partition("=")[2].strip())
     return tuple(found.values())
+
+
+def in_words(error: InfeasibleError, budgets: Iterable[Budget], whole: Mapping[str, float]) -> None:
+    """Let a refusal speak of budgets as they were asked for.
+
+    Args:
+        error: The refusal.
+        budgets: As the user gave them.
+        whole: What the float model takes of resources of which a share was asked for.
+    """
+    own = {item.resource: (item, whole.get(item.resource, 0.0)) for item in budgets if item.resource in error.bounds}
+    error.reword(
+        {name: item.asked(all_) for name, (item, all_) in own.items()},
+        {name: item.at_least(error.least[name], all_) for name, (item, all_) in own.items()},
+    )
 
 
 def no_speed(target: Target) -> UsageError:
@@ -85,13 +131,13 @@ def no_speed(target: Target) -> UsageError:
 
 
 def _budget(resource: str, text: str) -> Budget:
-    match, units = _AMOUNT.match(text), _UNITS[resource]
-    known = [*units, *(["x"] if resource in _SHARES else [])]
+    match, units = _AMOUNT.match(text), UNITS.get(resource, {})
+    known = [*units, *([SHARE] if resource in _SHARES else [])]
     hint = f"write e.g. {resource}={_EXAMPLES[resource]}" + (f"; units are {', '.join(known)}" if known else "")
     if match is None:
         raise UsageError(f"'{text}' is no amount of {resource}", where="--budget", hint=hint)
     amount, unit = float(match[1]), match[2]
-    if unit == "x" and resource in _SHARES:
+    if unit == SHARE and resource in _SHARES:
         return _checked(Budget(resource, amount, relative=True), text, hint)
     if unit and unit not in units:
         raise UsageError(f"'{unit}' is no unit of {resource}", where="--budget", hint=hint)

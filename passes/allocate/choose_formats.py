@@ -19,19 +19,19 @@ import onnx_ir as ir
 from qcompiler.analysis.allocation.bisect import ladder_steps, most_evaluations, smallest_step
 from qcompiler.analysis.allocation.least import asked_budgets
 from qcompiler.analysis.allocation.pareto import front
-from qcompiler.analysis.allocation.problem import Problem, Solution
+from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
 from qcompiler.analysis.allocation.record import Allocation
-from qcompiler.analysis.amounts import amount_text
+from qcompiler.analysis.amounts import amount_text, budget_text
 from qcompiler.analysis.cost_table import load_table
 from qcompiler.analysis.group_costs import SIZE, SharedCost
 from qcompiler.errors import PassError, UsageError
 from qcompiler.ir import io
-from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of
+from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of, wholes
 from qcompiler.passes.allocate._gathering import Gathering
 from qcompiler.passes.allocate._plan_formats import follow_formats
 from qcompiler.passes.allocate._plan_trial import PlanTrial, mark_nodes
 from qcompiler.passes.allocate._settle import Exact, settled
-from qcompiler.passes.allocate.budgets import LOSS, parse_budgets
+from qcompiler.passes.allocate.budgets import LOSS, Budget, in_words, parse_budgets
 from qcompiler.passes.allocate.format_marks import ALLOCATION
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import plan as plans
@@ -89,20 +89,25 @@ class ChooseFormats(Pass):
             raise UsageError("choose-formats needs candidates and a budget", hint=hint)
         gathering = self._gathering(model, ctx, ctx.target)
         material = gathering.material()
-        amounts = absolute(gathering.budgets, model, material.costs, _bytes(model), gathering.shapes)
+        whole = wholes(gathering.budgets, model, _bytes(model), gathering.shapes)
+        amounts = absolute(gathering.budgets, whole, material.costs)
         problem, exact = problem_of(material, amounts), gathering.exact(material)
-        bound = next((item.amount for item in gathering.budgets if item.resource == LOSS), None)
-        if bound is None:
-            trial = None
-            found = settled(problem, material.costs, exact)
-        else:
-            measure = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
-            trial = smallest_step(_ladder(problem, material.costs.shared, exact), bound, measure)
-            found = trial.solution
+        trial = None
+        try:
+            if (bound := _loss_bound(gathering.budgets)) is None:
+                found = settled(problem, material.costs, exact)
+            else:
+                measure = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
+                trial = smallest_step(_ladder(problem, material.costs.shared, exact), bound, measure)
+                found = trial.solution
+        except InfeasibleError as error:
+            in_words(error, gathering.budgets, whole)
+            raise
         free, shared = replace(problem, budgets={}), material.costs.shared
         points = front(free, SIZE, self.points, shared=shared) if self.points else ()
         taken = None if exact is None else exact(found.choice)
         record = record_of(material, gathering.candidates[0], amounts, found, points, taken)
+        record = replace(record, asked={item.resource: item.text for item in gathering.budgets})
         if trial is not None and bound is not None:
             record = replace(
                 record, budgets={**record.budgets, LOSS: bound}, measured=trial.value, evaluations=trial.evaluations,
@@ -117,6 +122,10 @@ class ChooseFormats(Pass):
             model, ctx, target, widest_first(target, self.candidates), parse_budgets(self.budget), self.sensitivity,
             self.samples, self.pairs, self.exempt, load_table(self.cost_table) if self.cost_table else None,
         )  # fmt: skip
+
+
+def _loss_bound(budgets: Sequence[Budget]) -> float | None:
+    return next((item.amount for item in budgets if item.resource == LOSS), None)
 
 
 def _ladder(problem: Problem, shared: Sequence[SharedCost], exact: Exact | None) -> tuple[Solution, ...]:
@@ -148,14 +157,15 @@ def _report(record: Allocation, ctx: Context) -> None:
     for group in record.groups:
         counts[group.choice] = counts.get(group.choice, 0) + 1
     shares = ", ".join(f"{count} of {len(record.groups)} groups {text}" for text, count in sorted(counts.items()))
-    kept = ", ".join(
-        f"{name} {amount_text(name, record.costs[name])} of {amount_text(name, budget)}"
-        for name, budget in record.budgets.items()
-        if name in record.costs
-    )
+    kept = ", ".join(_kept(record, name) for name in record.budgets if name in record.costs)
     ctx.note(f"{shares}; predicted loss {record.loss:.4g}" + (f"; {kept}" if kept else ""))
     if record.measured is not None:
         ctx.note(
             f"{record.evaluations} of at most {record.most_evaluations} plans measured; held-out loss: "
             f"at most {record.measured:.4g}, bound {record.budgets[LOSS]:.4g}"
         )
+
+
+def _kept(record: Allocation, name: str) -> str:
+    asked = record.asked.get(name, "")
+    return f"{name} {amount_text(name, record.costs[name], asked)} of {budget_text(name, record.budgets[name], asked)}"

@@ -77,7 +77,9 @@ def _group(group: AllocatedGroup) -> GroupPart:
 
 def _resources(found: Allocation, written: int) -> tuple[ResourcePart, ...]:
     return tuple(
-        ResourcePart(name, found.budgets.get(name), taken, float(written) if name == SIZE else None)
+        ResourcePart(
+            name, found.budgets.get(name), taken, float(written) if name == SIZE else None, found.asked.get(name)
+        )
         for name, taken in found.costs.items()
     )
 

@@ -81,12 +81,14 @@ class ResourcePart:
         budget: Most that it may take; ``None`` without a budget.
         predicted: What it takes by the cost model.
         actual: What the written file takes after packing, external data included; ``None`` where it is not known.
+        asked: The budget as the user wrote it, such as ``0.25x`` or ``500KB``; ``None`` without a budget.
     """
 
     resource: str
     budget: float | None
     predicted: float
     actual: float | None
+    asked: str | None = None
 
 
 @dataclass(frozen=True)

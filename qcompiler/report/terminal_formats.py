@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from qcompiler.analysis.amounts import amount_text
+from qcompiler.analysis.amounts import amount_text, budget_text
 from qcompiler.report.formats import SIZE, CandidatePart, FormatsPart, GroupPart, ResourcePart
 from qcompiler.report.layout import named, paragraphs, styled, table_of
 from qcompiler.report.words import bytes_text, count_text, figure_text, percent
@@ -130,11 +130,12 @@ def _kept(item: ResourcePart) -> str:
 
 
 def _resource(item: ResourcePart) -> str:
-    predicted = amount_text(item.resource, item.predicted)
-    budget = "" if item.budget is None else f" of {amount_text(item.resource, item.budget)}"
+    asked = item.asked or ""
+    predicted = amount_text(item.resource, item.predicted, asked)
+    budget = "" if item.budget is None else f" of {budget_text(item.resource, item.budget, asked)}"
     if item.actual is None:
         return f"{predicted}{budget}, predicted"
-    return f"{amount_text(item.resource, item.actual)}{budget} after packing; {predicted} were predicted"
+    return f"{amount_text(item.resource, item.actual, asked)}{budget} after packing; {predicted} were predicted"
 
 
 def _losses(part: FormatsPart) -> list[tuple[str, str, str]]:

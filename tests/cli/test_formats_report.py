@@ -74,7 +74,8 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
     assert 0.1 < part.measured / part.loss < 10
 
     shown = " ".join(result.stdout.split())
-    assert f"size: {size.actual / 1e3:.1f} kB of 46.0 kB after packing" in shown
+    assert size.asked == "46000"
+    assert f"size: {size.actual:,.0f} bytes of 46,000 bytes after packing" in shown
     assert f"w8a8, w4a8, w2a8 for {len(part.groups)} groups" in shown
     assert sum("█" in line for line in result.stdout.splitlines()) == min(len(part.groups), 20)
 

@@ -77,6 +77,9 @@ def test_budgets_losses_and_exemptions_are_told(formats: FormatsPart) -> None:
         assert words in text, words
     assert "w2a8: 0" not in text
     assert "bops" not in text  # no budget
+    size = ResourcePart("size", 52_000.0, 51_020.0, 51_000.0, "0.25x")
+    assert "size: 51.0 kB of 52.0 kB (0.25x) after packing" in flat(replace(formats, resources=(size,)))
+    assert "size: 51 KB of 52 KB after" in flat(replace(formats, resources=(replace(size, asked="52KB"),)))
     bops = replace(formats, resources=(ResourcePart("bops", 3e9, 2e9, None),))
     assert "bops: 2 G bit operations of 3 G bit operations, predicted" in flat(bops)
     assert "another unit than sqnr's" in flat(replace(formats, metric="sqnr", comparable=False))

@@ -65,6 +65,7 @@ class Allocation:
         most_evaluations: As many as were allowed.
         front: Plans for other budgets.
         dropped: Options that were left out, and why.
+        asked: Budgets as the user wrote them (``0.25x``), by resource.
     """
 
     base: str
@@ -81,6 +82,7 @@ class Allocation:
     most_evaluations: int = 0
     front: tuple[FrontPoint, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     def formats(self, choice: Mapping[str, str] | None = None) -> dict[str, str]:
         """The format of every node of every group, by its name: of this plan, or of another choice."""
