@@ -38,8 +38,8 @@ __all__ = ["FoldRequantize"]
 _RESCALES: Final = frozenset({"Requantize", "RequantizeShift"})
 _CLAMP: Final = ("y_zero_point", "to", "low", "high")
 _FAMILIES: Final = (
-    "QAdd", "QAveragePool", "QConv", "QGemm", "QGlobalAveragePool", "QMatMul", "QMul", "QReduceMean", "QSub",
-    "Requantize",
+    "QAdd", "QAveragePool", "QConv", "QGather", "QGemm", "QGlobalAveragePool", "QMatMul", "QMul", "QReduceMean",
+    "QSub", "Requantize",
 )  # fmt: skip
 """Operators that end with one rescale of an exact sum or product, by the first letters of their names."""
 _COARSE: Final = 2.0

@@ -6,7 +6,8 @@ quantized to 8 bits where it is used (``quant/integer/weight_only.py``). That is
 do, and the only difference in the numbers. A bias of Gemm is added behind.
 
 A table of codes that is looked up, ``DequantizeLinear(codes) -> Gather``, would be dequantized as a whole in each run.
-Rows and their scales are looked up instead, and multiplied: the same numbers, bit for bit.
+Rows and their scales are looked up instead, and multiplied: the same numbers, bit for bit. Standard operators do that
+with 8 bits; of fewer, which they cannot take apart, QGatherWeightOnly keeps the packed rows.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from qcompiler.errors import PassError
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
 from qcompiler.ir.patterns import integer
+from qcompiler.passes.lower.gather import Table, table_of
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import packing, weight_scales
 from qcompiler.quant.format import BYTE
@@ -51,8 +53,8 @@ class LowerWeightOnly(Pass):
         for node in list(model.graph):
             if has_type(node, "MatMul", "Gemm") and (weight := _weight(node)) is not None:
                 _lower(node, weight, ctx)
-            elif has_type(node, LOOKUP) and (table := _table(node)) is not None:
-                _look_up(node, table, ctx)
+            elif has_type(node, LOOKUP):
+                _lower_table(node, ctx)
         catalogue.attach(model)
         ctx.edit.touch()
 
@@ -66,13 +68,36 @@ def _weight(node: ir.Node) -> Codes | None:
     return codes if codes_read(data) is None else None
 
 
-def _table(node: ir.Node) -> Codes | None:
-    """The stored codes of a table with a scale per row and no zero points."""
+def _lower_table(node: ir.Node, ctx: Context) -> None:
+    table, octets = table_of(node), _octets(node)
+    if table is not None and table.stored.dtype.bitwidth < BYTE:
+        _look_up_packed(node, table, ctx)
+    elif octets is not None:
+        _look_up(node, octets, ctx)
+
+
+def _look_up_packed(node: ir.Node, table: Table, ctx: Context) -> None:
+    found = node.outputs[0]
+    rows = ctx.edit.insert(
+        "QGatherWeightOnly",
+        [node.inputs[1], table.packed(ctx.edit), ctx.edit.constant(f"{table.name}_row_scale", table.scale)],
+        attributes={"bits": table.bits, "weight_shape": table.shape},
+        domain=DOMAIN,
+        name=f"{node.name}_QGatherWeightOnly",
+        output_name=f"{found.name}_rows",
+        before=node,
+    ).outputs[0]
+    rows.type, rows.shape = ir.TensorType(ir.DataType.FLOAT), found.shape
+    _replace(node, rows, ctx)
+
+
+def _octets(node: ir.Node) -> Codes | None:
+    """The stored codes of a table of 8 bits with a scale per row and no zero points."""
     value = node.inputs[TABLE_INPUT]
     codes = None if value is None else codes_read(value)
     if codes is None or codes.scale is None or codes.zero_point is None or not is_constant(codes.value):
         return None
-    per_row = codes.scale.ndim == 1 and codes.axis == 0 and not codes.block
+    per_row = codes.scale.ndim == 1 and codes.axis == 0 and not codes.block and codes.dtype.bitwidth == BYTE
     return codes if per_row and not codes.zero_point.any() and integer(node, "axis", 0) == 0 else None
 
 

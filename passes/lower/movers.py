@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.patterns import integer, static_shape
 from qcompiler.passes.lower.emitter import Emitter
+from qcompiler.passes.lower.gather import look_up
 from qcompiler.passes.lower.operands import at_output, finish, operand, standard
 from qcompiler.passes.lower.site import Codes, Lowering, NoIntegerForm, Site
 from qcompiler.quant.annotations import Annotation, annotate
@@ -39,6 +40,12 @@ def lower_mover(site: Site, emitter: Emitter) -> ir.Value:
     through = None if narrow else ir.DataType.INT32
     result = standard(site, emitter, [moved.value, *site.node.inputs[1:]], moved, through=through)
     return finish(site, emitter, result)
+
+
+def lower_gather(site: Site, emitter: Emitter) -> ir.Value:
+    """Gather: rows of a table that has a scale per row, or codes that are moved."""
+    found = look_up(site, emitter)
+    return lower_mover(site, emitter) if found is None else found
 
 
 def lower_identity(site: Site, emitter: Emitter) -> ir.Value:
@@ -144,6 +151,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         **dict.fromkeys((*_BOTH_TYPES, *_EIGHT_BITS), lower_mover),
         "Concat": lower_concat,
         "DepthToSpace": lower_depth_to_space,
+        "Gather": lower_gather,
         "Identity": lower_identity,
         "Pad": lower_pad,
         "SpaceToDepth": lower_depth_to_space,

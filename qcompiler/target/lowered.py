@@ -33,6 +33,7 @@ from qcompiler.target.lowered_constants import (
     table_reasons,
     weight_reasons,
 )
+from qcompiler.target.lowered_tables import packed_table_reasons
 from qcompiler.target.lowered_weight_only import weight_only_reasons
 from qcompiler.target.schema import Fallback, Kind, OperatorRule, Target, ZeroPoint
 from qcompiler.target.weights import storage_type
@@ -47,6 +48,8 @@ _STANDS_FOR: Final = {
     "QConv": ("Conv",),
     "QConvChannelsLast": ("Conv",),
     "QConvTranspose": ("ConvTranspose",),
+    "QGather": ("Gather",),
+    "QGatherWeightOnly": ("Gather",),
     "QGemm": ("Gemm", "MatMul"),
     "QGlobalAveragePool": ("GlobalAveragePool", "AveragePool", "ReduceMean"),
     "QLayerNormalization": ("LayerNormalization",),
@@ -64,6 +67,8 @@ _STANDS_FOR: Final = {
 _CODES: Final = frozenset({ir.DataType.INT8, ir.DataType.INT16})
 _NO_ACTIVATIONS: Final = frozenset({"w", "table", "zero_point"})
 _QDQ: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_LOOK_UP: Final = frozenset({"QGather", "QGatherWeightOnly"})
+"""Families whose first input is indices, and whose table has formats of its own."""
 
 
 def is_lowered(model: ir.Model) -> bool:
@@ -87,10 +92,12 @@ def why_not_rescales(node: ir.Node, dtype: ir.DataType, target: Target) -> str |
     """Why the target's kernel of an integer node cannot write other codes of type ``dtype`` instead of its own."""
     base = family(node.op_type)
     rules = [target.operators[name] for name in _STANDS_FOR.get(base, ()) if name in target.operators]
-    able = [rule for rule in rules if rule.kind is Kind.COMPUTE and not rule.fixed]
+    # Gather moves codes of one scale, but rows of a table are rescaled one by one.
+    able = [rule for rule in rules if (rule.kind is Kind.COMPUTE or base in _LOOK_UP) and not rule.fixed]
     if rules and not able:
         return f"{base} keeps its scale on {target.name}"
-    own = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    first = node.inputs[0] if node.inputs and base not in _LOOK_UP else None
+    own = first.dtype if first is not None else None
     if able and not any(_writes(rule, dtype, own) for rule in able):
         return f"{base} does not write {dtype.name.lower()} there on {target.name}"
     return None
@@ -156,12 +163,21 @@ def _operator_reasons(node: ir.Node, ranges: CodeRanges, target: Target) -> Iter
             yield from shift_reasons(name, value, target)
         elif "table" in name:
             yield from table_reasons(name, value, target)
-    if base == "QMatMulWeightOnly":
-        yield from weight_only_reasons(node, inputs, rules, target)
-    elif "w" in inputs:
-        yield from weight_reasons(node, inputs["w"], rules)
+    yield from _weight_reasons(base, node, inputs, rules, target)
     yield from accumulator_reasons(node, ranges, target)
     yield from _annotation_reasons(node, rules if base in _STANDS_FOR else [], target)
+
+
+def _weight_reasons(
+    base: str, node: ir.Node, inputs: dict[str, ir.Value | None], rules: list[OperatorRule], target: Target
+) -> Iterator[str]:
+    """Formats of a weight, or of a table that is looked up, where the operator has one."""
+    if base == "QMatMulWeightOnly":
+        yield from weight_only_reasons(node, inputs, rules, target)
+    elif base in _LOOK_UP:
+        yield from packed_table_reasons(node, inputs, rules, target)
+    elif "w" in inputs:
+        yield from weight_reasons(node, inputs["w"], rules)
 
 
 def _type_reasons(operator: Operator, inputs: dict[str, ir.Value | None]) -> Iterator[str]:

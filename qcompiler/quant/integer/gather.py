@@ -78,7 +78,7 @@ def gather(
     Raises:
         ValueError: An input or parameter is outside its range.
     """
-    check_table(w, bits=bits, weight_shape=weight_shape)
+    check_table(w.shape, bits=bits, weight_shape=weight_shape)
     for name, array, dtype in (("multiplier", multiplier, np.int32), ("shift", shift, np.uint8)):
         _check_rows(name, array, dtype, weight_shape[0])
     codes, rows = _codes(indices, w, bits, weight_shape)
@@ -102,7 +102,7 @@ def gather_weight_only(
     Raises:
         ValueError: An input or parameter is outside its range.
     """
-    check_table(w, bits=bits, weight_shape=weight_shape)
+    check_table(w.shape, bits=bits, weight_shape=weight_shape)
     check_scales(scale, weight_shape[0])
     codes, rows = _codes(indices, w, bits, weight_shape)
     with np.errstate(over="ignore"):  # an infinity then, as in DequantizeLinear
@@ -110,8 +110,8 @@ def gather_weight_only(
     return real
 
 
-def check_table(w: NDArray[Any], *, bits: int, weight_shape: Sequence[int]) -> None:
-    """A packed table is what its attributes say.
+def check_table(packed: Sequence[int], *, bits: int, weight_shape: Sequence[int]) -> None:
+    """The shape of a packed table is what its attributes say.
 
     Raises:
         ValueError: It is not.
@@ -121,8 +121,8 @@ def check_table(w: NDArray[Any], *, bits: int, weight_shape: Sequence[int]) -> N
     if len(weight_shape) != 2 or min(weight_shape) < 1:
         raise ValueError(f"a table is [rows, depth], not {list(weight_shape)}")
     rows, depth = weight_shape
-    if w.dtype != np.uint8 or w.shape != (rows, packed_width(depth, bits)):
-        raise ValueError(f"{w.dtype} {list(w.shape)} is not a table {[rows, depth]} packed in {bits} bits")
+    if tuple(packed) != (rows, packed_width(depth, bits)):
+        raise ValueError(f"{list(packed)} is not a table {[rows, depth]} packed in {bits} bits")
 
 
 def check_scales(scale: NDArray[Any], rows: int) -> None:

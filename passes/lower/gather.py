@@ -1,0 +1,105 @@
+"""Tables that are looked up: rows of few bits with a scale each stay packed. Any other Gather moves codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qcompiler.ir import constants
+from qcompiler.ir.edit import Edit
+from qcompiler.ir.patterns import integer
+from qcompiler.ir.transformed import transformed
+from qcompiler.passes.lower.emitter import Emitter
+from qcompiler.passes.lower.site import Site
+from qcompiler.quant import packing
+from qcompiler.quant.format import BYTE
+from qcompiler.quant.operators import TABLE_INPUT
+from qcompiler.target.qdq import Codes, codes_read
+
+__all__ = ["Table", "look_up", "table_of"]
+
+_INDICES: Final = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A constant table of codes whose rows are looked up.
+
+    Attributes:
+        stored: The tensor of codes ``[V, D]``.
+        scale: float32 ``[V]``.
+        bits: Bits of a packed code: the fewest that hold all codes where fewer than 8 are stored.
+        name: Name of the real table.
+    """
+
+    stored: ir.TensorProtocol
+    scale: NDArray[np.float32]
+    bits: int
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and depth."""
+        rows, depth = self.stored.shape.numpy()
+        return rows, depth
+
+    def packed(self, edit: Edit) -> ir.Value:
+        """An initializer with the packed rows; those of a large table are made when they are read."""
+        rows, depth = self.shape
+
+        def pack(codes: NDArray[Any]) -> NDArray[np.uint8]:
+            return packing.pack(codes.astype(np.int8), self.bits)
+
+        size = (rows, packing.packed_width(depth, self.bits))
+        return edit.constant(f"{self.name}_packed", transformed(edit, self.stored, pack, size, ir.DataType.UINT8))
+
+
+def table_of(node: ir.Node) -> Table | None:
+    """The table of a Gather along its rows; ``None`` where it has no scale per row, or zero points."""
+    value = node.inputs[TABLE_INPUT]
+    codes = None if value is None else codes_read(value)
+    stored = None if codes is None else constants.tensor(codes.value)
+    if codes is None or stored is None or codes.scale is None or not _per_row(codes, stored):
+        return None
+    if integer(node, "axis", 0) not in (0, -len(stored.shape)):
+        return None
+    bits = None if stored.dtype.bitwidth == BYTE else packing.least_bits(stored.numpy().astype(np.int8))
+    name = str(codes.value.name).removesuffix("_quantized")
+    return Table(stored, np.asarray(codes.scale, np.float32), BYTE if bits is None else bits, name)
+
+
+def _per_row(codes: Codes, stored: ir.TensorProtocol) -> bool:
+    """Whether signed codes ``[V, D]`` have positive scales ``[V]`` and no zero points."""
+    if stored.dtype not in (ir.DataType.INT8, ir.DataType.INT4) or len(stored.shape) != 2 or not stored.size:
+        return False
+    scale, zero = codes.scale, codes.zero_point
+    if scale is None or zero is None or zero.any() or codes.block or codes.axis not in (0, -2):
+        return False
+    normal = np.isfinite(scale) & (scale >= np.finfo(np.float32).tiny)
+    return scale.shape == (stored.shape[0],) and bool(normal.all())
+
+
+def look_up(site: Site, emitter: Emitter) -> ir.Value | None:
+    """QGather in the place of a Gather; ``None`` where its table has no scale per row, or the target only shifts.
+
+    Raises:
+        NoIntegerForm: A scale cannot be changed to that of the result.
+    """
+    table = None if site.arithmetic.shifts_only else table_of(site.node)
+    if table is None:
+        return None
+    packed = table.packed(emitter.edit)
+    emitter.written.append(packed)
+    return emitter.rescaled(
+        "QGather",
+        [site.node.inputs[_INDICES], packed],
+        table.scale.astype(np.float64) / site.output.scale,
+        bound=1 << (table.bits - 1),
+        site=site,
+        attributes={"bits": table.bits, "weight_shape": table.shape},
+        shape=site.node.outputs[0].shape,
+    )
