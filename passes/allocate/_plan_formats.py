@@ -64,7 +64,7 @@ def follow_formats(formats: Mapping[str, str], model: ir.Model, ctx: Context) ->
 
 
 def check_formats(plan: Mapping[str, Any], model: ir.Model, ctx: Context) -> None:
-    """Refuse a plan whose formats by node disagree with its other decisions, which are on ``model`` already.
+    """Mark the nodes of a plan whose other decisions are on ``model`` already; refuse one that disagrees with itself.
 
     Bits of weights are compared, and bits of activations that nodes do not widen by preference (``choose-widths``
     decides on those).
@@ -93,6 +93,7 @@ def check_formats(plan: Mapping[str, Any], model: ir.Model, ctx: Context) -> Non
                 where=_WHERE,
                 hint="delete 'nodes' and 'values' so that the formats decide, or delete 'formats' so that those do",
             )  # fmt: skip
+    mark_nodes(model.graph, formats, ctx)
 
 
 def _check_names(formats: Mapping[str, str], graph: ir.Graph) -> None:

@@ -5,14 +5,17 @@ Lowering may leave nodes in float that were decided to be integer; what it says 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.analysis.coverage import Coverage, coverage
 from qcompiler.analysis.quality import vector_outputs
 from qcompiler.passes.allocate.format_marks import ALLOCATION, marked
+from qcompiler.passes.allocate.layer_formats import counted, layer_formats
 from qcompiler.pipeline.base import Fact
 from qcompiler.pipeline.instruments.base import Observer
 from qcompiler.quant import plan
+from qcompiler.target.formats import resolve_format
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,6 +36,7 @@ class DecisionWatch(Observer):
         coverage: What runs on integers, what stays float and why.
         allocation: How formats were chosen among candidates; ``None`` where they were not.
         vectors: Outputs that the graph says are embeddings or states, not scores.
+        formats: Format of every node with weights of few bits, by name.
         islands: Why nodes have no integer form, by name; empty where nothing was lowered.
     """
 
@@ -42,12 +46,18 @@ class DecisionWatch(Observer):
         self.islands: dict[str, str] = {}
         self.allocation: Allocation | None = None
         self.vectors: frozenset[str] = frozenset()
+        self.formats: dict[str, str] = {}
 
     @property
     def floating(self) -> frozenset[str]:
         """Names of the nodes that stay float."""
         decided = (name for name, entry in self.plan.get("nodes", {}).items() if not entry["integer"])
         return frozenset((*decided, *self.islands))
+
+    @property
+    def format_counts(self) -> Mapping[str, int]:
+        """How many nodes with weights of few bits have each format, the widest first."""
+        return counted(text for name, text in self.formats.items() if name not in self.islands)
 
     def before(self, pass_: Pass, model: ir.Model, ctx: Context) -> None:
         """Take everything down when decisions are about to become nodes."""
@@ -59,6 +69,8 @@ class DecisionWatch(Observer):
             self.allocation = model.meta.get(ALLOCATION)
             self.vectors = vector_outputs(model)
             self.coverage = coverage(model)
+            if ctx.target is not None:
+                self.formats = layer_formats(model.graph, ctx.target, resolve_format(ctx.target, ctx.format or None))
 
     def after(self, pass_: Pass, model: ir.Model, ctx: Context, record: PassRecord) -> None:
         """Take down what lowering left in float."""

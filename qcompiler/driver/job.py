@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,8 +109,20 @@ class Job:
         options = self.options
         if len(options.candidates) > 1:
             return f"chosen among {', '.join(options.candidates)}"
+        if self._mixed:
+            return f"mixed by the plan: {self._mixed} nodes; others {self.format.text}"
         own = options.format is None and not options.candidates and options.plan is None
         return f"{self.format.text}{' (default of the profile)' if own else ''}"
+
+    @cached_property
+    def _mixed(self) -> str:
+        """How many nodes follow which format of the plan; empty where all follow that of the model."""
+        from qcompiler.passes.allocate.layer_formats import counted
+        from qcompiler.quant.plan import node_formats
+
+        plan = self.options.plan
+        counts = counted(node_formats(plan_file.load(plan)).values() if plan is not None else ())
+        return "" if set(counts) <= {self.format.text} else ", ".join(f"{text} {n}" for text, n in counts.items())
 
     def _pipeline_text(self) -> str:
         from qcompiler.pipeline import spec

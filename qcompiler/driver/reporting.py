@@ -11,7 +11,7 @@ from qcompiler.report.accumulators import accumulators_part
 from qcompiler.report.build_formats import formats_part, formats_warnings
 from qcompiler.report.cost import cost_part
 from qcompiler.report.formats import FormatsPart
-from qcompiler.report.measured import BisectPart, QualityPart, TimingPart, UnmeasuredPart
+from qcompiler.report.measured import BisectPart, CoveragePart, QualityPart, TimingPart, UnmeasuredPart
 from qcompiler.report.model import Report
 from qcompiler.report.parts import GatesPart, TargetPart
 
@@ -26,7 +26,7 @@ def report_of(outcome: Outcome) -> Report:
     from qcompiler.target.runs_here import runs_here
     from qcompiler.version import version
 
-    job, samples, coverage = outcome.job, outcome.samples, outcome.decisions.coverage
+    job, samples = outcome.job, outcome.samples
     quality = build.quality_part(outcome.quality)
     formats = _formats(outcome, quality)
     return Report(
@@ -41,7 +41,7 @@ def report_of(outcome: Outcome) -> Report:
         calibration=build.data_part(samples.calibration) if samples.calibration is not None else None,
         evaluation=build.data_part(samples.evaluation, held_out=samples.held_out, notes=samples.notes),
         passes=build.pass_parts(outcome.records),
-        coverage=build.coverage_part(coverage, weights_only=job.format.weight_only) if coverage is not None else None,
+        coverage=_coverage(outcome),
         integer=build.integer_part(outcome.integer) if outcome.integer is not None else None,
         accumulators=accumulators_part(outcome.accumulators) if outcome.accumulators is not None else None,
         formats=formats,
@@ -57,6 +57,13 @@ def report_of(outcome: Outcome) -> Report:
             tuple(trial.seconds for record in outcome.records for trial in record.trials),
         ),
     )
+
+
+def _coverage(outcome: Outcome) -> CoveragePart | None:
+    decisions, weights_only = outcome.decisions, outcome.job.format.weight_only
+    if decisions.coverage is None:
+        return None
+    return build.coverage_part(decisions.coverage, weights_only=weights_only, formats=decisions.format_counts)
 
 
 def _formats(outcome: Outcome, quality: QualityPart) -> FormatsPart | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qcompiler.report.measured import (
@@ -117,8 +118,16 @@ def pass_warnings(records: Sequence[PassRecord]) -> tuple[str, ...]:
     )
 
 
-def coverage_part(coverage: Coverage, *, weights_only: bool = False) -> CoveragePart:
-    """What runs on integers; ``weights_only`` where only weights have few bits."""
+def coverage_part(
+    coverage: Coverage, *, weights_only: bool = False, formats: Mapping[str, int] = MappingProxyType({})
+) -> CoveragePart:
+    """What runs on integers.
+
+    Args:
+        coverage: What is known.
+        weights_only: Whether only weights have few bits.
+        formats: How many layers have each format.
+    """
     return CoveragePart(
         integer_nodes=coverage.integer_nodes,
         float_nodes=coverage.float_nodes,
@@ -128,6 +137,7 @@ def coverage_part(coverage: Coverage, *, weights_only: bool = False) -> Coverage
         by_operator=tuple(_same(OperatorPart, item) for item in coverage.by_operator),
         fallbacks=tuple(_same(FallbackPart, item) for item in coverage.fallbacks),
         weights_only=weights_only,
+        formats=dict(formats),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qcompiler.report.words import mixed_text
+
 __all__ = [
     "BisectPart",
     "CostPart",
@@ -69,6 +71,7 @@ class CoveragePart:
         by_operator: One entry per operator, most work first.
         fallbacks: Every node left in float, in graph order.
         weights_only: Activations stay real numbers: what counts as integer has weights of few bits, no more.
+        formats: How many nodes with weights of few bits have each format, the widest first.
     """
 
     integer_nodes: int
@@ -79,6 +82,12 @@ class CoveragePart:
     by_operator: tuple[OperatorPart, ...]
     fallbacks: tuple[FallbackPart, ...]
     weights_only: bool = False
+    formats: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def mixed(self) -> str:
+        """``w8a8 3, w4a8 12`` where layers differ in format; empty where they do not."""
+        return mixed_text(self.formats)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def _headline(report: Report, console: Console) -> None:
         (f" for {report.target.name}{verdict}: ", ""),
         (", ".join(fact for fact in facts if fact), "bold"),
     ))
+    if report.coverage is not None and (mixed := report.coverage.mixed):
+        console.print(paragraphs([("  mixed: ", "dim", f"{mixed} layers")]))
     if not report.kept:
         console.print(styled(("  nothing was written: the result misses a gate", "red")))
 

@@ -86,6 +86,42 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
     assert again == values
 
 
+def _header(text: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith("format ")).partition(" ")[2].strip()
+
+
+def test_a_compile_that_mixes_formats_says_so_whoever_decided(qcompile: Run, work: Path) -> None:
+    files = ("-o", "m.onnx", "--report", "r.json", "--plan-out", "p.json")
+
+    def compiled(*options: object) -> tuple[str, str, dict[str, int], dict[str, str]]:
+        """What the echo says of the format, the line below the headline, layers by format, formats of the plan."""
+        result = qcompile("digits_cnn", *options, *files)
+        assert result.exit_code == 0, result.output
+        counts = json.loads((work / "r.json").read_text(encoding="utf-8"))["coverage"]["formats"]
+        plan = json.loads((work / "p.json").read_text(encoding="utf-8"))
+        lines = result.stdout.splitlines()
+        below = lines[next(index for index, line in enumerate(lines) if line.startswith("✓")) + 1]
+        return _header(result.stdout), below.rstrip(), counts, plan.get("formats", {})
+
+    header, below, counts, formats = compiled(*OPTIONS, "--budget", "size=46000")
+    assert header == "chosen among w8a8, w4a8, w2a8"
+    assert below == f"  mixed: {', '.join(f'{text} {count}' for text, count in counts.items())} layers"
+    assert sum(counts.values()) == 13  # layers with weights
+    assert len(counts) > 1
+
+    plain = ("-t", "edge-npu", "--no-latency", "--effort", "quick", "--limit", 64)
+    (work / "p.json").rename(work / "given.json")
+    header, below, again, kept = compiled(*plain, "--plan", "given.json")  # with 'nodes' and 'values'
+    assert (again, kept) == (counts, formats)
+    nodes = [f"{text} {list(formats.values()).count(text)}" for text in ("w8a8", "w4a8", "w2a8")]
+    assert header == f"mixed by the plan: {', '.join(nodes)} nodes; others w8a8"
+    assert "mixed: " in below
+
+    header, below, counts, _ = compiled(*plain, "--format", "w4a8")
+    assert (header, counts) == ("w4a8", {"w4a8": 13})
+    assert below == ""
+
+
 def test_a_bound_on_the_loss_is_reported_with_its_measurements(
     qcompile: Run, small_cnn_path: Path, tmp_path: Path
 ) -> None:

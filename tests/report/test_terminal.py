@@ -70,6 +70,14 @@ def test_what_was_tried_has_a_table(full_report: Report) -> None:
     assert from_json(tried.to_json()).passes[0].trials[1].reason == "adds 4 nodes: --effort high keeps it"
 
 
+def test_mixed_formats_are_told_first(full_report: Report) -> None:
+    assert full_report.coverage is not None
+    mixed = replace(full_report, coverage=replace(full_report.coverage, formats={"w8a8": 3, "w4a8": 12}))
+    assert shown(mixed).splitlines()[1].rstrip() == "  mixed: w8a8 3, w4a8 12 layers"
+    uniform = replace(full_report, coverage=replace(full_report.coverage, formats={"w8a8": 15}))
+    assert "mixed" not in shown(uniform)
+
+
 def test_it_fits_a_screen(full_report: Report) -> None:
     operators = tuple(OperatorPart(f"Op{i}", 3, 0, 0, 0) for i in range(30))
     assert full_report.coverage is not None
