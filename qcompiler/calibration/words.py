@@ -28,7 +28,7 @@ from qcompiler.ir.constants import tensor
 from qcompiler.ir.operators import has_type
 from qcompiler.quant.format import BYTE
 
-__all__ = ["Vocabulary", "enriched", "find", "share_seen", "tables", "with_drawn"]
+__all__ = ["Vocabulary", "enriched", "find", "share_seen", "tables", "unseen", "with_drawn"]
 
 _MATRIX: Final = 2
 _DRAWN: Final = ((0.25, 4), (0.5, 1))
@@ -77,12 +77,29 @@ def enriched(graph: ir.Graph, given: Dataset, bits: int) -> tuple[Dataset, bool]
         bits: Width of the narrowest weight.
     """
     vocabulary = find(graph) if bits < BYTE else None
-    seen = 1.0 if vocabulary is None else share_seen(given, vocabulary)
-    each = next((count for below, count in _DRAWN if seen < below), 0)
+    each = 0 if vocabulary is None else _each(given, vocabulary)
     if vocabulary is None or not each:
         return given, False
     drawn = with_drawn(given, vocabulary, each)
     return drawn, drawn is not given
+
+
+def unseen(graph: ir.Graph, given: Dataset) -> Dataset | None:
+    """As many samples of other drawn words as given ones, to judge by; ``None`` where those hold enough words.
+
+    They are other samples than ``enriched`` draws, on which codes may have been fitted.
+    """
+    vocabulary = find(graph)
+    if vocabulary is None or not _each(given, vocabulary):
+        return None
+    both = with_drawn(given, vocabulary, 1, seed=1)
+    return None if both is given else both.subset(range(1, len(both), 2))
+
+
+def _each(given: Dataset, vocabulary: Vocabulary) -> int:
+    """How many samples are drawn for each given one."""
+    seen = share_seen(given, vocabulary)
+    return next((count for below, count in _DRAWN if seen < below), 0)
 
 
 def find(graph: ir.Graph) -> Vocabulary | None:

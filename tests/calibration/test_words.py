@@ -114,3 +114,17 @@ def test_the_recipe_draws_words_for_few_bits_where_samples_hold_few(bits: int, s
     found, said = words.enriched(model().graph, sentences(*texts), bits)
     assert said == (each > 0)
     assert len(found) == seen * (1 + each)
+
+
+def test_judges_of_drawn_words_are_others_than_codes_are_fitted_to() -> None:
+    plain = sentences([5, 1, 6], [5, 2, 6], [5, 3, 6])
+    judging = words.unseen(model().graph, plain)
+    assert judging is not None
+    assert len(judging) == len(plain)
+    fitted = {feed["ids"].tobytes() for feed in words.enriched(model().graph, plain, 4)[0]}
+    assert fitted.isdisjoint(feed["ids"].tobytes() for feed in judging)
+
+
+def test_samples_that_hold_most_words_judge_alone() -> None:
+    assert words.unseen(model().graph, sentences(*([5, 1 + index, 6] for index in range(30)))) is None
+    assert words.unseen(model("m = Cast <to=1> (ids)").graph, sentences([5, 1, 6])) is None
