@@ -87,7 +87,7 @@ def dry_run(
     origins.mark(copy.graph)
     _follow(copy.graph, target, form, plan or {})
     ctx = Context(Edit(copy), target=target, format=form, exclude=exclude)
-    AssignFormats().run(copy, ctx)
+    AssignFormats(tables=True).run(copy, ctx)
     assigned = shared_copy(copy)
     _give_ranges(copy.graph, target, ranges or {})
     CalibrateWeights(method="minmax").run(copy, ctx)

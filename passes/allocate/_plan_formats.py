@@ -25,7 +25,7 @@ from qcompiler.quant import state
 from qcompiler.quant.state import TensorQuant
 from qcompiler.target.formats import FormatRequest, resolve_format, weight_format, weight_only_format
 from qcompiler.target.kinds import Wide
-from qcompiler.target.legality import rule_for
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Target
 
 __all__ = ["check_formats", "follow_formats"]

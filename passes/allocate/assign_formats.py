@@ -22,19 +22,27 @@ from qcompiler.passes.allocate.weight_only import assign_weights
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import state
 from qcompiler.quant.format import QFormat
-from qcompiler.target.formats import FormatRequest, resolve_format, weight_format
+from qcompiler.quant.operators import LOOKUP
+from qcompiler.target.formats import FormatRequest, resolve_format, table_request, weight_format
 
 __all__ = ["AssignFormats"]
 
 
 @dataclass(frozen=True)
 class AssignFormats(Pass):
-    """Decide on formats: the bits asked for, of the model or of a node (``format_marks``), where the profile allows."""
+    """Decide on formats: the bits asked for, of the model or of a node (``format_marks``), where the profile allows.
+
+    Attributes:
+        tables: Whether tables that are looked up follow the model's format, too; else they have 8 bits unless a mark
+            says otherwise.
+    """
 
     name: ClassVar[str] = "assign-formats"
     before: ClassVar[frozenset[Fact]] = frozenset({Fact.QDQ})
     requires: ClassVar[frozenset[Fact]] = frozenset({Fact.TYPED, Fact.SORTED, Fact.CANONICAL})
     provides: ClassVar[frozenset[Fact]] = frozenset({Fact.FORMATS})
+
+    tables: bool = False
 
     def run(self, model: ir.Model, ctx: Context) -> None:
         """Write decisions on the main graph; bodies of If, Loop and Scan stay float."""
@@ -45,11 +53,11 @@ class AssignFormats(Pass):
         request = resolve_format(ctx.target, ctx.format or ctx.target.default_format)
         excluded = select(graph, ctx.exclude)
         if request.weight_only:
-            assign_weights(graph, request, excluded, ctx)
+            assign_weights(graph, request, self._of_tables(request), excluded, ctx)
             _check_any(graph, ctx.target.name)
             return
         nodes = decide(graph, ctx.target, excluded)
-        assign_tensors(graph, nodes, request, _weight_formats(graph, nodes, request, ctx))
+        assign_tensors(graph, nodes, request, _weight_formats(graph, nodes, request, self._of_tables(request), ctx))
         tie_scales(graph, nodes)
         for node, decision in nodes.decisions.items():
             state.set_node_decision(node, decision)
@@ -57,9 +65,12 @@ class AssignFormats(Pass):
                 ctx.skip(node, decision.reason)
         _check_any(graph, ctx.target.name)
 
+    def _of_tables(self, request: FormatRequest) -> FormatRequest:
+        return request if self.tables else table_request(request)
+
 
 def _weight_formats(
-    graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, ctx: Context
+    graph: ir.Graph, nodes: IntegerNodes, request: FormatRequest, of_tables: FormatRequest, ctx: Context
 ) -> dict[ir.Value, dict[Use, QFormat]]:
     """The format in which each integer node keeps its weight."""
     found: dict[ir.Value, dict[Use, QFormat]] = {}
@@ -69,7 +80,7 @@ def _weight_formats(
         for index, value in enumerate(node.inputs):
             if value is None or nodes.role(node, index) != "weight":
                 continue
-            choice = weight_format(nodes.rules[node], followed(node, request))
+            choice = weight_format(nodes.rules[node], followed(node, of_tables if node.op_type == LOOKUP else request))
             if choice.reason:
                 ctx.note(f"{node.name}: {choice.reason}")
             found.setdefault(value, {})[node, index] = choice.on(node)

@@ -31,7 +31,7 @@ from qcompiler.pipeline.base import Context
 from qcompiler.quant import state
 from qcompiler.quant.operators import LINEAR, LOOKUP
 from qcompiler.target.formats import FormatRequest, resolve_format, weight_format, weight_only_format
-from qcompiler.target.legality import rule_for
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Role, Target
 
 __all__ = ["Grouping", "TieGroup", "assigned", "tie_groups", "weight_inputs"]
@@ -118,16 +118,16 @@ def tie_groups(model: ir.Model, target: Target, candidates: Sequence[str], exclu
 
 
 def assigned(model: ir.Model, target: Target, text: str, exclude: tuple[str, ...] = ()) -> ir.Model:
-    """A copy on which ``assign-formats`` decided for one format."""
+    """A copy on which ``assign-formats`` decided for one format, of tables as well."""
     copy = shared_copy(model)
-    AssignFormats().run(copy, Context(Edit(copy), target=target, format=text, exclude=exclude))
+    AssignFormats(tables=True).run(copy, Context(Edit(copy), target=target, format=text, exclude=exclude))
     return copy
 
 
 def weight_inputs(node: ir.Node, target: Target) -> Iterator[int]:
     """Inputs of a node that read a constant weight in a format of its own, once formats are assigned."""
     rule, decision = rule_for(target, node), state.node_decision(node)
-    if rule is None or decision is None or not decision.integer or node.op_type == LOOKUP:
+    if rule is None or decision is None or not decision.integer:
         return
     for index, value in enumerate(node.inputs):
         if rule.role(index) is Role.WEIGHT and is_constant(value) and state.edge_quant(node, index) is not None:
@@ -155,7 +155,7 @@ def _outcome(model: ir.Model, target: Target, text: str, exclude: tuple[str, ...
     found: Outcome = {}
     for node in assigned(model, target, text, exclude).graph:
         decision = state.node_decision(node)
-        if decision is not None and decision.integer and node.op_type != LOOKUP:
+        if decision is not None and decision.integer:
             quants = {index: state.edge_quant(node, index) for index in range(len(node.inputs))}
             found[str(node.name)] = {index: str(quant.format) for index, quant in quants.items() if quant is not None}
     return found
@@ -180,7 +180,7 @@ def _members(
         if formats is None or node in nodes.owner:
             continue
         edges = _weight_edges(node, nodes, formats)
-        if weight_only and (node.op_type not in LINEAR or not edges):
+        if weight_only and (node.op_type not in (*LINEAR, LOOKUP) or not edges):
             continue
         moves = node in nodes.rules and nodes.rules[node].kind == "same-scale"
         if edges or (not moves and any(other.get(str(node.name)) != formats for other in others)):

@@ -20,8 +20,10 @@ from qcompiler.ir.operators import has_type, operator_name
 from qcompiler.ir.uses import only_use
 from qcompiler.passes.allocate.tails import tail
 from qcompiler.quant.factors import why_float
+from qcompiler.quant.operators import LOOKUP, TABLE_INPUT
 from qcompiler.quant.state import NodeDecision
-from qcompiler.target.legality import rule_for, why_not
+from qcompiler.target.legality import why_not
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import OperatorRule, Target
 
 __all__ = ["IntegerNodes", "decide", "results"]
@@ -116,6 +118,7 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
     if (illegal := why_not(nodes.target, node)) is not None:
         return NodeDecision(False, illegal)
     data = [node.inputs[i] for i in nodes.activation_inputs(node)]
+    data = data or [node.inputs[TABLE_INPUT]] if node.op_type == LOOKUP else data
     if (unfit := _why_unfit(node, data)) is not None:
         return NodeDecision(False, unfit)
     if any((info := value.meta.get("qcompiler.mask")) and not math.isfinite(info.constant) for value in data if value):

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, results
+from qcompiler.quant.operators import LOOKUP
 
 __all__ = ["components"]
 
@@ -23,7 +24,9 @@ def components(
     ties: nx.Graph[object] = nx.Graph()
     ties.add_nodes_from(members)
     for node, edges in members.items():
-        ties.add_edges_from((node, ("weight", node.inputs[index])) for index in edges)
+        # (A table has a scale per row, so products that read the same weight have codes of their own.)
+        role = "table" if node.op_type == LOOKUP else "weight"
+        ties.add_edges_from((node, (role, node.inputs[index])) for index in edges)
     if streams:
         for node in graph:
             if nodes.integer(node) and node not in nodes.owner:

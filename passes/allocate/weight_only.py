@@ -1,14 +1,13 @@
 """Weight-only formats: which weights are kept in few bits; all activations stay real numbers.
 
 A matrix product counts when its weight is a constant matrix that the profile's rule takes. The output head is one like
-any other. An embedding that is looked up (Gather) multiplies nothing: its table gets 8 bits per row, whatever products
-get, which loses less than anything else and makes small files. Where head and embedding are tied, that is share one
-tensor, each gets codes of its own, so that both read what suits them.
+any other. An embedding that is looked up (Gather) multiplies nothing: its table has a scale per row and 8 bits unless a
+mark asks for fewer, which loses less than anything else. Where head and embedding are tied, that is share one tensor,
+each gets codes of its own, so that both read what suits them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
-from qcompiler.ir.patterns import integer
 from qcompiler.passes.allocate.format_marks import followed
 from qcompiler.quant import state
 from qcompiler.quant.integer.linear import WIDE_DEPTH
@@ -24,7 +22,8 @@ from qcompiler.quant.operators import LINEAR, LOOKUP, TABLE_INPUT, WEIGHT_INPUT
 from qcompiler.quant.state import NodeDecision, TensorQuant
 from qcompiler.target.axes import block_axis, channel_axis
 from qcompiler.target.formats import FormatRequest, weight_only_format
-from qcompiler.target.legality import rule_for, why_not_constraints
+from qcompiler.target.legality import why_not_constraints
+from qcompiler.target.rules import rule_for, why_no_rows
 from qcompiler.target.schema import OperatorRule, Target
 
 if TYPE_CHECKING:
@@ -32,12 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["assign_weights"]
 
-_LEAST_TABLE = 4096
-"""Numbers below which a table that is looked up is not worth a scale per row."""
 
+def assign_weights(
+    graph: ir.Graph, request: FormatRequest, of_tables: FormatRequest, excluded: dict[ir.Node, str], ctx: Context
+) -> None:
+    """Decide on every node of ``graph``: formats go on the edges that read weights, nothing else is quantized.
 
-def assign_weights(graph: ir.Graph, request: FormatRequest, excluded: dict[ir.Node, str], ctx: Context) -> None:
-    """Decide on every node of ``graph``: formats go on the edges that read weights, nothing else is quantized."""
+    Args:
+        graph: The graph.
+        request: What nodes without a mark follow.
+        of_tables: The same of nodes that look up a table.
+        excluded: Nodes that stay float, and the user's word for it.
+        ctx: The target; notes go here.
+    """
     target = ctx.target
     if target is None:
         return
@@ -48,20 +54,18 @@ def assign_weights(graph: ir.Graph, request: FormatRequest, excluded: dict[ir.No
         if reason or rule is None:
             ctx.skip(node, reason)
             continue
-        choice = weight_only_format(rule, followed(node, request))
-        if node.op_type == LOOKUP:
-            state.set_edge_quant(node, TABLE_INPUT, TensorQuant(choice.format.along(0)))
-            continue
-        if choice.reason:
+        looks_up = node.op_type == LOOKUP
+        choice = weight_only_format(rule, followed(node, of_tables if looks_up else request))
+        if choice.reason and not looks_up:
             ctx.note(f"{node.name}: {choice.reason}")
-        state.set_edge_quant(node, WEIGHT_INPUT, TensorQuant(choice.on(node)))
+        state.set_edge_quant(node, TABLE_INPUT if looks_up else WEIGHT_INPUT, TensorQuant(choice.on(node)))
     _note_shared(graph, ctx)
 
 
 def _why_float(node: ir.Node, rule: OperatorRule | None, target: Target) -> str:
     """Why a node keeps a float weight, or has none; empty where it is stored in few bits."""
     if node.op_type == LOOKUP and not node.domain and rule is not None and is_constant(node.inputs[TABLE_INPUT]):
-        return _why_float_table(node, rule, target)
+        return why_no_rows(node) if rule.weight_only else f"{target.name} looks up no tables of few bits"
     if node.op_type not in LINEAR or node.domain:
         return "it has no weight: activations stay real numbers"
     if rule is None or not rule.weight_only:
@@ -75,20 +79,6 @@ def _why_float(node: ir.Node, rule: OperatorRule | None, target: Target) -> str:
     if channel_axis(node) is None:
         return "its weight is no matrix"
     return _why_shape(node, weight) or why_not_constraints(rule.constraints, node) or ""
-
-
-def _why_float_table(node: ir.Node, rule: OperatorRule, target: Target) -> str:
-    """Why a table that is looked up stays float."""
-    table = node.inputs[TABLE_INPUT]
-    shape = list(table.shape or ()) if table is not None else []
-    if table is None or table.dtype is not ir.DataType.FLOAT:
-        return "it carries no float32 data"
-    if not rule.weight_only:
-        return f"{target.name} looks up no tables of few bits"
-    if len(shape) != 2 or integer(node, "axis", 0) != 0:
-        return "it does not look up rows of a matrix"
-    size = math.prod(item for item in shape if isinstance(item, int))
-    return f"its table of {size} numbers is small" if size < _LEAST_TABLE else ""
 
 
 def _why_shape(node: ir.Node, weight: ir.Value) -> str:

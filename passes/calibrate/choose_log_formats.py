@@ -33,8 +33,8 @@ from qcompiler.quant.log_grids import KINDS
 from qcompiler.quant.params import params_of_grid
 from qcompiler.quant.state import TensorQuant
 from qcompiler.target.formats import FormatRequest, resolve_format
-from qcompiler.target.legality import rule_for
 from qcompiler.target.log_codes import why_not_log
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Target
 
 __all__ = ["ChooseLogFormats"]

@@ -27,7 +27,7 @@ from qcompiler.quant import arithmetic
 from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.params import QParams, params_from_range
 from qcompiler.target.formats import FormatRequest, activation_format, weight_format, weight_only_format
-from qcompiler.target.legality import rule_for
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Target
 
 __all__ = ["Formats", "Loss"]

@@ -10,7 +10,7 @@ from qcompiler.ir import constants, patterns
 from qcompiler.ir.edit import Edit
 from qcompiler.passes.equalize._layers import LAYERS
 from qcompiler.passes.normalize._rewrite import replace_node
-from qcompiler.target.legality import rule_for
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Target
 
 __all__ = ["set_bounds", "why_no_bounds"]

@@ -24,7 +24,7 @@ from qcompiler.passes.equalize._layers import LAYERS, peaks
 from qcompiler.passes.equalize._scaling import Scaling, analyse
 from qcompiler.passes.equalize._upper_bounds import why_no_bounds
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
-from qcompiler.target.legality import rule_for
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Granularity, Target
 
 __all__ = ["EqualizeChannels"]

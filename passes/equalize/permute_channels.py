@@ -24,7 +24,7 @@ from qcompiler.passes.equalize._permuting import Permuting, analyse
 from qcompiler.passes.equalize._reorder import reorder
 from qcompiler.pipeline.base import Context, Fact, Pass, Preserves
 from qcompiler.target.formats import resolve_format, weight_format, weight_only_format
-from qcompiler.target.legality import rule_for
+from qcompiler.target.rules import rule_for
 
 __all__ = ["PermuteChannels"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from qcompiler.ir.patterns import integer
+from qcompiler.quant.operators import LOOKUP
 
 __all__ = ["block_axis", "channel_axis"]
 
@@ -15,8 +16,10 @@ def channel_axis(node: ir.Node) -> int | None:
     ``None`` where there is none (a vector operand of MatMul, an operator without weights) or its rank is unknown, and
     for the weights of a batched MatMul: matrices of a batch have channels of their own, and ONNX Runtime's integer
     kernels fail on scales that they share. ConvTranspose stores ``[in, out / group, …]``: its groups share the scales
-    of axis 1.
+    of axis 1. A table (input 0 of Gather) has a scale per row.
     """
+    if node.op_type == LOOKUP:
+        return 0
     rank = _weight_rank(node)
     if rank is None:
         return None

@@ -19,6 +19,7 @@ from qcompiler.target import qdq
 from qcompiler.target.log_codes import log_reasons
 from qcompiler.target.parameters import BIAS_TOLERANCE, bias_reasons, form_reason, scale_reasons
 from qcompiler.target.qdq import Codes, View
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Fallback, InputOutput, Kind, OperatorRule, Target
 from qcompiler.target.weights import storage_type, weight_reason
 
@@ -58,11 +59,7 @@ def check_graph(model: ir.Model, target: Target, floating: Container[str] = ()) 
         floating: Names of nodes known to be meant for real numbers; codes on all sides do not make them integer.
     """
     found = [Violation(_HEADER, reason) for reason in (*header_reasons(model, target), *_function_reasons(model))]
-    views = {
-        id(node): qdq.view(node, rule)
-        for node in model.graph
-        if (rule := target.operators.get(operator_name(node))) is not None
-    }
+    views = {id(node): qdq.view(node, rule) for node in model.graph if (rule := rule_for(target, node)) is not None}
     integer = {key: seen for key, seen in views.items() if qdq.is_integer(seen)}
     absorbed = {id(item) for seen in integer.values() for item in seen.absorbed}
     for node in model.graph:

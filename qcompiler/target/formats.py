@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from qcompiler.errors import UsageError, nearest
-from qcompiler.quant.format import QFormat
+from qcompiler.quant.format import BYTE, QFormat
 from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.axes import block_axis, channel_axis
 from qcompiler.target.schema import FORMAT_NAME, Granularity, OperatorRule, Target, Wide
@@ -29,6 +29,7 @@ __all__ = [
     "activation_format",
     "offers",
     "resolve_format",
+    "table_request",
     "weight_format",
     "weight_only_format",
     "widest_first",
@@ -166,7 +167,7 @@ def weight_format(rule: OperatorRule, request: FormatRequest) -> WeightChoice:
     """
     if not rule.weights:
         raise UsageError(f"{rule.operator} has no weights")
-    reasons = []
+    request, reasons = _of_rows(request) if rule.operator == LOOKUP else request, []
     candidates = _nearest_bits(rule.weights, request.weight_bits)
     if candidates[0].bits != request.weight_bits:
         reasons.append(f"{rule.operator} takes {_listed(_bits(rule.weights))}-bit weights only")
@@ -185,15 +186,13 @@ def weight_only_format(rule: OperatorRule, request: FormatRequest) -> WeightChoi
     """The format of a weight beside real activations that is nearest to the request.
 
     Blocks are the preferred ones, and weights have zero points where the rule lists such a format first. A table that
-    is looked up has a scale per row, and bits of its own: nothing is multiplied.
+    is looked up has a scale per row.
 
     Raises:
         UsageError: The operator has no such kernel.
     """
     if not rule.weight_only:
         raise UsageError(f"{rule.operator} takes no real activations beside weights of few bits")
-    if rule.operator == LOOKUP:
-        return WeightChoice(rule.weight_only[0], Granularity.CHANNEL)
     kept = replace(
         rule,
         weights=rule.weight_only,
@@ -201,6 +200,20 @@ def weight_only_format(rule: OperatorRule, request: FormatRequest) -> WeightChoi
         block_sizes=rule.weight_only_blocks,
     )
     return replace(weight_format(kept, request), short=True)
+
+
+def table_request(request: FormatRequest) -> FormatRequest:
+    """What a request asks of tables that are looked up: 8 bits at least.
+
+    Nothing is multiplied there, and words that calibration never saw must not be lost; fewer bits are the decision of
+    whoever measured them (``choose-formats``).
+    """
+    return replace(request, weight_bits=max(BYTE, request.weight_bits))
+
+
+def _of_rows(request: FormatRequest) -> FormatRequest:
+    """The request without what it says of scales: rows have one each, and no zero point."""
+    return replace(request, granularity=None, block=None, symmetric=None)
 
 
 def activation_format(rule: OperatorRule, request: FormatRequest, accepted: Sequence[QFormat] = ()) -> ActivationChoice:

@@ -16,14 +16,10 @@ import onnx_ir as ir
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import operator_name
 from qcompiler.target.checks import Violation, check_graph
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import AttributeValue, Constraints, OperatorRule, Output, Role, Target
 
-__all__ = ["Violation", "check_model", "rule_for", "why_not", "why_not_constraints"]
-
-
-def rule_for(target: Target, node: ir.Node) -> OperatorRule | None:
-    """The rule of the node's operator; ``None`` where the target has no integer kernel for it."""
-    return target.operators.get(operator_name(node))
+__all__ = ["Violation", "check_model", "why_not", "why_not_constraints"]
 
 
 def why_not(target: Target, node: ir.Node) -> str | None:

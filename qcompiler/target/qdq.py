@@ -106,7 +106,9 @@ def is_integer(seen: View) -> bool:
     A node whose weight is left real-valued on purpose does not count: its bias, where it may have one, comes
     through a DequantizeLinear, which keeps ONNX Runtime from quantizing the weight behind our back.
     """
-    if not seen.activations or any(codes is None for codes in seen.activations.values()):
+    if not seen.activations and seen.weight is None:  # (rows of a table of codes are looked up without activations)
+        return False
+    if any(codes is None for codes in seen.activations.values()):
         return False
     if seen.float_weight and (seen.bias is not None or Role.BIAS not in seen.rule.inputs):
         return False

@@ -184,7 +184,7 @@ class OperatorRule:
     def _check_inputs(self) -> None:
         if not self.inputs:
             _refuse("inputs", "no role is given", 'write e.g. inputs = ["activation", "weight", "bias"]')
-        if Role.ACTIVATION not in self.inputs:
+        if Role.ACTIVATION not in self.inputs and not self.tables:
             _refuse("inputs", "no input is an activation", "an operator that reads no activation needs no rule")
         if self.kind is Kind.SAME_SCALE and (self.weights or self.bias or Role.WEIGHT in self.inputs):
             _refuse("kind", "a same-scale operator has no weights", 'use kind = "compute"')
@@ -243,7 +243,7 @@ class OperatorRule:
     def in_powers_of_two(self) -> OperatorRule:
         """The same rule with scales that are powers of two; a bias has the product of two of them anyway.
 
-        Grids have free scales.
+        Grids and rows of tables have free scales.
         """
         return replace(
             self,
@@ -251,8 +251,24 @@ class OperatorRule:
             second=_in_powers_of_two(self.second),
             outputs=_in_powers_of_two(self.outputs),
             weights=_in_powers_of_two(self.weights),
+            tables=(),
             log_inputs=(),
             log_outputs=(),
+        )
+
+    def of_tables(self) -> OperatorRule:
+        """The rule where rows of a table are looked up: codes with a scale per row are rescaled to the result's.
+
+        What it reads is no activation, so it is worth it where the result is read as codes.
+        """
+        return replace(
+            self,
+            kind=Kind.COMPUTE,
+            place=Place.BETWEEN,
+            inputs=(Role.WEIGHT, Role.FLOAT),
+            weights=self.tables,
+            granularity=(Granularity.CHANNEL,),
+            mixed=True,
         )
 
     def role(self, index: int) -> Role:
@@ -351,7 +367,7 @@ class Target:
         for name, rule in self.operators.items():
             if name != rule.operator:
                 _refuse(f"operators.{name}", f"the rule is about {rule.operator}", None)
-            if rule.tables and (self.integer.shifts_only or self.power_of_two_scales):
+            if rule.tables and self.integer.shifts_only and not self.power_of_two_scales:
                 hint = f"write {name}.tables = []"
                 _refuse(f"operators.{name}.tables", "a scale per row needs a multiplier, which this target lacks", hint)
 

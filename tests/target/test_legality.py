@@ -12,9 +12,12 @@ import onnx_ir as ir
 import pytest
 
 from qcompiler.quant.format import QFormat
-from qcompiler.target.legality import check_model, rule_for, why_not, why_not_constraints
+from qcompiler.target.legality import check_model, why_not, why_not_constraints
 from qcompiler.target.load import load
+from qcompiler.target.rules import rule_for
 from qcompiler.target.schema import Constraints, Fallback, Granularity, InputOutput, Output, Target, ZeroPoint
+
+from .conftest import TYPES
 
 CPU, NPU = load("cpu-x86"), load("edge-npu")
 
@@ -352,3 +355,35 @@ def test_a_constant_that_is_stored_as_codes_is_constant() -> None:
     )
     assert why_not_constraints(Constraints(constant_inputs=(1,)), model.graph[1]) is None
     assert why_not_constraints(Constraints(constant_inputs=(0,)), model.graph[1]) == "input 0 is not constant"
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "axis", "zero", "reason"),
+    [
+        ("i8", 0, 0, ""),
+        ("i4", 0, 0, ""),
+        ("i16", 0, 0, "its weight is int16, the target takes int8 or int4"),
+        ("i8", 0, 3, "its weight has zero point 3, i8/sym/narrow has 0"),
+        ("i8", 1, 0, "its weight has scales along axis 1, not 0"),
+    ],
+)
+def test_rows_of_a_table_are_rescaled(
+    builder: Callable[..., Any], kind: str, axis: int, zero: int, reason: str
+) -> None:
+    build = builder()
+    indices = build.input(4, dtype=ir.DataType.INT64)
+    stored = build.constant(np.ones((8, 8)).astype(TYPES[kind]))
+    table = build.dequantize(stored, kind, np.full(8, 0.1), zero, axis=axis)
+    build.output(build.pair(build.op("Gather", table, indices), "i16"))
+    assert reasons(build.model, NPU) == ([reason] if reason else [])
+
+
+def test_a_table_with_one_scale_is_moved(builder: Callable[..., Any]) -> None:
+    build = builder()
+    indices = build.input(4, dtype=ir.DataType.INT64)
+    table = build.dequantize(build.constant(np.ones((8, 8), np.int8)), "i8")
+    build.output(build.pair(build.op("Gather", table, indices), "i16"))
+    assert reasons(build.model, NPU) == ["its inputs and outputs must share scale, zero point and type, and do not"]

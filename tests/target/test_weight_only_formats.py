@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from qcompiler.errors import TargetError, UsageError
-from qcompiler.target.formats import activation_format, resolve_format, weight_only_format
+from qcompiler.target.formats import (
+    FormatRequest,
+    WeightChoice,
+    activation_format,
+    resolve_format,
+    table_request,
+    weight_format,
+    weight_only_format,
+)
 from qcompiler.target.load import load, names
+from qcompiler.target.schema import OperatorRule
 from qcompiler.target.words import describe
 
 TARGET = load("lowbit-cpu")
@@ -33,8 +43,20 @@ def test_accepted(text: str, form: str, granularity: str, block: int | None) -> 
     assert (str(choice.format), str(choice.granularity), choice.block) == (form, granularity, block)
     assert choice.short
     assert choice.reason == ""
-    table = weight_only_format(TARGET.operators["Gather"], request)
-    assert (str(table.format), str(table.granularity)) == ("i8/sym/narrow", "channel")
+
+
+@pytest.mark.parametrize("text", ["w4", "w2", "w4/block=256", "w3/asym"])
+@pytest.mark.parametrize("choose", [weight_format, weight_only_format])
+def test_tables_have_a_scale_per_row_and_eight_bits_unless_they_follow(
+    text: str, choose: Callable[[OperatorRule, FormatRequest], WeightChoice]
+) -> None:
+    rule, request = TARGET.operators["Gather"].of_tables(), resolve_format(TARGET, text)
+    alone = choose(rule, table_request(request))
+    assert (str(alone.format), str(alone.granularity), alone.block, alone.reason) == (
+        "i8/sym/narrow", "channel", None, "",
+    )  # fmt: skip
+    followed = choose(rule, request)
+    assert (str(followed.format), followed.reason) == (f"i{request.weight_bits}/sym", "")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +112,6 @@ def test_words_say_what_such_formats_are() -> None:
     assert dict(words.facts)["formats without activations"].startswith("w8, w4, w3, w2: only weights")
     rules = {row.operator: "; ".join(row.rules) for row in words.operators}
     assert "one scale per block (32, 16, 64, 128, 256) or channel, and activations stay real numbers" in rules["Gemm"]
-    assert "its table is i8/sym/narrow, one scale per row" in rules["Gather"]
+    assert "its table is i8/sym/narrow or i4/sym or i3/sym or i2/sym, one scale per row" in rules["Gather"]
     for name in set(names()) - {"lowbit-cpu"}:
         assert "formats without activations" not in dict(describe(load(name)).facts)
