@@ -357,9 +357,12 @@ class Target:
         if not (math.isfinite(self.scale_floor) and 0 < self.scale_floor < 1):
             _refuse("scale_floor", f"{self.scale_floor} is not between 0 and 1", None)
         self._check_tables()
+        rules = self.operators
+        if self.integer.shifts_only:  # what is read of a row is multiplied
+            rules = {name: replace(rule, tables=()) for name, rule in rules.items()}
         if self.power_of_two_scales:
-            rules = {name: rule.in_powers_of_two() for name, rule in self.operators.items()}
-            object.__setattr__(self, "operators", MappingProxyType(rules))
+            rules = {name: rule.in_powers_of_two() for name, rule in rules.items()}
+        object.__setattr__(self, "operators", MappingProxyType(dict(rules)))
 
     def _check_tables(self) -> None:
         if not self.operators:
@@ -367,9 +370,6 @@ class Target:
         for name, rule in self.operators.items():
             if name != rule.operator:
                 _refuse(f"operators.{name}", f"the rule is about {rule.operator}", None)
-            if rule.tables and self.integer.shifts_only and not self.power_of_two_scales:
-                hint = f"write {name}.tables = []"
-                _refuse(f"operators.{name}.tables", "a scale per row needs a multiplier, which this target lacks", hint)
 
     def _check_formats(self) -> None:
         for name in self.formats:
