@@ -15,6 +15,7 @@ import onnx_ir as ir
 from qcompiler.ir import constants
 from qcompiler.ir.operators import STANDARD_DOMAINS
 from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.quant.integer.gather import WIDTHS
 
 __all__ = ["CodeRanges", "Range", "limits"]
 
@@ -47,7 +48,7 @@ class CodeRanges:
         if node is None:
             return None
         if node.domain == DOMAIN:
-            return _looked_up(node) if node.op_type in ("QLookup", "QLogDequantize") else _clamped(node)
+            return _OWN.get(node.op_type, _clamped)(node)
         rule = _RULES.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
         return rule(self, node) if rule is not None and value is node.outputs[0] else self._split(node)
 
@@ -105,6 +106,20 @@ def _looked_up(node: ir.Node) -> Range | None:
     """The entries of a table."""
     table = constants.array(node.inputs[1])
     return None if table is None or not table.size else (int(table.min()), int(table.max()))
+
+
+def _gathered(node: ir.Node) -> Range | None:
+    """The ends of the codes of a table, rescaled as each of its rows is: within the clamp."""
+    clamp, bits = _clamped(node), node.attributes.get_int("bits", 0) or 0
+    multiplier, shift = (constants.array(value) for value in [*node.inputs[2:4], None, None][:2])
+    if clamp is None or multiplier is None or shift is None or multiplier.shape != shift.shape or not shift.size:
+        return clamp
+    wide, amount = multiplier.astype(np.int64), shift.astype(np.int64)
+    if bits not in WIDTHS or wide.min() < 0 or wide.max() >> 31 or amount.min() < 1 or amount.max() > 62:
+        return clamp  # legality says so
+    ends = (np.array([[-(1 << (bits - 1))], [(1 << (bits - 1)) - 1]]) * wide + (np.int64(1) << (amount - 1))) >> amount
+    low, high = np.clip(ends + (node.attributes.get_int("y_zero_point", 0) or 0), *clamp)
+    return int(low.min()), int(high.max())
 
 
 def _moved(known: CodeRanges, node: ir.Node) -> Range | None:
@@ -184,6 +199,13 @@ _MOVERS: Final = (
     "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze",
 )  # fmt: skip
 """First outputs of these hold nothing but elements of the first input."""
+
+_OWN: Final[dict[str, Callable[[ir.Node], Range | None]]] = {
+    "QGather": _gathered,
+    "QLogDequantize": _looked_up,
+    "QLookup": _looked_up,
+}
+"""Operators of ours whose constants say more than their clamp."""
 
 _INTERPOLATION: Final = ("mode", "coordinate_transformation_mode")
 

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from qcompiler.analysis.code_ranges import CodeRanges, limits
+from qcompiler.quant.integer import dyadic
+from qcompiler.quant.integer.gather import gather
+from qcompiler.quant.packing import pack
 
 _TEXT = """
 <ir_version: 10, opset_import: ["" : 21, "ai.qcompiler" : 1]>
@@ -76,6 +79,26 @@ def test_both_parts_of_a_split_and_only_the_values_of_a_topk(parse: Callable[[st
     known = CodeRanges()
     assert known.of(values) == (-5, 77)
     assert known.of(indices) == limits(ir.DataType.INT64)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_rows_of_a_table_are_rescaled_ends_of_its_codes(bits: int) -> None:
+    random, half = np.random.default_rng(bits), 1 << (bits - 1)
+    chosen = dyadic.choose(random.uniform(0.01, 9, 5), 31, 128)
+    ends = np.array([[-half, half - 1, 0]] * 5, np.int8)
+    inputs = [np.arange(5), pack(ends, bits), chosen.multiplier, chosen.shift]
+    attributes = {"bits": bits, "weight_shape": [5, 3], "y_zero_point": 4, "to": 5, "low": -700, "high": 32767}
+    values = [ir.Value(name=f"v{index}", const_value=ir.Tensor(np.asarray(item))) for index, item in enumerate(inputs)]
+    for value in values:
+        value.type = ir.TensorType(value.const_value.dtype)
+    graph = ir.Graph([], [], nodes=[], initializers=values)
+    node = ir.node("QGather", values, attributes, domain="ai.qcompiler")
+    graph.append(node)
+    node.outputs[0].type = ir.TensorType(ir.DataType.INT16)
+    codes = gather(*inputs, **attributes)
+    assert CodeRanges().of(node.outputs[0]) == (codes.min(), codes.max())
+    values[2].const_value = ir.Tensor(-np.asarray(chosen.multiplier))  # no operator then, and no claim
+    assert CodeRanges().of(node.outputs[0]) == (-700, 32767)
 
 
 def test_floats_have_no_range() -> None:
