@@ -26,7 +26,7 @@ def show_question(asked: Question, executor: str) -> None:
             ("model", asked.source.text),
             ("target", f"{asked.target.name}: {asked.target.title}"),
             ("candidates", ", ".join(asked.candidates)),
-            ("calibration", f"{0 if dataset is None else len(dataset)} samples"),
+            ("calibration", "none" if dataset is None else "; ".join((f"{len(dataset)} samples", *dataset.notes))),
             ("rounding", asked.rounding),
             ("executor", executor),
         ]

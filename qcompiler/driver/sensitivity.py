@@ -159,10 +159,11 @@ def result_json(asked: Question, found: Sensitivity) -> dict[str, Any]:
     ``schema, model, target, candidates, rounding, ranking``, what ``Sensitivity.to_json`` gives, and ``refused``: nodes
     with weights that follow no candidate.
     """
-    given = found.to_json()
+    given, dataset = found.to_json(), asked.ctx.calibration
+    own = () if dataset is None else dataset.notes
     return {
         "schema": 1, "model": asked.source.text, "target": asked.target.name, "candidates": list(asked.candidates),
-        "rounding": asked.rounding, **given, "notes": [*given["notes"], *asked.notes], "ranking": ranking(found),
+        "rounding": asked.rounding, **given, "notes": [*given["notes"], *own, *asked.notes], "ranking": ranking(found),
         "refused": dict(asked.grouping.refused),
     }  # fmt: skip
 

@@ -28,6 +28,7 @@ _LEVELS = ((30.0, "green"), (15.0, "yellow"), (float("-inf"), "red"))
 def terminal(report: Report, console: Console) -> None:
     """Print a summary. ``rich`` leaves out colours where ``console`` is no terminal, and folds to its width."""
     _headline(report, console)
+    _data(report, console)
     if report.quality is not None:
         _quality(report, report.quality, console)
     if report.coverage is not None:
@@ -59,6 +60,17 @@ def _headline(report: Report, console: Console) -> None:
         console.print(paragraphs([("  mixed: ", "dim", f"{mixed} layers")]))
     if not report.kept:
         console.print(styled(("  nothing was written: the result misses a gate", "red")))
+
+
+def _data(report: Report, console: Console) -> None:
+    """What became of the calibration data, such as how many samples a selection left; silent where all were taken."""
+    data = report.calibration
+    if data is None or not data.notes:
+        return
+    fitted = f"fitted on {count_text(data.samples, 'sample')}: {PurePath(data.source).name or data.source}"
+    console.print()
+    console.print(styled(("Data", "bold"), (f"     {fitted}", "dim")))
+    console.print(paragraphs([("  ", "", note) for note in data.notes]))
 
 
 def _result(quality: QualityPart) -> str:

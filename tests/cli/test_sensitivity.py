@@ -57,6 +57,14 @@ def test_layers_are_ranked_by_what_they_lose(ask: Run, work: Path) -> None:
     assert "measured on 21 samples" in result.stdout
 
 
+def test_what_a_selection_left_is_told(ask: Run) -> None:
+    asked = ("--metric", "sqnr", "--select", "clusters:12")
+    left = "12 of 24 samples, the middle one of each cluster"
+    line = next(line for line in ask(*asked).stdout.splitlines() if line.startswith("calibration"))
+    assert line.split(maxsplit=1)[1].rstrip() == f"11 samples; {left}"  # one is held out
+    assert left in json.loads(ask(*asked, "--json").stdout)["notes"]
+
+
 def test_losses_are_those_that_a_compile_chooses_by(
     ask: Run, qcompile: Run, small_cnn_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,14 @@ def test_what_was_tried_has_a_table(full_report: Report) -> None:
     assert from_json(tried.to_json()).passes[0].trials[1].reason == "adds 4 nodes: --effort high keeps it"
 
 
+def test_what_became_of_the_calibration_data_is_told(full_report: Report) -> None:
+    assert full_report.calibration is not None
+    assert "Data " not in shown(full_report)
+    notes = ("left out 16 of 128 samples as outliers: number 7 (range) and 15 more",)
+    told = shown(replace(full_report, calibration=replace(full_report.calibration, notes=notes)))
+    assert f"\nData     fitted on 112 samples: digits_calibration.npz\n  {notes[0]}\n" in told
+
+
 def test_mixed_formats_are_told_first(full_report: Report) -> None:
     assert full_report.coverage is not None
     mixed = replace(full_report, coverage=replace(full_report.coverage, formats={"w8a8": 3, "w4a8": 12}))
