@@ -42,7 +42,7 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("-o", "--output", type=_FILE, help="Compiled model. [default: MODEL.TARGET.onnx]")
 @click.option("--exclude", multiple=True, metavar="NAME|TYPE|re:…", help="Leave nodes in float (repeatable).")
 @click.option("--pipeline", metavar="TEXT|FILE|NAME", help="Passes to run. [default: default]")
-@click.option("--plan", type=_FILE, help="Apply the decisions of a plan.json.")
+@click.option("--plan", type=_FILE, help="Apply the decisions of a plan.json; what it leaves open follows --format.")
 @click.option("--plan-out", type=_FILE, help="Write the decisions.")
 @click.option("--report", type=_FILE, help="Write the report as JSON.")
 @click.option("--depfile", type=_FILE, help="Write the files that were read, in Make syntax.")

@@ -30,8 +30,10 @@ def requested(options: CompileOptions, target: Target) -> FormatRequest:
     if options.plan is not None:
         plan = plan_file.load(str(options.plan))
         _check_target(plan, str(options.plan), target)
-        text = plan.get("format") if options.format is None else options.format
-        return resolve_format(target, text if isinstance(text, str) else None)
+        own = plan["format"] if isinstance(plan.get("format"), str) else None
+        if options.format is not None:
+            _check_decided(plan, own, options.format, target)
+        return resolve_format(target, own if options.format is None else options.format)
     return resolve_format(target, options.format)
 
 
@@ -41,6 +43,21 @@ def _check_target(plan: Mapping[str, Any], where: str, target: Target) -> None:
         raise UsageError(
             f"the plan was written for {plan['target']}, not for {target.name}", where=where,
             hint="write one for this target with --plan-out, or delete its 'target' if you know that it fits",
+        )  # fmt: skip
+
+
+def _check_decided(plan: Mapping[str, Any], own: str | None, text: str, target: Target) -> None:
+    """Refuse a format for the nodes that a plan leaves open, where it leaves none open."""
+    from qcompiler.target.formats import resolve_format
+
+    if own is None or not ("nodes" in plan or "values" in plan):
+        return
+    asked, found = resolve_format(target, text), resolve_format(target, own)
+    if (asked.weight_bits, asked.activation_bits) != (found.weight_bits, found.activation_bits):
+        open_ = "; with its 'nodes' and 'values' deleted, nodes that its 'formats' do not name follow --format"
+        raise UsageError(
+            f"the plan decides on every tensor (by {own}), so --format {text} would change nothing", where="--plan",
+            hint=f"leave --format out{open_ if plan.get('formats') else ', or the plan'}",
         )  # fmt: skip
 
 

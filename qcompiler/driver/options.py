@@ -59,7 +59,8 @@ class CompileOptions:
             (synthesised from the statistics in the model) or ``random``.
         select: Which of them: ``outliers``, ``clusters:N``, ``stratify:INPUT[:N]``, one after the other.
         evaluation: Samples to judge by; ``None`` holds out the last eighth of the calibration samples.
-        format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default.
+        format: Format name such as ``w8a8`` with modifiers; ``None`` takes the profile's default. Beside a
+            plan: what nodes follow that it leaves open.
         candidates: Formats among which one is chosen for every layer, within ``budget``; a single one is ``format``.
         budget: What the compiled model may take: ``size=0.25x,latency=2ms,loss=0.05``, or as a mapping
             ``{"size": "0.25x", "loss": 0.05}``, which becomes such a text.

@@ -117,6 +117,12 @@ def test_a_compile_that_mixes_formats_says_so_whoever_decided(qcompile: Run, wor
     assert header == f"mixed by the plan: {', '.join(nodes)} nodes; others w8a8"
     assert "mixed: " in below
 
+    named = {"/stem/conv/Conv": "w8a8", "/stem/activation/Relu": "w8a8", "/classifier/Gemm": "w2a8"}
+    (work / "named.json").write_text(json.dumps({"schema": 1, "format": "w8a8", "formats": named}), encoding="utf-8")
+    header, below, counts, _ = compiled(*plain, "--plan", "named.json", "--format", "w4a8")
+    assert header == "mixed by the plan: w8a8 2, w2a8 1 nodes; others w4a8"
+    assert counts == {"w8a8": 1, "w4a8": 11, "w2a8": 1}
+
     header, below, counts, _ = compiled(*plain, "--format", "w4a8")
     assert (header, counts) == ("w4a8", {"w4a8": 13})
     assert below == ""

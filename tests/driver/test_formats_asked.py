@@ -25,6 +25,22 @@ def test_a_plan_brings_its_format(tmp_path: Path) -> None:
     assert asked(path, "edge-npu", {}) == load("edge-npu").default_format
 
 
+def test_a_format_beside_a_plan_is_for_what_the_plan_leaves_open(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    named = {"format": "w8a8", "formats": {"conv": "w2a8"}}
+    assert asked(path, "edge-npu", named, "w4a8") == "w4a8"
+    decided = {**named, "nodes": {}, "values": {}}
+    assert asked(path, "edge-npu", decided, "w8a8") == "w8a8"
+    assert asked(path, "edge-npu", decided, "w8a8/log4=Softmax") == "w8a8/log4=Softmax"  # log formats may be open
+    with pytest.raises(UsageError, match="decides on every tensor") as no:
+        asked(path, "edge-npu", decided, "w4a8")
+    assert "(by w8a8), so --format w4a8 would change nothing" in str(no.value)
+    assert "with its 'nodes' and 'values' deleted, nodes that its 'formats' do not name follow" in str(no.value)
+    del decided["formats"]
+    with pytest.raises(UsageError, match="leave --format out, or the plan"):
+        asked(path, "edge-npu", decided, "w4a8")
+
+
 @pytest.mark.parametrize("form", [None, "w8a8"])
 def test_a_plan_of_another_target_is_refused(tmp_path: Path, form: str | None) -> None:
     with pytest.raises(UsageError, match="written for lowbit-cpu, not for edge-npu") as caught:
