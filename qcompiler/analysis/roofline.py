@@ -1,6 +1,7 @@
 """Seconds of a plan from the facts of a profile: per node its products or its bytes, whichever takes longer.
 
-Works on a float graph to which formats are assigned. Weights are read once a run; activations that a node reads and
+Works on a float graph to which formats are assigned. Weights are read once a run, of tables the rows that are looked
+up; activations that a node reads and
 writes cost bandwidth where they do not fit the fast memory together.
 """
 
@@ -13,8 +14,9 @@ import onnx_ir as ir
 from qcompiler.analysis.activation_bytes import activation_bytes, in_place
 from qcompiler.analysis.work import macs
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.operators import has_type
 from qcompiler.quant import state
-from qcompiler.quant.operators import WEIGHT_INPUT
+from qcompiler.quant.operators import LOOKUP, TABLE_INPUT, WEIGHT_INPUT
 from qcompiler.target.cost import CostFacts
 
 __all__ = ["roofline"]
@@ -58,9 +60,15 @@ def _bits(node: ir.Node, index: int) -> int | None:
 
 
 def _constant_bytes(node: ir.Node, value: ir.Value) -> int:
-    """Bytes of a constant in the format in which this node reads it."""
-    if value.const_value is None:
+    """Bytes of a constant in the format in which this node reads it; of a table the rows that it looks up."""
+    stored = value.const_value
+    if stored is None:
         return 0
     index = next(index for index, item in enumerate(node.inputs) if item is value)
     quant = state.edge_quant(node, index)
-    return value.const_value.nbytes if quant is None else math.ceil(value.const_value.size * quant.format.bits / 8)
+    whole = stored.nbytes if quant is None else math.ceil(stored.size * quant.format.bits / 8)
+    found = node.outputs[0].shape if has_type(node, LOOKUP) and index == TABLE_INPUT else None
+    if found is None or not stored.size:
+        return whole
+    asked = math.prod(item if isinstance(item, int) else 1 for item in found)
+    return min(whole, math.ceil(whole * asked / stored.size))

@@ -16,7 +16,9 @@ import onnx_ir as ir
 from qcompiler.analysis.accumulators import family
 from qcompiler.analysis.work import macs
 from qcompiler.ir.constants import is_constant
+from qcompiler.ir.operators import has_type
 from qcompiler.quant.functions.definition import DOMAIN
+from qcompiler.quant.operators import LOOKUP, TABLE_INPUT
 
 __all__ = ["Workload", "bind_dimensions", "distinct", "weight_elements", "weight_index", "workload", "workloads"]
 
@@ -30,7 +32,7 @@ _UNTIMED: Final = frozenset(
 
 _WEIGHTED: Final = ("QConv", "QConvChannelsLast", "QConvTranspose", "QGemm", "QMatMulWeightOnly")
 _LOOKING_UP: Final = ("QGather", "QGatherWeightOnly")
-"""These read the rows of their constants that they are asked for, and multiply by none of them."""
+"""These read the rows of their constants that they are asked for, and add nothing up."""
 _STORED: Final = 1
 """Which input of ours is packed, where one is."""
 
@@ -135,14 +137,22 @@ def _bytes(value: ir.Value) -> int | None:
 
 
 def _rows_left_out(node: ir.Node) -> int:
-    """Bytes of rows of a table that no index asks for, at the least."""
-    indices = node.inputs[0]
-    if node.domain != DOMAIN or node.op_type not in _LOOKING_UP or indices is None or indices.shape is None:
+    """Bytes of rows of a constant table that no index asks for, at the least."""
+    if node.domain == DOMAIN and node.op_type in _LOOKING_UP:
+        indices, *held = node.inputs
+        rows = node.attributes["weight_shape"].as_ints()[0]
+    elif has_type(node, LOOKUP) and is_constant(node.inputs[TABLE_INPUT]) and not node.attributes.get_int("axis", 0):
+        indices, held = node.inputs[1], [node.inputs[TABLE_INPUT]]
+        rows = _size(held[0])[0] if _size(held[0]) else 0
+    else:
         return 0
-    rows = node.attributes["weight_shape"].as_ints()[0]
-    asked = math.prod(size for size in indices.shape if isinstance(size, int))
-    held = sum(_bytes(value) or 0 for value in node.inputs[_STORED:] if value is not None)
-    return held * max(rows - asked, 0) // rows
+    asked = math.prod(_size(indices))
+    return sum(_bytes(value) or 0 for value in held if value is not None) * max(rows - asked, 0) // max(rows, 1)
+
+
+def _size(value: ir.Value | None) -> list[int]:
+    """The sizes that are known."""
+    return [] if value is None or value.shape is None else [item for item in value.shape if isinstance(item, int)]
 
 
 def _operand(node: ir.Node, index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -45,6 +46,15 @@ def test_bytes_bound_a_target_with_narrow_memory(small_cnn: ir.Model) -> None:
     assert inside["MaxPool"] == pytest.approx(0.5)
     assert eight["MaxPool"] > 0
     assert inside["Gemm"] < eight["Gemm"] + 0.5
+
+
+def test_of_a_table_the_rows_that_are_looked_up_cost_bandwidth(parse: Callable[[str], ir.Model]) -> None:
+    numbers = ", ".join(["0.5"] * 40)
+    model = parse(f"""<ir_version: 10, opset_import: ["" : 21]> g (int64[2, 3] i) => (float[2, 3, 4] y)
+        <float[10, 4] t = {{{numbers}}}> {{ y = Gather (t, i) }}""")
+    model.graph[0].name = "look"
+    facts = CostFacts(1e15, RATES, 1000.0, sram=1 << 20)
+    assert roofline(model, facts)["look"] == pytest.approx(6 * 4 * 4 / 1000)
 
 
 def test_a_format_without_a_rate_takes_the_nearest_wider_one() -> None:
