@@ -27,6 +27,7 @@ from qcompiler.analysis.group_costs import SIZE, SharedCost
 from qcompiler.errors import PassError, UsageError
 from qcompiler.ir import io
 from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of, wholes
+from qcompiler.passes.allocate._exempt_losses import exempt_losses, priced
 from qcompiler.passes.allocate._gathering import Gathering
 from qcompiler.passes.allocate._plan_formats import follow_formats
 from qcompiler.passes.allocate._plan_trial import PlanTrial, mark_nodes
@@ -106,8 +107,11 @@ class ChooseFormats(Pass):
         free, shared = replace(problem, budgets={}), material.costs.shared
         points = front(free, SIZE, self.points, shared=shared) if self.points else ()
         taken = None if exact is None else exact(found.choice)
+        prices = exempt_losses(material, amounts, found, smallest=trial is not None)
+        material = material if prices is None else priced(material, prices)
         record = record_of(material, gathering.candidates[0], amounts, found, points, taken)
         record = replace(record, asked={item.resource: item.text for item in gathering.budgets})
+        record = replace(record, unexempted=None if prices is None else prices.without)
         if trial is not None and bound is not None:
             record = replace(
                 record, budgets={**record.budgets, LOSS: bound}, measured=trial.value, evaluations=trial.evaluations,
@@ -159,6 +163,8 @@ def _report(record: Allocation, ctx: Context) -> None:
     shares = ", ".join(f"{count} of {len(record.groups)} groups {text}" for text, count in sorted(counts.items()))
     kept = ", ".join(_kept(record, name) for name in record.budgets if name in record.costs)
     ctx.note(f"{shares}; predicted loss {record.loss:.4g}" + (f"; {kept}" if kept else ""))
+    if record.unexempted is not None:
+        ctx.note(f"without exemptions, predicted loss {record.unexempted:.4g}")
     if record.measured is not None:
         ctx.note(
             f"{record.evaluations} of at most {record.most_evaluations} plans measured; held-out loss: "

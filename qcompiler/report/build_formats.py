@@ -65,6 +65,7 @@ def formats_part(
         loss_bound=_loss_bound(found, outputs, vectors, metric),
         front=tuple(FrontPointPart(point.loss, point.costs) for point in found.front),
         dropped=found.dropped,
+        unexempted=found.unexempted,
     )
 
 

@@ -59,7 +59,8 @@ class GroupPart:
         loss: Sensitivity: predicted loss of the choice; 0 where there was no choice and so nothing was measured.
         losses: Sensitivity of every option, by format; empty where nothing was measured.
         bytes: Bytes of the choice by the cost model.
-        exempt: Why it was not free to choose, and what that costs; empty where it was.
+        exempt: Why it was not free to choose, and what that costs in bytes (against its smallest option) and predicted
+            loss (of the plan, against the best one within the same budgets in which it is free); empty where it was.
     """
 
     name: str
@@ -146,6 +147,8 @@ class FormatsPart:
         loss_bound: The bound on the held-out loss; ``None`` where none was asked for.
         front: Plans for other budgets, where they were asked for.
         dropped: Options that were left out, and why, by ``group: option``.
+        unexempted: Predicted loss of the best plan without exemptions within the same budgets (under a bound on the
+            held-out loss: of the same size); ``None`` where no group is exempt.
     """
 
     base: str
@@ -163,3 +166,4 @@ class FormatsPart:
     loss_bound: LossBoundPart | None = None
     front: tuple[FrontPointPart, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
+    unexempted: float | None = None

@@ -174,4 +174,7 @@ def _exempt(part: FormatsPart) -> list[tuple[str, str, str]]:
     lines = [("  exempt: ", "yellow", f"{group.name} keeps {group.choice}: {group.exempt}") for group in found]
     more = len(found) - _EXEMPT
     rest = [("", "", f"… and {count_text(more, 'more exempt group')} (--report has all)")] if more > 0 else []
-    return lines[:_EXEMPT] + rest
+    if part.unexempted is None or part.unexempted >= part.loss:
+        return lines[:_EXEMPT] + rest
+    free = f"predicted loss {figure_text(part.unexempted)} instead of {figure_text(part.loss)}"
+    return [*lines[:_EXEMPT], *rest, ("  not exempt: ", "dim", f"{free}, were they all free to choose")]

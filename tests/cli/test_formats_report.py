@@ -67,6 +67,8 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
     assert part.loss == pytest.approx(sum(group.loss for group in part.groups), rel=1e-5)
     assert part.bound <= part.loss
     assert [group.choice for group in part.groups if group.exempt.startswith("first-last")] == ["w8a8", "w8a8"]
+    assert part.unexempted is not None
+    assert part.unexempted < part.loss
     report = from_json(text)
     assert report.quality is not None
     assert part.measured is not None
@@ -76,6 +78,8 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
     shown = " ".join(result.stdout.split())
     assert size.asked == "46000"
     assert f"size: {size.actual:,.0f} bytes of 46,000 bytes after packing" in shown
+    assert " bytes more, and " in shown
+    assert f"not exempt: predicted loss {part.unexempted:.3g} instead of {part.loss:.3g}" in shown
     assert f"w8a8, w4a8, w2a8 for {len(part.groups)} groups" in shown
     assert sum("█" in line for line in result.stdout.splitlines()) == min(len(part.groups), 20)
 

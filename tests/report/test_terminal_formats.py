@@ -75,6 +75,9 @@ def test_budgets_losses_and_exemptions_are_told(formats: FormatsPart) -> None:
         "exempt: /stem/Conv keeps w8a8: first-last: it is the first layer with weights; 72 bytes more",
     ):  # fmt: skip
         assert words in text, words
+    assert "not exempt" not in text
+    free = "not exempt: predicted loss 0.015 instead of 0.02, were they all free to choose"
+    assert free in flat(replace(formats, unexempted=0.015))
     assert "w2a8: 0" not in text
     assert "bops" not in text  # no budget
     size = ResourcePart("size", 52_000.0, 51_020.0, 51_000.0, "0.25x")

@@ -66,6 +66,7 @@ class Allocation:
         front: Plans for other budgets.
         dropped: Options that were left out, and why.
         asked: Budgets as the user wrote them (``0.25x``), by resource.
+        unexempted: Predicted loss of the best plan without exemptions; ``None`` where there are none.
     """
 
     base: str
@@ -83,6 +84,7 @@ class Allocation:
     front: tuple[FrontPoint, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, str] = field(default_factory=dict)
+    unexempted: float | None = None
 
     def formats(self, choice: Mapping[str, str] | None = None) -> dict[str, str]:
         """The format of every node of every group, by its name: of this plan, or of another choice."""

@@ -150,9 +150,11 @@ def test_exempt_groups_keep_the_widest_candidate_with_their_price() -> None:
     first, *_, last = record(model).groups
     assert (first.choice, last.choice) == ("w8a8", "w8a8")
     assert "first layer" in first.exempt
-    assert "bytes more" in first.exempt
+    assert first.exempt.endswith(" bytes more, and 0 of predicted loss")  # as the best plan has it anyway
+    assert record(model).unexempted == record(model).loss
     assert any("first-last" in note.text for note in ctx.records[-1].notes)
-    _, ctx = chosen(budget="size=14KB", exempt=("spikes",))
+    model, ctx = chosen(budget="size=14KB", exempt=("spikes",))
+    assert record(model).unexempted is None
     assert any("no group is exempt by 'spikes'" in note.text for note in ctx.records[-1].notes)
 
 
