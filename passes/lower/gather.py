@@ -23,6 +23,8 @@ from qcompiler.target.qdq import Codes, codes_read
 __all__ = ["Table", "look_up", "table_of"]
 
 _INDICES: Final = 1
+_PACKED: Final = "qcompiler.packed_rows"
+"""Where the ``meta`` of stored codes has their packed form."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,16 +32,21 @@ class Table:
     """A constant table of codes whose rows are looked up.
 
     Attributes:
-        stored: The tensor of codes ``[V, D]``.
+        codes: The value that holds them.
+        stored: Its tensor ``[V, D]``.
         scale: float32 ``[V]``.
         bits: Bits of a packed code: the fewest that hold all codes where fewer than 8 are stored.
-        name: Name of the real table.
     """
 
+    codes: ir.Value
     stored: ir.TensorProtocol
     scale: NDArray[np.float32]
     bits: int
-    name: str
+
+    @property
+    def name(self) -> str:
+        """Name of the real table."""
+        return str(self.codes.name).removesuffix("_quantized")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,14 +55,19 @@ class Table:
         return rows, depth
 
     def packed(self, edit: Edit) -> ir.Value:
-        """An initializer with the packed rows; those of a large table are made when they are read."""
+        """An initializer with the packed rows, one for all who look them up; of a large table made when it is read."""
+        known = self.codes.meta.get(_PACKED)
+        if isinstance(known, ir.Value) and known.is_initializer() and known.graph is self.codes.graph:
+            return known
         rows, depth = self.shape
 
         def pack(codes: NDArray[Any]) -> NDArray[np.uint8]:
             return packing.pack(codes.astype(np.int8), self.bits)
 
         size = (rows, packing.packed_width(depth, self.bits))
-        return edit.constant(f"{self.name}_packed", transformed(edit, self.stored, pack, size, ir.DataType.UINT8))
+        tensor = transformed(edit, self.stored, pack, size, ir.DataType.UINT8)
+        made = self.codes.meta[_PACKED] = edit.constant(f"{self.name}_packed", tensor)
+        return made
 
 
 def table_of(node: ir.Node) -> Table | None:
@@ -68,8 +80,7 @@ def table_of(node: ir.Node) -> Table | None:
     if integer(node, "axis", 0) not in (0, -len(stored.shape)):
         return None
     bits = None if stored.dtype.bitwidth == BYTE else packing.least_bits(stored.numpy().astype(np.int8))
-    name = str(codes.value.name).removesuffix("_quantized")
-    return Table(stored, np.asarray(codes.scale, np.float32), BYTE if bits is None else bits, name)
+    return Table(codes.value, stored, np.asarray(codes.scale, np.float32), BYTE if bits is None else bits)
 
 
 def _per_row(codes: Codes, stored: ir.TensorProtocol) -> bool:

@@ -151,6 +151,24 @@ def test_rows_of_zeros_and_scalars_as_indices() -> None:
     np.testing.assert_array_equal(run(model, {"i": np.array(1)})[0], np.zeros(8, np.float32))
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_a_table_that_two_look_up_is_packed_once(real: bool) -> None:
+    gather = "a = Gather (r, i) k = Constant <value_ints = [1]> () b = Gather (r, k) y = Add (a, b)"
+    pairs = "".join(f"{name}q = QuantizeLinear ({name}, ys, yz) {name}d = DequantizeLinear ({name}q, ys, yz) "
+                    for name in "ab")  # fmt: skip
+    body = gather if real else gather.replace("y = Add (a, b)", f"{pairs} y = Add (ad, bd)")
+    model = graph(codes_of(4, 5, 8), np.full(5, 0.1, np.float32), None if real else BYTE, gather=body)
+    feed = {"i": np.array([[0, -1, 3]])}
+    wanted = run(model, feed, optimize=False)[0]
+    if real:
+        LowerWeightOnly().run(model, Context(edit=Edit(model), target=load("lowbit-cpu")))
+    else:
+        lower(model)
+    assert sum(node.op_type.startswith("QGather") for node in model.graph) == 2
+    assert [name for name in model.graph.initializers if "packed" in name] == ["t_packed"]
+    assert np.abs(run(model, feed)[0] - wanted).max() <= (0 if real else 2.01 * BYTE.scale)
+
+
 MOVED: dict[str, dict[str, Any]] = {
     "along the depth": {"gather": "y = Gather <axis = 1> (r, i)"},
     "a scale per column": {"axis": 1, "scale": 6},
