@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qcompiler.api import CompileResult, compile  # noqa: A004 -- the compiler's verb
+    from qcompiler.api import CompileResult, compile, front  # noqa: A004 -- the compiler's verb
     from qcompiler.errors import (
         DataError,
         GateError,
@@ -35,9 +35,10 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "compile",
+    "front",
 ]
 
-_HOME = {"CompileResult": "qcompiler.api", "compile": "qcompiler.api"}
+_HOME = {"CompileResult": "qcompiler.api", "compile": "qcompiler.api", "front": "qcompiler.api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.driver.options import BudgetSpec, CompileOptions, DataSpec, ModelSpec, PipelineSpec, Progress
+from qcompiler.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from qcompiler.driver.compile import Outcome
+    from qcompiler.driver.front_alone import FrontFound
     from qcompiler.driver.job import Job
     from qcompiler.report import Report
 
-__all__ = ["CompileResult", "compile", "compile_with"]
+__all__ = ["CompileResult", "compile", "compile_with", "front", "front_with"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,11 @@ def compile_with(
     from qcompiler.driver.source import open_source
     from qcompiler.ir import io
 
+    if options.front_alone:
+        raise UsageError(
+            "without a budget there is no model to compile, only plans for all sizes",
+            hint="give a budget, or call qcompiler.front",
+        )
     with open_source(options.model) as source:
         job = resolve(options, source)
         if announce is not None:
@@ -146,6 +153,62 @@ def compile_with(
         error.report = report
         raise error
     return CompileResult(io.load(job.output), job.output, report, outcome.decisions.plan)
+
+
+def front(
+    model: ModelSpec,
+    target: str | Path,
+    candidates: str | Sequence[str],
+    pareto: str | Path,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Find plans of formats for all sizes, from one calibration, and compile none of them.
+
+    >>> points = qcompiler.front("digits_cnn", "lowbit-cpu", "w8a8,w4a8,w2a8", "plans.json")["points"]
+    >>> result = qcompiler.compile("digits_cnn", "lowbit-cpu", plan="plans.json:3")
+
+    Args:
+        model: As for ``compile``.
+        target: As for ``compile``.
+        candidates: Formats among which one is chosen for every layer; at least two.
+        pareto: The file that the plans are written to.
+        progress: Called as ``progress(stage, done, total)``.
+        options: Arguments of ``compile`` that are not about a compiled model, such as ``calibration``.
+
+    Returns:
+        What the file holds: ``points`` ascend in size and descend in predicted loss.
+
+    Raises:
+        QCompilerError: As ``compile``.
+    """
+    asked = CompileOptions(model, target, candidates=candidates, pareto=pareto, **options)  # type: ignore[arg-type]
+    found: dict[str, Any] = json.loads(front_with(asked, progress=progress).text)
+    return found
+
+
+def front_with(
+    options: CompileOptions,
+    *,
+    progress: Progress | None = None,
+    announce: Callable[[Job], None] | None = None,
+) -> FrontFound:
+    """Find plans for all sizes as ``options`` say. Arguments and errors as for ``compile_with``."""
+    from qcompiler.driver.front_alone import find_front
+    from qcompiler.driver.job import resolve
+    from qcompiler.driver.source import open_source
+
+    if not options.front_alone:
+        raise UsageError(
+            "plans for all sizes are chosen among candidates, without a budget",
+            hint="give several candidates, and no budget; qcompiler.compile keeps one",
+        )
+    with open_source(options.model) as source:
+        job = resolve(options, source)
+        if announce is not None:
+            announce(job)
+        return find_front(job, progress or _silent)
 
 
 def _silent(stage: str, done: int, total: int) -> None:

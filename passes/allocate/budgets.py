@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qcompiler.analysis.allocation.problem import InfeasibleError
     from qcompiler.target.schema import Target
 
-__all__ = ["LOSS", "RESOURCES", "Budget", "in_words", "no_speed", "parse_budgets"]
+__all__ = ["LOSS", "RESOURCES", "Budget", "in_words", "least_words", "no_speed", "parse_budgets"]
 
 LOSS: Final = "loss"
 RESOURCES: Final = (SIZE, BOPS, LATENCY, MEMORY, LOSS)
@@ -114,11 +114,16 @@ def in_words(error: InfeasibleError, budgets: Iterable[Budget], whole: Mapping[s
         budgets: As the user gave them.
         whole: What the float model takes of resources of which a share was asked for.
     """
-    own = {item.resource: (item, whole.get(item.resource, 0.0)) for item in budgets if item.resource in error.bounds}
-    error.reword(
-        {name: item.asked(all_) for name, (item, all_) in own.items()},
-        {name: item.at_least(error.least[name], all_) for name, (item, all_) in own.items()},
-    )
+    own = [item for item in budgets if item.resource in error.bounds]
+    names, asked = [item.resource for item in own], [item.asked(whole.get(item.resource, 0.0)) for item in own]
+    least = least_words(error, own, whole)
+    error.reword(dict(zip(names, asked, strict=True)), dict(zip(names, least, strict=True)))
+
+
+def least_words(error: InfeasibleError, budgets: Iterable[Budget], whole: Mapping[str, float]) -> list[str]:
+    """The smallest amounts of a refusal as budgets to ask for; arguments as for ``in_words``."""
+    own = [item for item in budgets if item.resource in error.bounds]
+    return [item.at_least(error.least[item.resource], whole.get(item.resource, 0.0)) for item in own]
 
 
 def no_speed(target: Target) -> UsageError:

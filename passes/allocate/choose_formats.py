@@ -16,7 +16,13 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from qcompiler.analysis.allocation.bisect import ladder_steps, most_evaluations, smallest_step
+from qcompiler.analysis.allocation.bisect import (
+    BoundMissedError,
+    Measured,
+    ladder_steps,
+    most_evaluations,
+    smallest_step,
+)
 from qcompiler.analysis.allocation.least import asked_budgets
 from qcompiler.analysis.allocation.pareto import front
 from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
@@ -26,13 +32,14 @@ from qcompiler.analysis.cost_table import load_table
 from qcompiler.analysis.group_costs import SIZE, SharedCost
 from qcompiler.errors import PassError, UsageError
 from qcompiler.ir import io
-from qcompiler.passes.allocate._allocation import absolute, problem_of, record_of, wholes
+from qcompiler.passes.allocate._allocation import Material, absolute, problem_of, record_of, wholes
 from qcompiler.passes.allocate._exempt_losses import exempt_losses, priced
 from qcompiler.passes.allocate._gathering import Gathering
 from qcompiler.passes.allocate._plan_formats import follow_formats
 from qcompiler.passes.allocate._plan_trial import PlanTrial, mark_nodes
+from qcompiler.passes.allocate._refusals import Refusal
 from qcompiler.passes.allocate._settle import Exact, settled
-from qcompiler.passes.allocate.budgets import LOSS, Budget, in_words, parse_budgets
+from qcompiler.passes.allocate.budgets import LOSS, Budget, parse_budgets
 from qcompiler.passes.allocate.format_marks import ALLOCATION
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import plan as plans
@@ -49,7 +56,8 @@ class ChooseFormats(Pass):
 
     Attributes:
         candidates: Format texts to choose among.
-        budget: What the plan may take: ``size=0.25x,latency=2ms,loss=0.05``.
+        budget: What the plan may take: ``size=0.25x,latency=2ms,loss=0.05``. Empty, where points of the front are asked
+            for: the plan is the one of least predicted loss.
         sensitivity: Metric that predicts losses.
         samples: Samples it is measured on; 0 leaves it to the metric.
         pairs: Whether what neighbouring groups lose together is measured, too, and enters the plan.
@@ -85,51 +93,64 @@ class ChooseFormats(Pass):
             plans.check_top(content)
             follow_formats(plans.node_formats(content), model, ctx)
             return
-        if not self.candidates or not self.budget:
+        if not self.candidates or not (self.budget or self.points):
             hint = "--candidates w8a8,w4a8 --budget size=0.2x"
             raise UsageError("choose-formats needs candidates and a budget", hint=hint)
-        gathering = self._gathering(model, ctx, ctx.target)
+        record = self._allocation(self._gathering(model, ctx, ctx.target), model, ctx)
+        mark_nodes(model.graph, record.formats(), ctx)
+        model.meta[ALLOCATION] = record
+        _report(record, ctx)
+
+    def _allocation(self, gathering: Gathering, model: ir.Model, ctx: Context) -> Allocation:
+        """What is chosen, and why."""
         material = gathering.material()
         whole = wholes(gathering.budgets, model, _bytes(model), gathering.shapes)
         amounts = absolute(gathering.budgets, whole, material.costs)
         problem, exact = problem_of(material, amounts), gathering.exact(material)
-        trial = None
+        bound = next((item.amount for item in gathering.budgets if item.resource == LOSS), None)
         try:
-            if (bound := _loss_bound(gathering.budgets)) is None:
-                found = settled(problem, material.costs, exact)
-            else:
-                measure = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
-                trial = smallest_step(_ladder(problem, material.costs.shared, exact), bound, measure)
-                found = trial.solution
-        except InfeasibleError as error:
-            in_words(error, gathering.budgets, whole)
+            found, trial = self._plan(problem, material, exact, bound, model, ctx)
+        except (InfeasibleError, BoundMissedError) as error:
+            told = Refusal(material, amounts, gathering.budgets, whole, gathering.exempt, exact)
+            told.explain(error, reach=self.points > 0)
             raise
         free, shared = replace(problem, budgets={}), material.costs.shared
         points = front(free, SIZE, self.points, shared=shared) if self.points else ()
         taken = None if exact is None else exact(found.choice)
         prices = exempt_losses(material, amounts, found, smallest=trial is not None)
         material = material if prices is None else priced(material, prices)
-        record = record_of(material, gathering.candidates[0], amounts, found, points, taken)
-        record = replace(record, asked={item.resource: item.text for item in gathering.budgets})
-        record = replace(record, unexempted=None if prices is None else prices.without)
-        if trial is not None and bound is not None:
-            record = replace(
-                record, budgets={**record.budgets, LOSS: bound}, measured=trial.value, evaluations=trial.evaluations,
-                most_evaluations=most_evaluations(len(problem.groups)),
-            )  # fmt: skip
-        mark_nodes(model.graph, record.formats(), ctx)
-        model.meta[ALLOCATION] = record
-        _report(record, ctx)
+        record = replace(
+            record_of(material, gathering.candidates[0], amounts, found, points, taken),
+            asked={item.resource: item.text for item in gathering.budgets},
+            unexempted=None if prices is None else prices.without,
+        )
+        if trial is None or bound is None:
+            return record
+        return replace(
+            record, budgets={**record.budgets, LOSS: bound}, measured=trial.value, evaluations=trial.evaluations,
+            most_evaluations=most_evaluations(len(problem.groups)),
+        )  # fmt: skip
+
+    def _plan(
+        self, problem: Problem, material: Material, exact: Exact | None, bound: float | None, model: ir.Model,
+        ctx: Context,
+    ) -> tuple[Solution, Measured | None]:  # fmt: skip
+        """The plan of least predicted loss, or the smallest that was measured to keep a bound."""
+        if bound is None:
+            return settled(problem, material.costs, exact), None
+        measure = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
+        trial = smallest_step(_ladder(problem, material.costs.shared, exact), bound, measure)
+        return trial.solution, trial
+
+    @property
+    def _budgets(self) -> tuple[Budget, ...]:
+        return parse_budgets(self.budget) if self.budget else ()
 
     def _gathering(self, model: ir.Model, ctx: Context, target: Target) -> Gathering:
         return Gathering(
-            model, ctx, target, widest_first(target, self.candidates), parse_budgets(self.budget), self.sensitivity,
+            model, ctx, target, widest_first(target, self.candidates), self._budgets, self.sensitivity,
             self.samples, self.pairs, self.exempt, load_table(self.cost_table) if self.cost_table else None,
         )  # fmt: skip
-
-
-def _loss_bound(budgets: Sequence[Budget]) -> float | None:
-    return next((item.amount for item in budgets if item.resource == LOSS), None)
 
 
 def _ladder(problem: Problem, shared: Sequence[SharedCost], exact: Exact | None) -> tuple[Solution, ...]:

@@ -18,6 +18,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 _EPILOG = """\b
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a gate is not met, 130 interrupted.
+--pareto without --budget is done when plans are written, --budget that no plan keeps is usage.
 Samples to try: qcompile digits_cnn --target edge-npu"""
 
 
@@ -37,7 +38,8 @@ Samples to try: qcompile digits_cnn --target edge-npu"""
 @click.option("--pairs", is_flag=True, help="Measure what neighbouring layers lose together, too.")
 @click.option("--exempt", metavar="RULE,…",
               help="Layers that keep the widest candidate: first-last, tiny, spikes. [default: none]")
-@click.option("--pareto", type=_FILE, help="Write plans for other budgets.")
+@click.option("--pareto", type=_FILE,
+              help="Write plans for other budgets; without --budget, plans for all sizes and no model.")
 @click.option("--lowering", type=NearChoice(*LOWERINGS), help="Form of the quantized graph. [default: the profile's]")
 @click.option("-o", "--output", type=_FILE, help="Compiled model. [default: MODEL.TARGET.onnx]")
 @click.option("--exclude", multiple=True, metavar="NAME|TYPE|re:…", help="Leave nodes in float (repeatable).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -35,6 +36,9 @@ def compile_and_show(options: CompileOptions, *, quiet: bool, as_json: bool) -> 
         if not quiet:
             _echo(job.effective(), to_stderr=as_json)
 
+    if options.front_alone:
+        _front_and_show(options, announce, quiet=quiet, as_json=as_json)
+        return
     try:
         with progress_bars(quiet=quiet) as progress:
             report = compile_with(options, progress=progress, announce=announce).report
@@ -43,6 +47,28 @@ def compile_and_show(options: CompileOptions, *, quiet: bool, as_json: bool) -> 
             _show(error.report, quiet=quiet, as_json=as_json)
         raise
     _show(report, quiet=quiet, as_json=as_json)
+
+
+def _front_and_show(
+    options: CompileOptions, announce: Callable[[Job], None], *, quiet: bool, as_json: bool
+) -> None:
+    """Plans for all sizes, and no model."""
+    from qcompiler.api import front_with
+    from qcompiler.cli.front_table import show_front
+
+    with progress_bars(quiet=quiet) as progress:
+        found = front_with(options, progress=progress, announce=announce)
+    if as_json:
+        click.echo(found.text, nl=False)
+    elif not quiet:
+        show_front(found)
+    _warn(found.warnings)
+
+
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        click.secho("warning: ", fg="yellow", bold=True, err=True, nl=False)
+        click.echo(text, err=True)
 
 
 def _echo(configuration: dict[str, str], *, to_stderr: bool) -> None:
@@ -57,9 +83,7 @@ def _show(report: Report, *, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(report.to_json(), nl=False)
     if quiet or as_json:
-        for text in report.all_warnings:
-            click.secho("warning: ", fg="yellow", bold=True, err=True, nl=False)
-            click.echo(text, err=True)
+        _warn(report.all_warnings)
         return
     from rich.console import Console
 

@@ -10,18 +10,16 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.driver.bisection import Fall, bisect_instrument, worst_fall
 from qcompiler.driver.data import Samples, load_samples
 from qcompiler.driver.decisions import DecisionWatch
-from qcompiler.driver.executors import executor_of
 from qcompiler.driver.files import publish, staging
 from qcompiler.driver.job import Job
 from qcompiler.driver.options import Progress
-from qcompiler.driver.watchers import watchers
+from qcompiler.driver.running import run_passes
 from qcompiler.errors import QCompilerError, VerificationError
 
 if TYPE_CHECKING:
@@ -145,24 +143,10 @@ def execute(job: Job, progress: Progress) -> Outcome:
 
 
 def _run_pipeline(job: Job, model: ir.Model, samples: Samples, progress: Progress) -> _Compiled:
-    from qcompiler.ir.edit import Edit
-    from qcompiler.pipeline.base import Context
-
-    options = job.options
-    ctx = Context(
-        edit=Edit(model), target=job.target, format=job.format.text, calibration=samples.calibration,
-        exclude=options.exclude, cache_dir=job.cache_dir, jobs=options.jobs, progress=progress,
-        baseline_path=job.source.path, executor=partial(executor_of, options.executor, options.workers),
-    )  # fmt: skip
     decisions = DecisionWatch()
-    bisect = bisect_instrument(job.source.path, samples.evaluation, job.metric) if options.bisect else None
-    watching, reproducer = watchers(job)
-    try:
-        records = job.pipeline.run(model, ctx, [decisions, *watching, *([bisect] if bisect is not None else [])])
-    except QCompilerError as error:
-        if reproducer.written:
-            error.hint = f"'qcompiler replay {reproducer.folder}' repeats it; please report it with that folder"
-        raise
+    bisect = bisect_instrument(job.source.path, samples.evaluation, job.metric) if job.options.bisect else None
+    watching = [decisions, *([bisect] if bisect is not None else [])]
+    records = run_passes(job, model, samples.calibration, progress, instruments=watching)
     return _Compiled(decisions, tuple(records), bisect)
 
 

@@ -64,16 +64,20 @@ def _check_decided(plan: Mapping[str, Any], own: str | None, text: str, target: 
 def _check(options: CompileOptions, target: Target) -> None:
     """Refuse what contradicts itself."""
     from qcompiler.driver.executors import check_executor
+    from qcompiler.driver.front_alone import check_front_alone
 
     several = len(options.candidates) > 1
     if options.candidates and options.format is not None:
         raise UsageError("--candidates and --format both say which formats are wanted", hint="leave one of them out")
     if options.candidates and options.plan is not None:
         raise UsageError("--plan says which formats are taken, --candidates asks to choose", hint="leave one out")
-    if several and options.budget is None:
+    if options.front_alone:
+        check_front_alone(options)
+    elif several and options.budget is None:
         raise UsageError(
             f"nothing tells when {options.candidates[-1]} is worth its loss", where="--candidates",
-            hint="give a --budget such as size=0.2x or loss=0.05; a single candidate is --format",
+            hint="give a --budget such as size=0.2x or loss=0.05, or --pareto FILE for plans of all sizes, no model; "
+            "a single candidate is --format",
         )  # fmt: skip
     for name in ("budget", "sensitivity", "pairs", "exempt", "pareto", "workers", "executor"):
         if getattr(options, name) and not several:

@@ -101,7 +101,7 @@ class Job:
             "bias-correction": "yes" if any(item.name == "correct-bias" for item in self.pipeline.passes) else "no",
             "metric": self.metric.name,
             "verify": options.verify,
-            "output": str(self.output),
+            "output": "none: plans alone" if options.front_alone else str(self.output),
         }
         return shown | self._rest()
 

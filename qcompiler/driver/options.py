@@ -67,7 +67,8 @@ class CompileOptions:
         sensitivity: Metric that predicts what a layer loses in a candidate format.
         pairs: Whether what neighbouring layers lose together is measured as well.
         exempt: Rules by which layers keep the widest candidate: ``first-last``, ``tiny``, ``spikes``.
-        pareto: Where to write plans for other budgets.
+        pareto: Where to write plans for other budgets; without ``budget``, plans for all sizes and no model
+            (``qcompiler.front``).
         lowering: Form of the quantized graph: ``qdq`` (float operators between DequantizeLinear and QuantizeLinear) or
             ``integer`` (operators of ``ai.qcompiler`` on codes); ``None`` is the profile's.
         exclude: Nodes to leave in float: names, operator types, ``re:PATTERN``.
@@ -172,6 +173,11 @@ class CompileOptions:
         _percent("max-fallback", self.max_fallback)
         if self.min_sqnr is not None and math.isnan(self.min_sqnr):
             raise UsageError("--min-sqnr is not a number")
+
+    @property
+    def front_alone(self) -> bool:
+        """Whether plans for all sizes are asked for, and no model."""
+        return len(self.candidates) > 1 and self.budget is None and self.pareto is not None
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

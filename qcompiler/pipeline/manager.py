@@ -59,16 +59,19 @@ class Pipeline:
             destroyed |= dict.fromkeys(pass_.invalidates & holds, pass_.name)
             holds = (holds - pass_.invalidates) | pass_.provides
 
-    def run(self, model: ir.Model, ctx: Context, instruments: Sequence[Instrument] = ()) -> list[PassRecord]:
+    def run(
+        self, model: ir.Model, ctx: Context, instruments: Sequence[Instrument] = (), *, until: str = ""
+    ) -> list[PassRecord]:
         """Run every pass on ``model`` in place.
 
         Args:
             model: The model; ``ctx.edit`` must be an edit of it.
             ctx: What the passes may use; its ``records`` grow by one per pass.
             instruments: Observers, called in this order.
+            until: Name of a pass to stop behind; to it the others follow all the same. Empty runs all.
 
         Returns:
-            One record per pass of this pipeline.
+            One record per pass that ran.
 
         Raises:
             PassError: A pass failed for a reason it did not foresee.
@@ -81,6 +84,8 @@ class Pipeline:
                 ctx.following = self.passes[position + 1 :]
                 _run_one(pass_, model, ctx, instruments)
                 io.release(model)
+                if pass_.name == until:
+                    break
             ctx.progress("passes", len(self.passes), len(self.passes))
         return ctx.records[first:]
 

@@ -112,6 +112,13 @@ def test_records(small_cnn: ir.Model) -> None:
     assert log.lines == ["before base", "after base 1", "before provider", "after provider 1"]
 
 
+def test_a_run_may_stop_behind_a_pass_that_others_follow(small_cnn: ir.Model) -> None:
+    ctx = Context(Edit(small_cnn))
+    records = Pipeline((Base(), Provider(), Consumer())).run(small_cnn, ctx, until="provider")
+    assert [record.text for record in records] == ["base", "provider"]
+    assert [item.name for item in ctx.following] == ["consumer"]
+
+
 def test_own_errors_keep_their_type_and_learn_where(small_cnn: ir.Model) -> None:
     with pytest.raises(DataError) as caught:
         Pipeline((Base(problem="foreseen"),)).run(small_cnn, Context(Edit(small_cnn)))
