@@ -118,7 +118,8 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
     if (illegal := why_not(nodes.target, node)) is not None:
         return NodeDecision(False, illegal)
     data = [node.inputs[i] for i in nodes.activation_inputs(node)]
-    data = data or [node.inputs[TABLE_INPUT]] if node.op_type == LOOKUP else data
+    if not data and node.op_type == LOOKUP:
+        data = [node.inputs[TABLE_INPUT]]
     if (unfit := _why_unfit(node, data)) is not None:
         return NodeDecision(False, unfit)
     if any((info := value.meta.get("qcompiler.mask")) and not math.isfinite(info.constant) for value in data if value):
