@@ -117,9 +117,7 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
         return NodeDecision(False, f"{nodes.target.name} has no integer {operator_name(node)}")
     if (illegal := why_not(nodes.target, node)) is not None:
         return NodeDecision(False, illegal)
-    data = [node.inputs[i] for i in nodes.activation_inputs(node)]
-    if not data and node.op_type == LOOKUP:
-        data = [node.inputs[TABLE_INPUT]]
+    data = _operands(node, nodes)
     if (unfit := _why_unfit(node, data)) is not None:
         return NodeDecision(False, unfit)
     if any((info := value.meta.get("qcompiler.mask")) and not math.isfinite(info.constant) for value in data if value):
@@ -129,6 +127,12 @@ def _first_decision(node: ir.Node, nodes: IntegerNodes, excluded: dict[ir.Node, 
     if node.op_type in _PROBABILITIES and node.outputs[0].is_graph_output():
         return NodeDecision(False, "it makes a graph output: 8-bit probabilities would tie")
     return NodeDecision(True)
+
+
+def _operands(node: ir.Node, nodes: IntegerNodes) -> list[ir.Value | None]:
+    """What a node computes with: activations; of a look-up the table."""
+    found = [node.inputs[index] for index in nodes.activation_inputs(node)]
+    return [node.inputs[TABLE_INPUT]] if not found and node.op_type == LOOKUP else found
 
 
 def _why_unfit(node: ir.Node, data: list[ir.Value | None]) -> str | None:

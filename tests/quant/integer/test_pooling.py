@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -25,6 +25,7 @@ def within(found: NDArray[Any], real: NDArray[Any], out: dict[str, int], lsb: in
     assert np.abs(found.astype(np.int64) - reference(real, out)).max(initial=0) <= lsb
 
 
+@example(1640140, 3, 2, True)
 @given(SEEDS, st.sampled_from([3, 5]), st.integers(1, 2), st.booleans())
 @settings(max_examples=120, deadline=None)
 def test_average_pool_is_within_one_code_of_the_mean_of_each_window(seed: int, to: int, rank: int, wide: bool) -> None:
@@ -45,7 +46,10 @@ def test_average_pool_is_within_one_code_of_the_mean_of_each_window(seed: int, t
     assert chosen.multiplier is not None
     found = pooling.average_pool(x, chosen.multiplier, chosen.shift, **attributes, x_zero_point=zero, **out)
     within(found, sums * factor, out)
-    digits = choose_digits(factor, bound if wide else bound >> 8)
+    try:
+        digits = choose_digits(factor, bound if wide else bound >> 8)
+    except ValueError:  # so wide a window leaves too few bits for a sum of shifts, which the lowering is told
+        reject()
     found = pooling.average_pool_shift(
         x, digits.left, digits.negative, digits.shift, **attributes, x_zero_point=zero, **out
     )
