@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
@@ -357,12 +357,14 @@ class Target:
         if not (math.isfinite(self.scale_floor) and 0 < self.scale_floor < 1):
             _refuse("scale_floor", f"{self.scale_floor} is not between 0 and 1", None)
         self._check_tables()
-        rules = self.operators
         if self.integer.shifts_only:  # what is read of a row is multiplied
-            rules = {name: replace(rule, tables=()) for name, rule in rules.items()}
+            self._change(lambda rule: replace(rule, tables=()))
         if self.power_of_two_scales:
-            rules = {name: rule.in_powers_of_two() for name, rule in rules.items()}
-        object.__setattr__(self, "operators", MappingProxyType(dict(rules)))
+            self._change(OperatorRule.in_powers_of_two)
+
+    def _change(self, change: Callable[[OperatorRule], OperatorRule]) -> None:
+        rules = {name: change(rule) for name, rule in self.operators.items()}
+        object.__setattr__(self, "operators", MappingProxyType(rules))
 
     def _check_tables(self) -> None:
         if not self.operators:
