@@ -49,7 +49,8 @@ def check_front_alone(options: CompileOptions) -> None:
         UsageError: There is one.
     """
     for name in _ABOUT_A_MODEL:
-        if getattr(options, name) not in (None, False):
+        asked = getattr(options, name)
+        if asked is not None and asked is not False:  # by identity: a gate of 0 equals False
             raise UsageError(
                 f"--{name.replace('_', '-')} is about a model, and --pareto without --budget writes plans alone",
                 hint="give a --budget, or leave it out",

@@ -80,6 +80,8 @@ def test_a_budget_that_no_plan_keeps_is_refused_with_where_plans_are(ask: Run, w
         (("-o", "m.onnx"), "--output is about a model"),
         (("--report", "r.json"), "--report is about a model"),
         (("--min-sqnr", "20"), "--min-sqnr is about a model"),
+        (("--min-sqnr", "0"), "--min-sqnr is about a model"),
+        (("--max-fallback", "0"), "--max-fallback is about a model"),
         (("--keep",), "--keep is about a model"),
         (("--pareto", "nowhere/p.json"), "the folder of --pareto"),
     ],

@@ -41,6 +41,17 @@ def test_a_format_beside_a_plan_is_for_what_the_plan_leaves_open(tmp_path: Path)
         asked(path, "edge-npu", decided, "w4a8")
 
 
+@pytest.mark.parametrize(
+    ("own", "form"),
+    [("w8a8", "w8a8/tensor"), ("w8a8", "w8a8/sym"), ("w4", "w4/block=64"), ("w4/block=32", "w4/block=64")],
+)
+def test_scales_that_a_plan_has_decided_cannot_be_asked_for(tmp_path: Path, own: str, form: str) -> None:
+    decided = {"format": own, "nodes": {}, "values": {}}
+    with pytest.raises(UsageError, match=rf"\(by {own}\), so --format {form} would change nothing"):
+        asked(tmp_path / "plan.json", "lowbit-cpu", decided, form)
+    assert asked(tmp_path / "plan.json", "lowbit-cpu", decided, own) == own
+
+
 @pytest.mark.parametrize("form", [None, "w8a8"])
 def test_a_plan_of_another_target_is_refused(tmp_path: Path, form: str | None) -> None:
     with pytest.raises(UsageError, match="written for lowbit-cpu, not for edge-npu") as caught:

@@ -51,19 +51,18 @@ class InfeasibleError(UsageError):
         asked = {name: f"{name} ≤ {value:.10g}" for name, value in bounds.items()}
         self.reword(asked, {name: f"{name} {_at_least(least[name])}" for name in bounds})
 
-    def reword(self, asked: Mapping[str, str], least: Mapping[str, str], more: str = "") -> None:
+    def reword(self, asked: Mapping[str, str], least: Mapping[str, str]) -> None:
         """Say it in the words of who asked.
 
         Args:
             asked: Each bound as it was asked for.
             least: The smallest value of each resource.
-            more: What else there is to know, a sentence without its end.
         """
         at = {name: f" at '{place}'" for name, place in self.places.items()}
         lowest = ", ".join(f"{least[name]}{at.get(name, '')}" for name in self.bounds)
         found, which = ("no plan found keeps", "found") if self.searched else ("no plan keeps", "feasible")
         self.message = f"{found} {', '.join(asked[name] for name in self.bounds)}"
-        self.hint = f"the smallest {which}: {lowest}" + (f"; {more}" if more else "")
+        self.hint = f"the smallest {which}: {lowest}"
         self.args = (self.message,)
 
 
