@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from qcompiler.errors import UsageError
-from qcompiler.ir import origins
+from qcompiler.ir import constants, origins
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.copies import shared_copy
 from qcompiler.ir.edit import Edit
@@ -25,8 +26,11 @@ from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.allocate.format_marks import mark_format
 from qcompiler.passes.calibrate.calibrate import Calibrate, Wish, wishes
 from qcompiler.passes.calibrate.calibrate_weights import CalibrateWeights
+from qcompiler.passes.calibrate.linear import correctable, set_bias
 from qcompiler.passes.calibrate.scales import scales_for
 from qcompiler.pipeline.base import Context, Pass
+from qcompiler.quant.operators import WEIGHT_INPUT
+from qcompiler.target.axes import channel_axis
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.schema import Target
 
@@ -67,6 +71,7 @@ def dry_run(
     *,
     plan: Mapping[str, str] | None = None,
     exclude: tuple[str, ...] = (),
+    corrected: bool = False,
     ranges: Ranges | None = None,
 ) -> DryRun:
     """Do everything that a compile does between normalization and the file, without samples.
@@ -78,6 +83,7 @@ def dry_run(
         finish: The passes behind calibration that change structure: ``place-qdq``, lowering, ``finalize``.
         plan: Format by node name.
         exclude: Selectors of nodes that stay float.
+        corrected: Whether ``correct-bias`` follows: layers without a bias may get one then, and are given room for it.
         ranges: Ranges by tensor; others are made up.
 
     Raises:
@@ -91,6 +97,8 @@ def dry_run(
     assigned = shared_copy(copy)
     _give_ranges(copy.graph, target, ranges or {})
     CalibrateWeights(method="minmax").run(copy, ctx)
+    if corrected:
+        _give_biases(copy.graph, ctx)
     for item in finish:
         item.run(copy, ctx)
     return DryRun(assigned, copy)
@@ -106,6 +114,22 @@ def _follow(graph: ir.Graph, target: Target, form: str, plan: Mapping[str, str])
         own = plan.get(str(node.name))
         if own is not None:
             mark_format(node, requests[own])
+
+
+def _give_biases(graph: ir.Graph, ctx: Context) -> None:
+    """Give every layer the bias that a correction may add."""
+    for layer in correctable(graph, ctx):
+        if layer.bias is None:
+            set_bias(layer, np.ones(_channels(layer.node)), ctx)
+
+
+def _channels(node: ir.Node) -> int:
+    """Output channels of a layer that has an input for its bias."""
+    weight, axis = constants.array(node.inputs[WEIGHT_INPUT]), channel_axis(node)
+    if weight is None or axis is None:
+        raise ValueError(f"{node.name} has no constant weight with channels")
+    groups = node.attributes.get_int("group", 1) if node.op_type == "ConvTranspose" else 1
+    return int(weight.shape[axis]) * groups
 
 
 def observed_ranges(model: ir.Model, ctx: Context, samples: int = 8) -> dict[str, tuple[float, float]]:

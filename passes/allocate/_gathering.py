@@ -101,8 +101,8 @@ class Gathering:
             plan = {node: choice[group.name] for group in material.groups for node in group.nodes}
             return plan_costs(
                 self.model, self.target, plan, self.candidates[0], lowering=_lowering(self.ctx),
-                exclude=self.ctx.exclude, ranges=self.ranges, table=self.table, resources=resources,
-                shapes=self.shapes,
+                exclude=self.ctx.exclude, corrected=_corrected(self.ctx), ranges=self.ranges, table=self.table,
+                resources=resources, shapes=self.shapes,
             )  # fmt: skip
 
         return exact
@@ -132,7 +132,7 @@ class Gathering:
         wanted = {SIZE, BOPS, *(item.resource for item in self.budgets if item.resource != LOSS)}
         costs = group_costs(
             self.model, self.target, groups, self.candidates, lowering=_lowering(self.ctx), exclude=self.ctx.exclude,
-            ranges=self.ranges, table=self.table,
+            corrected=_corrected(self.ctx), ranges=self.ranges, table=self.table,
             resources=wanted | ({LATENCY} if self.table is not None else set()), shapes=self.shapes,
         )  # fmt: skip
         if sizes := shapes_text(self.model, self.shapes):
@@ -162,6 +162,11 @@ class Gathering:
         return {
             item.group: (item.option, f"{item.rule}: {item.reason}; {item.bytes:.0f} bytes more") for item in found
         }
+
+
+def _corrected(ctx: Context) -> bool:
+    """Whether biases will be corrected, which may add some."""
+    return any(item.name == "correct-bias" for item in ctx.following)
 
 
 def _lowering(ctx: Context) -> str:

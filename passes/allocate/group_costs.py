@@ -54,6 +54,7 @@ def group_costs(
     lowering: str | None = None,
     base: str | None = None,
     exclude: tuple[str, ...] = (),
+    corrected: bool = False,
     ranges: Ranges | None = None,
     table: CostTable | None = None,
     resources: Collection[str] = (SIZE, BOPS),
@@ -69,6 +70,7 @@ def group_costs(
         lowering: Form of the written graph, ``qdq`` or ``integer``; ``None`` takes the profile's.
         base: The format of nodes in no group; ``None`` takes the first candidate.
         exclude: Selectors of nodes that stay float.
+        corrected: Whether biases will be corrected, so that layers without one may get it.
         ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
         table: Measured latencies; without it those of the profile's ``[cost]``.
         resources: Which costs are wanted, of ``size``, ``bops``, ``latency`` and ``memory``.
@@ -83,7 +85,9 @@ def group_costs(
     grouped = frozenset(name for names in groups.values() for name in names)
 
     def measured(plan: Mapping[str, str]) -> Measured:
-        run = dry_run(model, target, chosen, finish, plan=plan, exclude=exclude, ranges=ranges)
+        run = dry_run(
+            model, target, chosen, finish, plan=plan, exclude=exclude, corrected=corrected, ranges=ranges
+        )
         return Measured.of(run, resources, clock, grouped, shapes)
 
     runs = {form: measured(_everywhere(groups, form)) for form in dict.fromkeys(candidates)}
@@ -136,6 +140,7 @@ def plan_costs(
     *,
     lowering: str | None = None,
     exclude: tuple[str, ...] = (),
+    corrected: bool = False,
     ranges: Ranges | None = None,
     table: CostTable | None = None,
     resources: Collection[str] = (SIZE, BOPS),
@@ -150,13 +155,14 @@ def plan_costs(
         base: The format of nodes that the plan does not name.
         lowering: Form of the written graph; ``None`` takes the profile's.
         exclude: Selectors of nodes that stay float.
+        corrected: Whether biases will be corrected, so that layers without one may get it.
         ranges: Ranges of activations by tensor (``observed_ranges``); without them they are made up.
         table: Measured latencies; without it those of the profile's ``[cost]``.
         resources: Which costs are wanted, of ``size``, ``bops``, ``latency`` and ``memory``.
         shapes: Shapes of the inputs, for dimensions that the model leaves open; ``None`` makes them up.
     """
     finish = _passes(target, lowering, (base, *plan.values()))
-    run = dry_run(model, target, base, finish, plan=plan, exclude=exclude, ranges=ranges)
+    run = dry_run(model, target, base, finish, plan=plan, exclude=exclude, corrected=corrected, ranges=ranges)
     found = Measured.of(run, resources, _clock(target, table, resources), shapes=shapes)
     costs = {
         SIZE: found.size,
