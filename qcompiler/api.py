@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.driver.options import BudgetSpec, CompileOptions, DataSpec, ModelSpec, PipelineSpec, Progress
-from qcompiler.errors import UsageError
+from qcompiler.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -128,7 +128,6 @@ def compile_with(
     Raises:
         QCompilerError: As ``compile``.
     """
-    from qcompiler.analysis.gates import gate_error
     from qcompiler.driver.compile import execute
     from qcompiler.driver.job import resolve
     from qcompiler.driver.reporting import report_of
@@ -148,11 +147,18 @@ def compile_with(
         report = report_of(outcome)
         _write_side_files(outcome, report)
     if outcome.misses:
-        hint = None if outcome.published else "--keep writes the file all the same"
-        error = gate_error(list(outcome.misses), where=str(job.output), hint=hint)
-        error.report = report
-        raise error
+        raise _missed(outcome, report)
     return CompileResult(io.load(job.output), job.output, report, outcome.decisions.plan)
+
+
+def _missed(outcome: Outcome, report: Report) -> GateError:
+    """The refusal of a result that misses a gate, with its report."""
+    from qcompiler.analysis.gates import gate_error
+
+    hint = None if outcome.published else "--keep writes the file all the same"
+    error = gate_error(list(outcome.misses), where=str(outcome.job.output), hint=hint)
+    error.report = report
+    return error
 
 
 def front(

@@ -53,5 +53,6 @@ def _rows(found: FrontFound, costs: list[str]) -> Iterator[tuple[str, ...]]:
 
 def _mix(point: FrontPoint) -> str:
     from qcompiler.passes.allocate.layer_formats import counted
+    from qcompiler.report.words import counts_text
 
-    return ", ".join(f"{text} {count}" for text, count in counted(point.choice.values()).items())
+    return counts_text(counted(point.choice.values()))

@@ -119,10 +119,11 @@ class Job:
         """How many nodes follow which format of the plan; empty where all follow that of the model."""
         from qcompiler.passes.allocate.layer_formats import counted
         from qcompiler.quant.plan import node_formats
+        from qcompiler.report.words import counts_text
 
         plan = self.options.plan
         counts = counted(node_formats(plan_file.load(plan)).values() if plan is not None else ())
-        return "" if set(counts) <= {self.format.text} else ", ".join(f"{text} {n}" for text, n in counts.items())
+        return "" if set(counts) <= {self.format.text} else counts_text(counts)
 
     def _pipeline_text(self) -> str:
         from qcompiler.pipeline import spec

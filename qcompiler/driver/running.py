@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qcompiler.calibration.data import Dataset
     from qcompiler.driver.job import Job
     from qcompiler.driver.options import Progress
-    from qcompiler.pipeline.base import PassRecord
+    from qcompiler.pipeline.base import Context, PassRecord
     from qcompiler.pipeline.manager import Instrument
 
 __all__ = ["run_passes"]
@@ -47,19 +47,23 @@ def run_passes(
     Raises:
         QCompilerError: A pass failed or refused; the hint names the reproducer, where one was written.
     """
-    from qcompiler.ir.edit import Edit
-    from qcompiler.pipeline.base import Context
-
-    options = job.options
-    ctx = Context(
-        edit=Edit(model), target=job.target, format=job.format.text, calibration=calibration,
-        exclude=options.exclude, cache_dir=job.cache_dir, jobs=options.jobs, progress=progress,
-        baseline_path=job.source.path, executor=partial(executor_of, options.executor, options.workers),
-    )  # fmt: skip
     watching, reproducer = watchers(job)
+    context = _context(job, model, calibration, progress)
     try:
-        return job.pipeline.run(model, ctx, [*instruments, *watching], until=until)
+        return job.pipeline.run(model, context, [*instruments, *watching], until=until)
     except QCompilerError as error:
         if reproducer.written:
             error.hint = f"'qcompiler replay {reproducer.folder}' repeats it; please report it with that folder"
         raise
+
+
+def _context(job: Job, model: ir.Model, calibration: Dataset | None, progress: Progress) -> Context:
+    from qcompiler.ir.edit import Edit
+    from qcompiler.pipeline.base import Context
+
+    options = job.options
+    return Context(
+        edit=Edit(model), target=job.target, format=job.format.text, calibration=calibration,
+        exclude=options.exclude, cache_dir=job.cache_dir, jobs=options.jobs, progress=progress,
+        baseline_path=job.source.path, executor=partial(executor_of, options.executor, options.workers),
+    )  # fmt: skip

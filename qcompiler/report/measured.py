@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qcompiler.report.words import mixed_text
+from qcompiler.report.words import counts_text
 
 __all__ = [
     "BisectPart",
@@ -87,7 +87,7 @@ class CoveragePart:
     @property
     def mixed(self) -> str:
         """``w8a8 3, w4a8 12`` where layers differ in format; empty where they do not."""
-        return mixed_text(self.formats)
+        return counts_text(self.formats) if len(self.formats) > 1 else ""
 
 
 @dataclass(frozen=True)

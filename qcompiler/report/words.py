@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["bytes_text", "count_text", "figure_text", "milliseconds", "mixed_text", "percent", "speed_text"]
+__all__ = ["bytes_text", "count_text", "counts_text", "figure_text", "milliseconds", "percent", "speed_text"]
 
 _SQNR_CEILING = 200.0
 _NEARLY_ONE = 0.99995
@@ -25,9 +25,9 @@ def count_text(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def mixed_text(counts: Mapping[str, int]) -> str:
-    """``w8a8 3, w4a8 12``: how many follow each of several formats; empty of a single one."""
-    return ", ".join(f"{text} {count}" for text, count in counts.items()) if len(counts) > 1 else ""
+def counts_text(counts: Mapping[str, int]) -> str:
+    """``w8a8 3, w4a8 12``: how many there are of each, in the order given."""
+    return ", ".join(f"{text} {count}" for text, count in counts.items())
 
 
 def percent(share: float) -> str:

@@ -28,6 +28,15 @@ def _formats(text: str) -> FormatsPart:
     return found
 
 
+def _valid(text: str) -> dict[str, Any]:
+    """The values of a report that its schema admits and that is read and written as it is."""
+    values: dict[str, Any] = json.loads(text)
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    assert violations(values, schema, schema) == []
+    assert to_json(from_json(text)) == text
+    return values
+
+
 def test_a_point_of_the_front_is_a_plan(qcompile: Run, work: Path) -> None:
     result = qcompile("digits_cnn", *OPTIONS, "--budget", "size=46000", "--pareto", "plans.json", "-o", "m.onnx")
     assert result.exit_code == 0, result.output
@@ -52,11 +61,7 @@ def test_the_budget_is_met_by_the_file_and_the_report_says_so(qcompile: Run, wor
     result = qcompile(*asked, "--report", "one.json")
     assert result.exit_code == 0, result.output
     text = (work / "one.json").read_text(encoding="utf-8")
-    values: dict[str, Any] = json.loads(text)
-    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    assert violations(values, schema, schema) == []
-    assert to_json(from_json(text)) == text
-
+    values = _valid(text)
     part = _formats(text)
     size = next(item for item in part.resources if item.resource == "size")
     assert size.budget == 46_000
