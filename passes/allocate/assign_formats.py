@@ -80,8 +80,10 @@ def _weight_formats(
         for index, value in enumerate(node.inputs):
             if value is None or nodes.role(node, index) != "weight":
                 continue
-            choice = weight_format(nodes.rules[node], followed(node, of_tables if node.op_type == LOOKUP else request))
-            if choice.reason:
+            asked = of_tables if node.op_type == LOOKUP else request
+            own = followed(node, asked)
+            choice = weight_format(nodes.rules[node], own)
+            if choice.reason and (node.op_type != LOOKUP or own is not asked):  # (nobody asked for the bits of tables)
                 ctx.note(f"{node.name}: {choice.reason}")
             found.setdefault(value, {})[node, index] = choice.on(node)
     return found

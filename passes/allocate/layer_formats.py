@@ -16,6 +16,7 @@ import onnx_ir as ir
 from qcompiler.passes.allocate.format_marks import followed
 from qcompiler.passes.allocate.groups import weight_inputs
 from qcompiler.quant import state
+from qcompiler.quant.operators import LOOKUP
 from qcompiler.quant.state import TensorQuant
 from qcompiler.target.formats import FormatRequest
 from qcompiler.target.schema import Target
@@ -40,7 +41,7 @@ def layer_formats(graph: ir.Graph, target: Target, request: FormatRequest) -> di
         for index in weight_inputs(node, target):
             quant = state.edge_quant(node, index)
             if isinstance(quant, TensorQuant):
-                found[str(node.name)] = _text(own, quant.format.bits)
+                found[str(node.name)] = _text(own, quant.format.bits, rows=node.op_type == LOOKUP)
     return found
 
 
@@ -55,7 +56,8 @@ def _width(text: str) -> tuple[int, int, str]:
     return (0, 0, text) if found is None else (-int(found[2] or _REAL_BITS), -int(found[1]), text)
 
 
-def _text(own: FormatRequest, bits: int) -> str:
-    if bits == own.weight_bits:
+def _text(own: FormatRequest, bits: int, *, rows: bool) -> str:
+    """What a layer's format is called; rows of tables have their scales whatever a format says of those of weights."""
+    if bits == own.weight_bits and not rows:
         return own.text
     return f"w{bits}" + ("" if own.activation_bits is None else f"a{own.activation_bits}")

@@ -55,8 +55,10 @@ def assign_weights(
             ctx.skip(node, reason)
             continue
         looks_up = node.op_type == LOOKUP
-        choice = weight_only_format(rule, followed(node, of_tables if looks_up else request))
-        if choice.reason and not looks_up:
+        asked = of_tables if looks_up else request
+        own = followed(node, asked)
+        choice = weight_only_format(rule, own)
+        if choice.reason and (not looks_up or own is not asked):  # (nobody asked for the bits of tables)
             ctx.note(f"{node.name}: {choice.reason}")
         state.set_edge_quant(node, TABLE_INPUT if looks_up else WEIGHT_INPUT, TensorQuant(choice.on(node)))
     _note_shared(graph, ctx)

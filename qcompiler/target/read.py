@@ -70,6 +70,8 @@ def _operator(name: str, table: Table, defaults: Table) -> OperatorRule:
     _check_operator_name(name, where)
     _check_keys(table, _fields(OperatorRule) - {"operator"}, where)
     merged = {key: value for key, value in defaults.items() if _applies(key, table, defaults)} | dict(table)
+    if "channel" not in defaults.get("granularity", ["channel"]):
+        merged.pop("tables", None)  # a scale per row is one per channel
     for index, fused in enumerate(merged.get("fuse", ()) if isinstance(merged.get("fuse"), list) else ()):
         if isinstance(fused, str):
             _check_operator_name(fused, f"{where}.fuse[{index}]")

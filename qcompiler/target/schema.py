@@ -184,7 +184,7 @@ class OperatorRule:
     def _check_inputs(self) -> None:
         if not self.inputs:
             _refuse("inputs", "no role is given", 'write e.g. inputs = ["activation", "weight", "bias"]')
-        if Role.ACTIVATION not in self.inputs and not self.tables:
+        if Role.ACTIVATION not in self.inputs and not (self.tables and Role.WEIGHT in self.inputs):
             _refuse("inputs", "no input is an activation", "an operator that reads no activation needs no rule")
         if self.kind is Kind.SAME_SCALE and (self.weights or self.bias or Role.WEIGHT in self.inputs):
             _refuse("kind", "a same-scale operator has no weights", 'use kind = "compute"')

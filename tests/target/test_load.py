@@ -335,9 +335,11 @@ def test_formats_of_tables_are_read_in_their_order(tmp_path: Path) -> None:
     [
         TABLES.replace("schema = 1", "schema = 1\npower_of_two_scales = true", 1),
         TABLES.replace("[operators.Conv]", "[integer]\nmultiplier_bits = 0\n[operators.Conv]", 1),
+        TABLES.replace("[operators.Conv]", '[defaults]\ngranularity = ["tensor"]\n[operators.Conv]', 1),
     ],
+    ids=["powers of two", "shifts", "a scale per tensor"],
 )
-def test_a_target_that_only_shifts_has_none(tmp_path: Path, changed: str) -> None:
+def test_a_target_without_free_scales_per_row_has_none(tmp_path: Path, changed: str) -> None:
     assert load(write(tmp_path, changed)).operators["Gather"].tables == ()
 
 
@@ -347,6 +349,7 @@ def test_a_target_that_only_shifts_has_none(tmp_path: Path, changed: str) -> Non
         ("i4/sym", "i4", "operators.Gather.tables: 'i4' is no such format"),
         ("i4/sym", "i5/sym", "operators.Gather.tables: 'i5/sym' is no such format"),
         ("[operators.Gather]", "[operators.Relu]", "operators.Relu.tables: it looks up no rows"),
+        ("[operators.Gather]", '[operators.Gather]\ninputs = ["float"]', "no input is an activation"),
         ("[operators.Conv]", '[defaults]\ntables = ["i8/sym"]\n[operators.Conv]', "unknown key 'tables'"),
     ],
 )

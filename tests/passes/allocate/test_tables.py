@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import onnx_ir as ir
 import pytest
@@ -11,8 +12,10 @@ from qcompiler.ir.edit import Edit
 from qcompiler.passes.allocate.assign_formats import AssignFormats
 from qcompiler.passes.allocate.format_marks import mark_format
 from qcompiler.passes.allocate.groups import tie_groups, weight_inputs
-from qcompiler.pipeline.base import Context
+from qcompiler.passes.allocate.layer_formats import layer_formats
+from qcompiler.pipeline.base import Context, PassRecord
 from qcompiler.quant import state
+from qcompiler.quant.format import QFormat
 from qcompiler.quant.operators import TABLE_INPUT
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.load import load
@@ -21,6 +24,7 @@ from .test_assign_formats import parse
 
 BODY = "e = Gather(t, i) m = MatMul(e, v) y = MatMul(m, t)"
 SHAPES = {"t": (128, 64), "v": (64, 128)}
+I4 = QFormat.parse("i4/sym")
 TABLE = parse(BODY, "int64[4] i", "float[4,64] y", SHAPES)
 
 
@@ -52,6 +56,29 @@ def test_marks_and_those_who_measure_ask_for_fewer(target: str, wide: str, narro
     assert table_format(assigned(wide, target, mark=narrow)) == "i3/sym/axis=0"
     assert table_format(assigned(narrow, target, tables=True)) == "i3/sym/axis=0"
     assert table_format(assigned(narrow, target, mark=wide, tables=True)) == "i8/sym/narrow/axis=0"
+
+
+def test_scales_of_rows_are_those_of_rows_whatever_is_asked_of_weights() -> None:
+    profile, found = load("lowbit-cpu"), assigned("w4/block=64/sym", "lowbit-cpu", tables=True)
+    assert table_format(found) == "i4/sym/axis=0"
+    texts = layer_formats(found.graph, profile, resolve_format(profile, "w4/block=64/sym"))
+    assert texts == {"Gather_0": "w4", "MatMul_1": "w4/block=64/sym", "MatMul_2": "w4/block=64/sym"}
+
+
+@pytest.mark.parametrize("kind", ["w4a8", "w4"])
+def test_only_bits_that_somebody_asked_for_are_missed(kind: str) -> None:
+    rule = replace(load("lowbit-cpu").operators["Gather"], tables=(I4,), weight_only=(I4,))
+    profile = replace(load("lowbit-cpu"), operators={**load("lowbit-cpu").operators, "Gather": rule})
+    for mark, notes in (("", 0), (kind.replace("4", "3"), 1)):
+        copy = TABLE.clone()
+        if mark:
+            mark_format(copy.graph[0], resolve_format(profile, mark))
+        ctx = Context(Edit(copy), target=profile, format=kind)
+        ctx.records.append(PassRecord("assign-formats"))
+        AssignFormats().run(copy, ctx)
+        assert table_format(copy) == "i4/sym/axis=0"
+        said = [note.text for record in ctx.records for note in record.notes if "Gather_0" in note.text]
+        assert len(said) == notes
 
 
 def test_what_is_looked_up_is_rescaled_to_what_is_read(kept: Callable[..., dict[str, state.TensorQuant]]) -> None:
