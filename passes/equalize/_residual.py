@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from qcompiler.ir import constants, patterns
 from qcompiler.passes.equalize._producers import Linear, linear, why_not_constant
+from qcompiler.quant.operators import looks_up_rows
 
 __all__ = ["NORMS", "Residual", "follow"]
 
@@ -100,7 +101,7 @@ def _made(found: Residual, value: ir.Value, axis: int) -> list[tuple[ir.Value, i
     if node.op_type == "Gather" and constants.is_constant(node.inputs[0]) and last:
         if reason := why_not_constant(node.inputs[0], "table"):
             raise _Stopped(f"{node.name} (Gather) writes it: {reason}")
-        if patterns.integer(node, "axis", 0) != 0 or patterns.rank(node.inputs[0]) != 2:
+        if not looks_up_rows(node) or patterns.rank(node.inputs[0]) != 2:
             raise _Stopped(f"{node.name} (Gather) does not look up rows of a matrix")
         found.tables.append(node)
         return []

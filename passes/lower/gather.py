@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from qcompiler.ir import constants
 from qcompiler.ir.edit import Edit
-from qcompiler.ir.patterns import integer
 from qcompiler.ir.transformed import transformed
 from qcompiler.passes.lower.emitter import Emitter
 from qcompiler.passes.lower.site import Site
 from qcompiler.quant import packing
 from qcompiler.quant.format import BYTE
-from qcompiler.quant.operators import TABLE_INPUT
-from qcompiler.target.qdq import Codes, codes_read
+from qcompiler.quant.operators import TABLE_INPUT, looks_up_rows
+from qcompiler.target.qdq import row_codes
 
 __all__ = ["Table", "look_up", "table_of"]
 
@@ -71,27 +70,16 @@ class Table:
 
 
 def table_of(node: ir.Node) -> Table | None:
-    """The table of a Gather along its rows; ``None`` where it has no scale per row, or zero points."""
-    value = node.inputs[TABLE_INPUT]
-    codes = None if value is None else codes_read(value)
+    """The table whose rows a Gather looks up; ``None`` where rows have no positive scales, or zero points."""
+    codes = row_codes(node.inputs[TABLE_INPUT]) if looks_up_rows(node) else None
     stored = None if codes is None else constants.tensor(codes.value)
-    if codes is None or stored is None or codes.scale is None or not _per_row(codes, stored):
+    if codes is None or codes.scale is None or stored is None or not stored.size:
         return None
-    if integer(node, "axis", 0) not in (0, -len(stored.shape)):
+    normal = np.isfinite(codes.scale) & (codes.scale >= np.finfo(np.float32).tiny)
+    if stored.dtype not in (ir.DataType.INT8, ir.DataType.INT4) or not normal.all():
         return None
     bits = None if stored.dtype.bitwidth == BYTE else packing.least_bits(stored.numpy().astype(np.int8))
     return Table(codes.value, stored, np.asarray(codes.scale, np.float32), BYTE if bits is None else bits)
-
-
-def _per_row(codes: Codes, stored: ir.TensorProtocol) -> bool:
-    """Whether signed codes ``[V, D]`` have positive scales ``[V]`` and no zero points."""
-    if stored.dtype not in (ir.DataType.INT8, ir.DataType.INT4) or len(stored.shape) != 2 or not stored.size:
-        return False
-    scale, zero = codes.scale, codes.zero_point
-    if scale is None or zero is None or zero.any() or codes.block or codes.axis not in (0, -2):
-        return False
-    normal = np.isfinite(scale) & (scale >= np.finfo(np.float32).tiny)
-    return scale.shape == (stored.shape[0],) and bool(normal.all())
 
 
 def look_up(site: Site, emitter: Emitter) -> ir.Value | None:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from qcompiler.errors import PassError
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
-from qcompiler.ir.patterns import integer
 from qcompiler.passes.lower.gather import Table, table_of
 from qcompiler.pipeline.base import Context, Fact, Pass
 from qcompiler.quant import packing, weight_scales
@@ -31,7 +30,7 @@ from qcompiler.quant.format import BYTE
 from qcompiler.quant.functions import catalogue
 from qcompiler.quant.functions.definition import DOMAIN
 from qcompiler.quant.integer.weight_only import blocks
-from qcompiler.quant.operators import LOOKUP, TABLE_INPUT
+from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.axes import block_axis
 from qcompiler.target.qdq import Codes, codes_read
 
@@ -69,11 +68,11 @@ def _weight(node: ir.Node) -> Codes | None:
 
 
 def _lower_table(node: ir.Node, ctx: Context) -> None:
-    table, octets = table_of(node), _octets(node)
+    table = table_of(node)
     if table is not None and table.stored.dtype.bitwidth < BYTE:
         _look_up_packed(node, table, ctx)
-    elif octets is not None:
-        _look_up(node, octets, ctx)
+    elif table is not None:
+        _look_up(node, table, ctx)
 
 
 def _look_up_packed(node: ir.Node, table: Table, ctx: Context) -> None:
@@ -91,20 +90,10 @@ def _look_up_packed(node: ir.Node, table: Table, ctx: Context) -> None:
     _replace(node, rows, ctx)
 
 
-def _octets(node: ir.Node) -> Codes | None:
-    """The stored codes of a table of 8 bits with a scale per row and no zero points."""
-    value = node.inputs[TABLE_INPUT]
-    codes = None if value is None else codes_read(value)
-    if codes is None or codes.scale is None or codes.zero_point is None or not is_constant(codes.value):
-        return None
-    per_row = codes.scale.ndim == 1 and codes.axis == 0 and not codes.block and codes.dtype.bitwidth == BYTE
-    return codes if per_row and not codes.zero_point.any() and integer(node, "axis", 0) == 0 else None
-
-
-def _look_up(node: ir.Node, table: Codes, ctx: Context) -> None:
+def _look_up(node: ir.Node, table: Table, ctx: Context) -> None:
     """Look up codes and scales, then multiply."""
-    base, found, indices = str(table.value.name), node.outputs[0], node.inputs[1]
-    scale = ctx.edit.constant(f"{base}_row_scale", np.asarray(table.scale, np.float32).reshape(-1, 1))
+    base, found, indices = str(table.codes.name), node.outputs[0], node.inputs[1]
+    scale = ctx.edit.constant(f"{base}_row_scale", table.scale.reshape(-1, 1))
 
     def emit(op_type: str, inputs: list[ir.Value | None], name: str, dtype: ir.DataType, **attributes: int) -> ir.Value:
         made = ctx.edit.insert(
@@ -114,7 +103,7 @@ def _look_up(node: ir.Node, table: Codes, ctx: Context) -> None:
         made.type, made.shape = ir.TensorType(dtype), found.shape
         return made
 
-    codes = emit(LOOKUP, [table.value, indices], "codes", table.dtype, axis=0)
+    codes = emit(LOOKUP, [table.codes, indices], "codes", table.stored.dtype, axis=0)
     real = emit("Cast", [codes], "cast", ir.DataType.FLOAT, to=ir.DataType.FLOAT.value)
     scales = emit(LOOKUP, [scale, indices], "scale", ir.DataType.FLOAT, axis=0)
     scales.shape = None if found.shape is None else ir.Shape([*found.shape[:-1], 1])

@@ -14,6 +14,8 @@ from qcompiler.analysis.interval import Interval, epsilon, unbounded
 from qcompiler.analysis.interval_elementwise import join
 from qcompiler.analysis.interval_pooling import averaged, lowered
 from qcompiler.ir import constants, patterns
+from qcompiler.quant.operators import looks_up_rows
+from qcompiler.target.qdq import row_codes
 
 if TYPE_CHECKING:
     from qcompiler.analysis.intervals import Intervals, Rule
@@ -141,23 +143,18 @@ def _gather(known: Intervals, node: ir.Node) -> Interval:
     """A lookup; in a constant table ``[V, D]`` each column keeps its own range."""
     table = _table(node.inputs[0])
     indices = patterns.rank(node.inputs[1])
-    if table is None or table.ndim != 2 or indices is None or patterns.integer(node, "axis", 0) != 0 or not table.size:
+    if table is None or table.ndim != 2 or indices is None or not looks_up_rows(node) or not table.size:
         return _blurred(known, node)
     return Interval(table.min(0).astype(np.float64), table.max(0).astype(np.float64), indices)
 
 
 def _table(value: ir.Value | None) -> NDArray[Any] | None:
     """The content of a constant, or of constant codes with a scale per row."""
-    node = value.producer() if value is not None else None
-    if node is None or node.op_type != "DequantizeLinear":
+    codes = row_codes(value)
+    if codes is None or codes.scale is None:
         return constants.array(value)
-    codes, scale, *zero = (constants.array(item) for item in node.inputs)
-    per_row = node.attributes.get_int("axis", 1) == 0
-    if codes is None or scale is None or scale.ndim != 1 or not per_row:
-        return None
-    if any(item is None or item.any() for item in zero):
-        return None
-    return codes.astype(np.float32) * np.reshape(scale, (-1, *(1,) * (codes.ndim - 1)))
+    stored = constants.array(codes.value)
+    return None if stored is None else stored.astype(np.float32) * codes.scale[:, None]
 
 
 def _resize(known: Intervals, node: ir.Node) -> Interval:

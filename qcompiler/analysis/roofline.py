@@ -1,8 +1,7 @@
 """Seconds of a plan from the facts of a profile: per node its products or its bytes, whichever takes longer.
 
 Works on a float graph to which formats are assigned. Weights are read once a run, of tables the rows that are looked
-up; activations that a node reads and
-writes cost bandwidth where they do not fit the fast memory together.
+up; activations that a node reads and writes cost bandwidth where they do not fit the fast memory together.
 """
 
 from __future__ import annotations

@@ -16,9 +16,8 @@ import onnx_ir as ir
 from qcompiler.analysis.accumulators import family
 from qcompiler.analysis.work import macs
 from qcompiler.ir.constants import is_constant
-from qcompiler.ir.operators import has_type
 from qcompiler.quant.functions.definition import DOMAIN
-from qcompiler.quant.operators import LOOKUP, TABLE_INPUT
+from qcompiler.quant.operators import ROW_LOOKUPS, TABLE_INPUT, looks_up_rows
 
 __all__ = ["Workload", "bind_dimensions", "distinct", "weight_elements", "weight_index", "workload", "workloads"]
 
@@ -31,8 +30,6 @@ _UNTIMED: Final = frozenset(
 """Attributes that change what is computed, not how long it takes."""
 
 _WEIGHTED: Final = ("QConv", "QConvChannelsLast", "QConvTranspose", "QGemm", "QMatMulWeightOnly")
-_LOOKING_UP: Final = ("QGather", "QGatherWeightOnly")
-"""These read the rows of their constants that they are asked for, and add nothing up."""
 _STORED: Final = 1
 """Which input of ours is packed, where one is."""
 
@@ -137,11 +134,11 @@ def _bytes(value: ir.Value) -> int | None:
 
 
 def _rows_left_out(node: ir.Node) -> int:
-    """Bytes of rows of a constant table that no index asks for, at the least."""
-    if node.domain == DOMAIN and node.op_type in _LOOKING_UP:
+    """Bytes of rows of constants that no index asks for, at the least."""
+    if node.domain == DOMAIN and node.op_type in ROW_LOOKUPS:
         indices, *held = node.inputs
         rows = node.attributes["weight_shape"].as_ints()[0]
-    elif has_type(node, LOOKUP) and is_constant(node.inputs[TABLE_INPUT]) and not node.attributes.get_int("axis", 0):
+    elif looks_up_rows(node) and is_constant(node.inputs[TABLE_INPUT]):
         indices, held = node.inputs[1], [node.inputs[TABLE_INPUT]]
         rows = _size(held[0])[0] if _size(held[0]) else 0
     else:
@@ -196,7 +193,7 @@ def _format(node: ir.Node) -> str:
     if node.domain != DOMAIN:
         types = {value.dtype for value in (*node.inputs[:1], *node.outputs) if value is not None}
         return "float" if all(dtype is None or dtype.is_floating_point() for dtype in types) else "codes"
-    looks_up = node.op_type in _LOOKING_UP
+    looks_up = node.op_type in ROW_LOOKUPS
     activation = _bits(node.outputs[0] if looks_up else node.inputs[0])
     if weight_index(node) is None and not looks_up:
         return f"a{activation}"

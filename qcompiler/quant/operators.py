@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from qcompiler.ir.operators import has_type
+from qcompiler.ir.patterns import integer, rank, skip_back
 from qcompiler.quant.functions.definition import DOMAIN
 
 __all__ = [
@@ -12,9 +14,11 @@ __all__ = [
     "LOG_DECODE",
     "LOG_ENCODE",
     "LOOKUP",
+    "ROW_LOOKUPS",
     "TABLE_INPUT",
     "WEIGHT_INPUT",
     "is_log",
+    "looks_up_rows",
     "output_channel_axis",
 ]
 
@@ -23,6 +27,9 @@ LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 LOOKUP = "Gather"
 """The operator that looks up rows of a table, such as an embedding."""
+
+ROW_LOOKUPS = frozenset({"QGather", "QGatherWeightOnly"})
+"""Operators of ``ai.qcompiler`` that look up rows of a packed table: input 0 is indices, input 1 the table."""
 
 LOG_ENCODE = "QLogQuantize"
 LOG_DECODE = "QLogDequantize"
@@ -41,3 +48,11 @@ def output_channel_axis(node: ir.Node, rank: int) -> int:
 def is_log(node: ir.Node) -> bool:
     """Whether a node puts codes on a grid, or reads its table: like Q/DQ nodes it computes nothing of the model."""
     return node.domain == DOMAIN and node.op_type in (LOG_ENCODE, LOG_DECODE)
+
+
+def looks_up_rows(node: ir.Node) -> bool:
+    """Whether a node picks rows of a table ``[V, …]``: Gather along the first axis, counted from either end."""
+    if not has_type(node, LOOKUP):
+        return False
+    axis = integer(node, "axis", 0)
+    return axis == 0 or -axis == rank(skip_back(node.inputs[TABLE_INPUT], ["DequantizeLinear"]))

@@ -20,7 +20,7 @@ from qcompiler.quant.annotations import annotation
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.functions.catalogue import operators
 from qcompiler.quant.functions.definition import DOMAIN, Operator
-from qcompiler.quant.operators import is_log
+from qcompiler.quant.operators import ROW_LOOKUPS, is_log
 from qcompiler.target import qdq
 from qcompiler.target.checks import Violation, fallback_reason, fixed_reasons, header_reasons, label, works_on_floats
 from qcompiler.target.definitions import definition_reasons
@@ -67,8 +67,6 @@ _STANDS_FOR: Final = {
 _CODES: Final = frozenset({ir.DataType.INT8, ir.DataType.INT16})
 _NO_ACTIVATIONS: Final = frozenset({"w", "table", "zero_point"})
 _QDQ: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
-_LOOK_UP: Final = frozenset({"QGather", "QGatherWeightOnly"})
-"""Families whose first input is indices, and whose table has formats of its own."""
 
 
 def is_lowered(model: ir.Model) -> bool:
@@ -93,10 +91,10 @@ def why_not_rescales(node: ir.Node, dtype: ir.DataType, target: Target) -> str |
     base = family(node.op_type)
     rules = [target.operators[name] for name in _STANDS_FOR.get(base, ()) if name in target.operators]
     # Gather moves codes of one scale, but rows of a table are rescaled one by one.
-    able = [rule for rule in rules if (rule.kind is Kind.COMPUTE or base in _LOOK_UP) and not rule.fixed]
+    able = [rule for rule in rules if (rule.kind is Kind.COMPUTE or base in ROW_LOOKUPS) and not rule.fixed]
     if rules and not able:
         return f"{base} keeps its scale on {target.name}"
-    first = node.inputs[0] if node.inputs and base not in _LOOK_UP else None
+    first = node.inputs[0] if node.inputs and base not in ROW_LOOKUPS else None
     own = first.dtype if first is not None else None
     if able and not any(_writes(rule, dtype, own) for rule in able):
         return f"{base} does not write {dtype.name.lower()} there on {target.name}"
@@ -174,7 +172,7 @@ def _weight_reasons(
     """Formats of a weight, or of a table that is looked up, where the operator has one."""
     if base == "QMatMulWeightOnly":
         yield from weight_only_reasons(node, inputs, rules, target)
-    elif base in _LOOK_UP:
+    elif base in ROW_LOOKUPS:
         yield from packed_table_reasons(node, inputs, rules, target)
     elif "w" in inputs:
         yield from weight_reasons(node, inputs["w"], rules)

@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qcompiler.ir.constants import array, is_constant
+from qcompiler.ir.constants import array, is_constant, tensor
 from qcompiler.target.schema import OperatorRule, Output, Role
 
-__all__ = ["Codes", "View", "codes_of", "codes_read", "is_integer", "view"]
+__all__ = ["Codes", "View", "codes_of", "codes_read", "is_integer", "row_codes", "view"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -121,6 +121,16 @@ def codes_read(value: ir.Value) -> Codes | None:
     """The codes behind a value that a DequantizeLinear gives; ``None`` for any other value."""
     producer = value.producer()
     return codes_of(producer) if producer is not None and producer.op_type == "DequantizeLinear" else None
+
+
+def row_codes(value: ir.Value | None) -> Codes | None:
+    """The constant codes ``[V, D]`` behind a table with a scale per row and no zero points; ``None`` for any other."""
+    codes = None if value is None else codes_read(value)
+    stored = None if codes is None else tensor(codes.value)
+    if codes is None or stored is None or codes.scale is None or codes.zero_point is None or codes.zero_point.any():
+        return None
+    per_row = codes.axis in (0, -2) and not codes.block and len(stored.shape) == 2
+    return codes if per_row and codes.scale.shape == (stored.shape[0],) else None
 
 
 def _results(node: ir.Node, rule: OperatorRule) -> tuple[tuple[Codes, ...], tuple[ir.Node, ...]]:

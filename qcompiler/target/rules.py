@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import operator_name
-from qcompiler.ir.patterns import integer
-from qcompiler.quant.operators import LOOKUP, TABLE_INPUT
+from qcompiler.quant.operators import LOOKUP, TABLE_INPUT, looks_up_rows
 from qcompiler.target.qdq import codes_read
 from qcompiler.target.schema import OperatorRule, Target
 
@@ -45,7 +44,7 @@ def why_no_rows(node: ir.Node) -> str:
     if value.dtype not in (None, ir.DataType.FLOAT):
         return "it carries no float32 data"
     shape = list((value if stored is None else stored.value).shape or ())
-    if len(shape) != 2 or integer(node, "axis", 0) != 0:
+    if len(shape) != 2 or not looks_up_rows(node):
         return "it does not look up rows of a matrix"
     if stored is not None:
         return "" if stored.scale is not None and stored.scale.ndim == 1 else "its rows share one scale"

@@ -345,10 +345,11 @@ def test_a_small_network_is_bounded_throughout(small_cnn: ir.Model) -> None:
     assert known.of(small_cnn.graph.outputs[0]).bounded
 
 
-def test_columns_of_a_table_with_a_scale_per_row_keep_their_range(parse: Any) -> None:
-    text = """<ir_version: 10, opset_import: ["" : 21]> g (int64[2, 3] x) => (float[2, 3, 4] y)
-        <int8[3, 4] t = {1, 2, 3, 4, -5, 6, 7, 8, 9, 10, 11, -12}, float[3] s = {1.0, 0.5, 2.0}, int8[3] z = {0, 0, 0}>
-        { r = DequantizeLinear <axis = 0> (t, s, z) y = Gather (r, x) }"""
+@pytest.mark.parametrize("axis", [0, -2])
+def test_columns_of_a_table_with_a_scale_per_row_keep_their_range(parse: Any, axis: int) -> None:
+    text = f"""<ir_version: 10, opset_import: ["" : 21]> g (int64[2, 3] x) => (float[2, 3, 4] y) <int8[3, 4] t = {{
+        1, 2, 3, 4, -5, 6, 7, 8, 9, 10, 11, -12}}, float[3] s = {{1.0, 0.5, 2.0}}, int8[3] z = {{0, 0, 0}}>
+        {{ r = DequantizeLinear <axis = {axis}> (t, s, z) y = Gather <axis = {axis}> (r, x) }}"""
     model = parse(text)
     assert_holds(model, {"x": np.array([[0, 1, 2], [-1, -2, -3]])}, -np.inf, np.inf)
     found = intervals.analyse(model).of(value(model, "y"))

@@ -84,9 +84,10 @@ def test_of_a_table_the_rows_that_are_looked_up_are_read(parse: Parse) -> None:
     assert (found.kind, found.format) == ("QGatherWeightOnly", "w4af32")
     assert found.bytes == 6 * 8 + 6 * (8 + 4) + 6 * 16 * 4
     plain = "m (int64[2,3] i) => (int16[2,3,2] y) <int16[7,2] t = {0,0,0,0,0,0,0,0,0,0,0,0,0,0}> { y = Gather(t, i) }"
-    found = workload(parse(HEAD + plain).graph[0])
-    assert found is not None
-    assert found.bytes == 6 * 8 + 6 * 4 + 6 * 4
+    for text in (plain, plain.replace("Gather", "Gather <axis = -2> ")):
+        found = workload(parse(HEAD + text).graph[0])
+        assert found is not None
+        assert found.bytes == 6 * 8 + 6 * 4 + 6 * 4
 
 
 @pytest.fixture(scope="module")

@@ -63,3 +63,16 @@ def test_a_table_gets_the_bits_that_the_plan_says(
     group = next(group for group in chosen.report.formats.groups if group.weights == 512 * 32)
     assert group.choice != formats[0], "only the table holds so many bytes"
     assert bits_of_table(chosen, operator) == int(group.choice[1])
+
+
+@pytest.mark.parametrize(
+    ("target", "form", "operator", "factors"),
+    [("edge-npu", "w8a8", "QGather", (512,)), ("lowbit-cpu", "w8", "Gather", (512, 1))],
+)
+def test_rows_may_be_counted_from_the_end(
+    model: onnx.ModelProto, target: str, form: str, operator: str, factors: tuple[int, ...]
+) -> None:
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("axis", -2))
+    found = qcompiler.compile(model, target, format=form, calibration=samples(), latency=False).model.graph
+    held = [node for node in found if node.op_type == operator]
+    assert factors in [value.shape for node in held for value in node.inputs if value is not None], "one per row"
