@@ -13,9 +13,9 @@ from qcompiler.quant.operators import LOOKUP, TABLE_INPUT, looks_up_rows
 from qcompiler.target.qdq import codes_read
 from qcompiler.target.schema import OperatorRule, Target
 
-__all__ = ["rule_for", "why_no_rows"]
+__all__ = ["LEAST_TABLE", "rule_for", "why_no_rows"]
 
-_LEAST: Final = 4096
+LEAST_TABLE: Final = 4096
 """Numbers below which a table is not worth a scale per row."""
 
 
@@ -49,4 +49,4 @@ def why_no_rows(node: ir.Node) -> str:
     if stored is not None:
         return "" if stored.scale is not None and stored.scale.ndim == 1 else "its rows share one scale"
     size = math.prod(item for item in shape if isinstance(item, int))
-    return f"its table of {size} numbers is small" if size < _LEAST else ""
+    return f"its table of {size} numbers is small" if size < LEAST_TABLE else ""

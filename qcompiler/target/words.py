@@ -9,6 +9,7 @@ from typing import Final
 from qcompiler.quant.format import QFormat
 from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.integer import IntegerArithmetic, Layout, Lowering
+from qcompiler.target.rules import LEAST_TABLE
 from qcompiler.target.runs_here import runs_here
 from qcompiler.target.schema import (
     Constraints,
@@ -25,6 +26,8 @@ from qcompiler.target.schema import (
 )
 
 __all__ = ["OperatorWords", "TargetWords", "describe", "format_words", "sentences"]
+
+_TABLE: Final = f"a constant table of {LEAST_TABLE} numbers and more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,7 @@ def describe(target: Target) -> TargetWords:
 
 def sentences(rule: OperatorRule) -> tuple[str, ...]:
     """The placement rules of one operator as sentences, without its formats."""
-    found = []
-    if rule.kind is Kind.SAME_SCALE:
-        found.append("its data inputs and outputs share scale and zero point")
-    elif rule.mixed and len({*rule.activations, *rule.output_formats()}) > 1:
-        found.append("inputs and output may have different formats of those listed")
+    found = _scales(rule)
     if rule.output is Output.OPTIONAL:
         found.append("it may also write real numbers")
     if rule.output is Output.FLOAT:
@@ -125,12 +124,23 @@ def sentences(rule: OperatorRule) -> tuple[str, ...]:
         found.append("its weight must be constant")
     if rule.weight_only:
         found.append(f"in formats without activations (w4) {_weight_only(rule)}")
-    found += _tables(rule)
     if rule.bias is not None:
         found.append(f"its bias is {format_words(rule.bias)} at scale activation × weight")
     if rule.fuse:
         found.append(f"it absorbs a following {' or '.join(rule.fuse)}")
     return (*found, *_constraints(rule.constraints), *([rule.note] if rule.note else []))
+
+
+def _scales(rule: OperatorRule) -> list[str]:
+    """What the scales of operands and result have to do with each other."""
+    found = []
+    if rule.kind is Kind.SAME_SCALE:
+        found.append("its data inputs and outputs share scale and zero point")
+    elif rule.mixed and len({*rule.activations, *rule.output_formats()}) > 1:
+        found.append("inputs and output may have different formats of those listed")
+    if rule.tables:
+        found.append(f"rows of {_TABLE} are {_listed(rule.tables)}, one scale each, and are rescaled")
+    return found
 
 
 def format_words(form: QFormat) -> str:
@@ -162,14 +172,10 @@ def _operator(rule: OperatorRule) -> OperatorWords:
 
 def _weight_only(rule: OperatorRule) -> str:
     if rule.operator == LOOKUP:
-        return f"its table is {_listed(rule.weight_only)}, one scale per row"
+        return f"{_TABLE} is {_listed(rule.weight_only)}, one scale per row"
     sizes = ", ".join(map(str, rule.weight_only_blocks))
     sharing = f"one scale per block ({sizes}) or channel" if sizes else "one scale per channel"
     return f"its weight is {_listed(rule.weight_only)}, {sharing}, and activations stay real numbers"
-
-
-def _tables(rule: OperatorRule) -> list[str]:
-    return [f"a constant table is {_listed(rule.tables)}, one scale per row"] if rule.tables else []
 
 
 def _wide(rule: OperatorRule) -> list[str]:

@@ -28,4 +28,7 @@ def test_placement_rules_are_said() -> None:
     assert rows["Conv"].weights.endswith("one scale per channel or tensor")
     assert dict(describe(load("edge-npu-per-tensor")).facts)["extends"] == "edge-npu"
     assert dict(describe(load("edge-npu")).facts)["images of integer operators"].startswith("channels-first")
+    gather = {row.operator: row for row in describe(load("edge-npu")).operators}["Gather"]
+    tables = "a constant table of 4096 numbers and more are i8/sym/narrow or i4/sym or i2/sym"
+    assert gather.rules[1] == f"rows of {tables}, one scale each, and are rescaled"
     assert any("16 bits by preference" in rule for rule in describe(load("edge-npu")).operators[4].rules)

@@ -225,6 +225,12 @@ class TestRealRows:
             np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))
         assert legal(model, target) == []
 
+    def test_are_looked_up_only_where_weights_beside_real_activations_may_be(self) -> None:
+        model = graph(codes_of(4, 5, 9), np.full(5, 0.1, np.float32), None)
+        LowerWeightOnly().run(model, Context(edit=Edit(model), target=load("lowbit-cpu")))
+        assert legal(model, load("lowbit-cpu")) == []
+        assert legal(model, load("edge-npu")) == ["edge-npu looks up no tables of few bits as real numbers"]
+
     def test_of_eight_bits_are_looked_up_by_standard_operators(self) -> None:
         model = graph(codes_of(8, 5, 9), np.full(5, 0.1, np.float32), None, stored=8)
         LowerWeightOnly().run(model, Context(edit=Edit(model), target=load("lowbit-cpu")))
@@ -246,11 +252,22 @@ class TestLegality:
         ("forms", "reason"),
         [
             (("i3/sym", "i2/sym"), "its table is packed in 4 bits, the target takes 3/2"),
+            (("i4/sym/narrow", "i2/sym"), "its table has codes -8 to 7, i4/sym/narrow holds -7 to 7"),
             ((), "edge-npu looks up no tables with a scale per row"),
         ],
     )
-    def test_bits_are_those_that_the_profile_lists(self, forms: tuple[str, ...], reason: str) -> None:
+    def test_codes_are_those_that_the_profile_lists(self, forms: tuple[str, ...], reason: str) -> None:
         assert legal(self.lowered(), with_tables("edge-npu", *forms)) == [reason]
+        assert legal(self.lowered(), with_tables("edge-npu", *forms, "i8/sym/narrow")) == []
+
+    @pytest.mark.parametrize("least", [-128, -127])
+    def test_octets_are_codes_of_the_format_as_in_pairs(self, least: int) -> None:
+        codes = codes_of(8, 5, 9).clip(least)
+        model, target = graph(codes, np.full(5, 0.1, np.float32), stored=8), load("edge-npu")
+        reason = f"its {{}} has codes {least} to {codes.max()}, i8/sym/narrow holds -127 to 127"
+        assert legal(model, target) == ([reason.format("weight")] if least < -127 else [])
+        lower(model)
+        assert legal(model, target) == ([reason.format("table")] if least < -127 else [])
 
     def test_multipliers_and_shifts_are_those_of_the_target(self) -> None:
         arithmetic = replace(EDGE.integer, multiplier_bits=15, shift=(1, 20))
