@@ -154,7 +154,7 @@ def record_of(
     costs = dict(taken) if taken is not None else _taken(material.costs, plan.choice)
     return Allocation(
         base, material.found.metric, material.found.samples, groups, _merged(budgets), costs, plan.loss, plan.bound,
-        plan.proof, dropped=dropped,
+        plan.proof, dropped=dropped, estimated=taken is not None,
         front=tuple(FrontPoint(each.loss, _taken(material.costs, each.choice), each.choice) for each in front),
     )  # fmt: skip
 

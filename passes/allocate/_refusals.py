@@ -56,13 +56,13 @@ class Refusal:
         return f"; without --exempt {','.join(self.exempt)}: {', '.join(least_words(free, self.budgets, self.whole))}"
 
     def _reach(self) -> str:
+        """The smallest plan and the one of least predicted loss."""
         ends = front(problem_of(self.material, {}), SIZE, 2, shared=self.material.costs.shared)
-        asked = next((item.text for item in self.budgets if item.resource == SIZE), "")
-        least, most = (
-            f"{amount_text(SIZE, self._size(plan), asked)} (predicted loss {plan.loss:.4g})"
-            for plan in (ends[0], ends[-1])
-        )
+        least, most = (f"{self._size(plan)} at predicted loss {plan.loss:.4g}" for plan in (ends[0], ends[-1]))
         return f"plans reach from {least} to {most}: --pareto FILE without --budget writes them, and no model"
 
-    def _size(self, plan: Solution) -> float:
-        return plan.costs[SIZE] if self.exact is None else self.exact(plan.choice)[SIZE]
+    def _size(self, plan: Solution) -> str:
+        """What a plan takes, as a budget of the size that it keeps in the unit that one was asked in."""
+        amount = plan.costs[SIZE] if self.exact is None else self.exact(plan.choice)[SIZE]
+        asked = next((item for item in self.budgets if item.resource == SIZE), None)
+        return amount_text(SIZE, amount) if asked is None else asked.at_least(amount, self.whole.get(SIZE, 0.0))

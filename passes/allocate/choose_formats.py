@@ -26,7 +26,7 @@ from qcompiler.analysis.allocation.bisect import (
 from qcompiler.analysis.allocation.least import asked_budgets
 from qcompiler.analysis.allocation.pareto import front
 from qcompiler.analysis.allocation.problem import InfeasibleError, Problem, Solution
-from qcompiler.analysis.allocation.record import Allocation
+from qcompiler.analysis.allocation.record import BY_SUMS, Allocation
 from qcompiler.analysis.amounts import amount_text, budget_text
 from qcompiler.analysis.cost_table import load_table
 from qcompiler.analysis.group_costs import SIZE, SharedCost
@@ -117,13 +117,17 @@ class ChooseFormats(Pass):
         free, shared = replace(problem, budgets={}), material.costs.shared
         points = front(free, SIZE, self.points, shared=shared) if self.points else ()
         taken = None if exact is None else exact(found.choice)
-        prices = exempt_losses(material, amounts, found, smallest=trial is not None)
-        material = material if prices is None else priced(material, prices)
+        # Without a budget, plans of all sizes are wanted and none is compiled: nobody asks what exemptions cost one.
+        prices = exempt_losses(material, amounts, found, smallest=trial is not None) if self.budget else None
+        if prices is not None:
+            material = priced(material, prices, estimated=exact is not None)
         record = replace(
             record_of(material, gathering.candidates[0], amounts, found, points, taken),
             asked={item.resource: item.text for item in gathering.budgets},
             unexempted=None if prices is None else prices.without,
         )
+        if prices is not None and prices.missing:
+            ctx.note(prices.missing)
         if trial is None or bound is None:
             return record
         return replace(
@@ -185,7 +189,8 @@ def _report(record: Allocation, ctx: Context) -> None:
     kept = ", ".join(_kept(record, name) for name in record.budgets if name in record.costs)
     ctx.note(f"{shares}; predicted loss {record.loss:.4g}" + (f"; {kept}" if kept else ""))
     if record.unexempted is not None:
-        ctx.note(f"without exemptions, predicted loss {record.unexempted:.4g}")
+        how = f" ({BY_SUMS})" if record.estimated else ""
+        ctx.note(f"without exemptions, predicted loss {record.unexempted:.4g}{how}")
     if record.measured is not None:
         ctx.note(
             f"{record.evaluations} of at most {record.most_evaluations} plans measured; held-out loss: "

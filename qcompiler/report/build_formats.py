@@ -66,6 +66,7 @@ def formats_part(
         front=tuple(FrontPointPart(point.loss, point.costs) for point in found.front),
         dropped=found.dropped,
         unexempted=found.unexempted,
+        estimated=found.estimated,
     )
 
 

@@ -148,7 +148,10 @@ class FormatsPart:
         front: Plans for other budgets, where they were asked for.
         dropped: Options that were left out, and why, by ``group: option``.
         unexempted: Predicted loss of the best plan without exemptions within the same budgets (under a bound on the
-            held-out loss: of the same size); ``None`` where no group is exempt.
+            held-out loss: of the same size), by sums of costs; ``None`` where no group is exempt, or where that was
+            not proven in time.
+        estimated: Whether sums of the costs of groups, by which ``front``, ``unexempted`` and the prices of exemptions
+            are, are estimates: activations have several widths.
     """
 
     base: str
@@ -167,3 +170,4 @@ class FormatsPart:
     front: tuple[FrontPointPart, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     unexempted: float | None = None
+    estimated: bool = False

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from qcompiler.analysis.allocation.record import BY_SUMS
 from qcompiler.analysis.amounts import amount_text, budget_text
 from qcompiler.report.formats import SIZE, CandidatePart, FormatsPart, GroupPart, ResourcePart
 from qcompiler.report.layout import named, paragraphs, styled, table_of
@@ -177,4 +178,5 @@ def _exempt(part: FormatsPart) -> list[tuple[str, str, str]]:
     if part.unexempted is None or part.unexempted >= part.loss:
         return lines[:_EXEMPT] + rest
     free = f"predicted loss {figure_text(part.unexempted)} instead of {figure_text(part.loss)}"
-    return [*lines[:_EXEMPT], *rest, ("  not exempt: ", "dim", f"{free}, were they all free to choose")]
+    how = f" ({BY_SUMS})" if part.estimated else ""
+    return [*lines[:_EXEMPT], *rest, ("  not exempt: ", "dim", f"{free}, were they all free to choose{how}")]

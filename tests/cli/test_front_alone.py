@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_a_budget_that_no_plan_keeps_is_refused_with_where_plans_are(ask: Run, w
     result = ask("--exempt", "first-last", "--pareto", "plans.json", "-q")
     assert result.exit_code == 0, result.output
     first, *_, last = points(work / "plans.json")
-    ends = [f"{each['costs']['size'] / 1e3:.4g} KB (predicted loss {each['loss']:.4g})" for each in (first, last)]
+    ends = [f"size={each['costs']['size'] / 1e3:g}KB at predicted loss {each['loss']:.4g}" for each in (first, last)]
     (work / "plans.json").unlink()
 
     result = ask("--exempt", "first-last", "--budget", "size=20KB", "--pareto", "plans.json", "-o", "m.onnx", "-q")
@@ -68,6 +69,15 @@ def test_a_budget_that_no_plan_keeps_is_refused_with_where_plans_are(ask: Run, w
     assert f"no plan keeps size=20KB\n  hint: the smallest feasible: size={least:g}KB; " in result.stderr
     assert "; without --exempt first-last: size=" in result.stderr
     assert f"; plans reach from {ends[0]} to {ends[1]}: --pareto FILE without --budget writes them" in result.stderr
+
+    result = ask("--exempt", "first-last", "--budget", "size=0.01x", "--pareto", "plans.json", "-o", "m.onnx", "-q")
+    assert result.exit_code == 2
+    share = r"(0\.\d+)x \((\d+) bytes\)"
+    found = re.search(rf"; plans reach from size={share} at .* to size={share} at", result.stderr)
+    assert found is not None
+    low, lowest, high, highest = map(float, found.groups())
+    assert (lowest, highest) == (first["costs"]["size"], last["costs"]["size"])
+    assert high / low == pytest.approx(highest / lowest, rel=0.01)
 
     result = ask("--exempt", "first-last", "--budget", "size=20KB", "-o", "m.onnx", "-q")  # nobody asked for plans
     assert result.exit_code == 2

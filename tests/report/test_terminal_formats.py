@@ -78,6 +78,8 @@ def test_budgets_losses_and_exemptions_are_told(formats: FormatsPart) -> None:
     assert "not exempt" not in text
     free = "not exempt: predicted loss 0.015 instead of 0.02, were they all free to choose"
     assert free in flat(replace(formats, unexempted=0.015))
+    assert f"{free} (by sums" not in flat(replace(formats, unexempted=0.015))
+    assert f"{free} (by sums of costs, which are estimates)" in flat(replace(formats, unexempted=0.015, estimated=True))
     assert "w2a8: 0" not in text
     assert "bops" not in text  # no budget
     size = ResourcePart("size", 52_000.0, 51_020.0, 51_000.0, "0.25x")

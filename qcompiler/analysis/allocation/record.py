@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-__all__ = ["AllocatedGroup", "Allocation", "FrontPoint"]
+__all__ = ["BY_SUMS", "AllocatedGroup", "Allocation", "FrontPoint"]
+
+BY_SUMS: Final = "by sums of costs, which are estimates"
+"""What is said of a figure from sums of the costs of groups where those are estimates (``Allocation.estimated``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,10 @@ class Allocation:
         front: Plans for other budgets.
         dropped: Options that were left out, and why.
         asked: Budgets as the user wrote them (``0.25x``), by resource.
-        unexempted: Predicted loss of the best plan without exemptions; ``None`` where there are none.
+        unexempted: Predicted loss of the best plan without exemptions, by sums of costs; ``None`` where there are none,
+            or where that was not proven in time.
+        estimated: Whether sums of the costs of groups, by which the front and ``unexempted`` are, are estimates:
+            activations have several widths.
     """
 
     base: str
@@ -85,6 +92,7 @@ class Allocation:
     dropped: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, str] = field(default_factory=dict)
     unexempted: float | None = None
+    estimated: bool = False
 
     def formats(self, choice: Mapping[str, str] | None = None) -> dict[str, str]:
         """The format of every node of every group, by its name: of this plan, or of another choice."""

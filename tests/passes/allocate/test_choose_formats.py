@@ -155,7 +155,28 @@ def test_exempt_groups_keep_the_widest_candidate_with_their_price() -> None:
     assert any("first-last" in note.text for note in ctx.records[-1].notes)
     model, ctx = chosen(budget="size=14KB", exempt=("spikes",))
     assert record(model).unexempted is None
+    assert not record(model).estimated
     assert any("no group is exempt by 'spikes'" in note.text for note in ctx.records[-1].notes)
+
+
+def test_prices_of_exemptions_are_by_sums_where_activations_have_several_widths() -> None:
+    model, ctx = chosen(candidates=("w8a16", "w8a8", "w4a8"), budget="size=14KB", exempt=("first-last",))
+    found = record(model)
+    assert found.estimated
+    exempt = [group.exempt for group in found.groups if group.exempt]
+    assert len(exempt) == 2
+    assert all(text.endswith(" of predicted loss by sums of costs, which are estimates") for text in exempt)
+    assert found.unexempted is not None
+    assert found.unexempted <= found.loss
+    words = f"without exemptions, predicted loss {found.unexempted:.4g} (by sums of costs, which are estimates)"
+    assert any(note.text == words for note in ctx.records[-1].notes)
+
+
+def test_plans_for_all_sizes_have_no_prices_of_exemptions() -> None:
+    found = record(chosen(points=4, exempt=("first-last",))[0])
+    assert len(found.front) > 1
+    assert found.unexempted is None
+    assert all("predicted loss" not in group.exempt for group in found.groups)
 
 
 def test_the_front_ascends_in_size_and_descends_in_loss() -> None:
