@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from qcompiler.analysis.cost_table import CostTable
@@ -16,9 +17,11 @@ from qcompiler.analysis.sensitivity import Sensitivity, pair_choices, sensitivit
 from qcompiler.errors import UsageError
 from qcompiler.passes.allocate._allocation import Material
 from qcompiler.passes.allocate._dry_run import Ranges
+from qcompiler.passes.allocate._held_out import LEAST, divided, held_out_losses
 from qcompiler.passes.allocate._open_shapes import Shapes, input_shapes, shapes_text
+from qcompiler.passes.allocate._recovery import Recovery, few, recoverable
 from qcompiler.passes.allocate._settle import Exact
-from qcompiler.passes.allocate.alternatives import study_of
+from qcompiler.passes.allocate.alternatives import study_of, study_samples
 from qcompiler.passes.allocate.budgets import LOSS, Budget
 from qcompiler.passes.allocate.exemptions import exemptions, parse_rules
 from qcompiler.passes.allocate.group_costs import group_costs, observed_ranges, plan_costs
@@ -27,7 +30,13 @@ from qcompiler.passes.allocate.roundings import rounding_ahead, rounding_named
 from qcompiler.pipeline.base import Context
 from qcompiler.target.schema import Target
 
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
 __all__ = ["Gathering"]
+
+Ask: TypeAlias = Callable[..., Sensitivity]
+"""Measures a study."""
 
 _LOWERS: Final = ("lower-integer", "lower-weight-only")
 
@@ -109,23 +118,55 @@ class Gathering:
 
     def _losses(self, grouping: Grouping) -> Sensitivity:
         """How much every group loses under every option."""
-        ctx = self.ctx
-        rounding = rounding_named(rounding_ahead(self.model, grouping.groups, ctx))
-        study = study_of(self.model, ctx, grouping.groups, rounding)
-        with ctx.executor() as executor:
+        name = rounding_ahead(self.model, grouping.groups, self.ctx)
+        with self.ctx.executor() as executor:
             ask = partial(
-                sensitivity, study, self.sensitivity, samples=self.samples or None, cache_dir=ctx.cache_dir,
-                executor=executor, progress=ctx.progress,
+                sensitivity, metric=self.sensitivity, cache_dir=self.ctx.cache_dir, executor=executor,
+                progress=self.ctx.progress,
             )  # fmt: skip
-            found = ask()
-            if self.pairs:
-                found = ask(pairs=pair_choices(study, found.losses), known=found)
-                ctx.note(f"{len(found.pairs)} pairs of options of neighbouring groups were measured together")
+            data = self._data(grouping)
+            if name == "nearest" or self.pairs or data is None or len(data) < LEAST:
+                found = self._whole(grouping, name, ask)
+            else:
+                found = self._fitted(grouping, name, data, ask)
         for note in found.notes:
-            ctx.note(note)
+            self.ctx.note(note)
         for (group, option), reason in found.dropped.items():
-            ctx.skip(group, f"cannot follow {option}: {reason}")
+            self.ctx.skip(group, f"cannot follow {option}: {reason}")
         return found
+
+    def _data(self, grouping: Grouping) -> Dataset | None:
+        """The samples of a study."""
+        given = self.ctx.calibration
+        return None if given is None else study_samples(self.model, given, self.target, grouping.groups)
+
+    def _whole(self, grouping: Grouping, rounding: str, ask: Ask) -> Sensitivity:
+        """Losses on all samples, and on request of neighbours together."""
+        study = study_of(self.model, self.ctx, grouping.groups, rounding_named(rounding))
+        found = ask(study, samples=self.samples or None)
+        if self.pairs:
+            found = ask(study, samples=self.samples or None, pairs=pair_choices(study, found.losses), known=found)
+            self.ctx.note(f"{len(found.pairs)} pairs of options of neighbouring groups were measured together")
+        return found
+
+    def _fitted(self, grouping: Grouping, rounding: str, data: Dataset, ask: Ask) -> Sensitivity:
+        """Losses on samples that codes were not fitted on, of which layers behind make up for some."""
+        parts = divided(data, 2)
+        found = held_out_losses(
+            self.model, self.ctx, grouping.groups, rounding_named(rounding), parts,
+            partial(ask, samples=-(-self.samples // 2) or None),
+        )  # fmt: skip
+        if not recoverable(self.model, len(grouping.groups), self.ctx, self.sensitivity):
+            return found
+        shares = Recovery(self.model, self.ctx, grouping.all, *divided(few(data), 3)).shares(found.losses)
+        low, middle, high = np.quantile(list(shares.values()), (0, 0.5, 1))
+        self.ctx.note(
+            f"{low:.0%} to {high:.0%} (median {middle:.0%}) of a group's loss is left where layers behind are fitted"
+        )
+        losses = {
+            group: {option: loss * shares[group] for option, loss in own.items()} for group, own in found.losses.items()
+        }
+        return replace(found, losses=losses)
 
     def _costs(self, grouping: Grouping) -> GroupCosts:
         groups = {group.name: group.nodes for group in grouping.all}

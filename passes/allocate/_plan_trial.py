@@ -28,13 +28,14 @@ from qcompiler.pipeline.base import Context, Pass, PassRecord
 from qcompiler.pipeline.spec import parse, to_text
 from qcompiler.target.formats import resolve_format
 
-__all__ = ["PlanTrial", "mark_nodes"]
+__all__ = ["RECIPE", "PlanTrial", "mark_nodes", "quantized"]
 
 _SHARE: Final = 3
 """One sample of so many judges."""
 _MOST: Final = 256
 """Samples that judge at most."""
-_RECIPE: Final = "choose-rounding"
+RECIPE: Final = "choose-rounding"
+"""The pass that tries roundings."""
 _ENDS: Final = "place-qdq"
 
 
@@ -69,21 +70,38 @@ class PlanTrial:
         """Upper bound of the loss of a plan (``plan_loss.upper_bound``)."""
         self.done += 1
         self.ctx.progress("measure plans", self.done, 0)
-        copy, ctx = shared_copy(self.model), self.ctx
-        inner = Context(
-            edit=Edit(copy), target=ctx.target, format=ctx.format, calibration=self._fitted, exclude=ctx.exclude,
-            jobs=ctx.jobs, baseline_path=ctx.baseline_path,
-        )  # fmt: skip
-        mark_nodes(copy.graph, {node: choice[group] for group, names in self.nodes.items() for node in names}, ctx)
-        for item in _rest(ctx):
-            inner.records.append(PassRecord(to_text((item,))))
-            item.run(copy, inner)
-        candidate = Runner(materialized(copy), threads=ctx.jobs)
+        formats = {node: choice[group] for group, names in self.nodes.items() for node in names}
+        model = quantized(self.model, self.ctx, formats, self._fitted)
+        candidate = Runner(model, threads=self.ctx.jobs)
         return max(self._bound(candidate, judging) for judging in self._judging)
 
     def _bound(self, candidate: Runner, judging: Dataset) -> float:
         losses = sample_losses(self._reference, candidate, judging, self._vectors, self.metric or None)
         return upper_bound(losses, shares=self.metric == "agreement")
+
+
+def quantized(
+    model: ir.Model, ctx: Context, formats: Mapping[str, str], data: Dataset, rounding: str = "round-gptq"
+) -> ir.Model:
+    """A copy as the passes behind the running one make it on these samples, with Q/DQ nodes.
+
+    Args:
+        model: The model, no formats assigned; it is not changed.
+        ctx: The context of the running pass.
+        formats: Format by node.
+        data: Samples to fit on.
+        rounding: What stands where the recipe would try roundings.
+    """
+    copy = shared_copy(model)
+    inner = Context(
+        edit=Edit(copy), target=ctx.target, format=ctx.format, calibration=data, exclude=ctx.exclude,
+        jobs=ctx.jobs, baseline_path=ctx.baseline_path,
+    )  # fmt: skip
+    mark_nodes(copy.graph, formats, ctx)
+    for item in _rest(ctx, rounding):
+        inner.records.append(PassRecord(to_text((item,))))
+        item.run(copy, inner)
+    return materialized(copy)
 
 
 def mark_nodes(graph: ir.Graph, formats: Mapping[str, str], ctx: Context) -> None:
@@ -96,11 +114,11 @@ def mark_nodes(graph: ir.Graph, formats: Mapping[str, str], ctx: Context) -> Non
         mark_format(node, None if text is None else requests[text])
 
 
-def _rest(ctx: Context) -> list[Pass]:
+def _rest(ctx: Context, rounding: str) -> list[Pass]:
     """The passes behind the running one, up to where Q/DQ nodes are placed."""
     found: list[Pass] = []
     for item in ctx.following:
         if item.name == _ENDS:
             break
-        found.extend(parse("round-gptq") if item.name == _RECIPE else (item,))
+        found.extend(parse(rounding) if item.name == RECIPE else (item,))
     return found

@@ -78,8 +78,8 @@ LOSSES: Final = MappingProxyType(
 """Losses by the metric they come from."""
 
 
-def loss_named(metric: str | None, *, vector: bool) -> OneLoss:
-    """The loss of a metric; without one, divergence of scores and one minus the cosine of embeddings.
+def loss_named(metric: str | None, *, vector: bool, scores: OneLoss = metrics.kl) -> OneLoss:
+    """The loss of a metric; without one, that of ``scores`` (divergence) and one minus the cosine of embeddings.
 
     ``sample_losses`` takes noise over signal where an output has a single score per row.
 
@@ -87,7 +87,7 @@ def loss_named(metric: str | None, *, vector: bool) -> OneLoss:
         UsageError: The metric has no loss to the float model.
     """
     if metric is None:
-        return _distance if vector else metrics.kl
+        return _distance if vector else scores
     if metric not in LOSSES:
         raise UsageError(
             f"--metric {metric} gives no loss to bound", where="--budget loss",
@@ -97,7 +97,13 @@ def loss_named(metric: str | None, *, vector: bool) -> OneLoss:
 
 
 def sample_losses(
-    reference: Runner, candidate: Runner, dataset: Dataset, vectors: frozenset[str], metric: str | None = None
+    reference: Runner,
+    candidate: Runner,
+    dataset: Dataset,
+    vectors: frozenset[str],
+    metric: str | None = None,
+    *,
+    scores: OneLoss = metrics.kl,
 ) -> NDArray[np.float64]:
     """Loss of every sample, a mean over the floating-point outputs; infinite where an output is not finite.
 
@@ -107,6 +113,7 @@ def sample_losses(
         dataset: Samples that nothing was fitted on.
         vectors: Names of outputs that are embeddings.
         metric: Which loss (``loss_named``).
+        scores: What scores lose where no metric is named.
     """
     from qcompiler.calibration import row_weights
 
@@ -121,7 +128,7 @@ def sample_losses(
                 continue
             share = None if weights is None else weights.of(name, array.shape)
             single = metric is None and metrics.class_rows(array).shape[1] < 2  # one score decides nothing
-            loss = _noise if single else loss_named(metric, vector=name in vectors)
+            loss = _noise if single else loss_named(metric, vector=name in vectors, scores=scores)
             losses.append(_loss(array, got[name], share, loss))
         found.append(float(np.mean(losses)))
     return np.array(found, np.float64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +21,10 @@ from qcompiler.analysis.work import total_macs
 from qcompiler.calibration import row_weights
 from qcompiler.errors import ModelError
 
-__all__ = ["Batches", "batches_of", "macs_of_sample"]
+if TYPE_CHECKING:
+    from qcompiler.calibration.data import Dataset
+
+__all__ = ["Batches", "batches_of", "macs_of", "macs_of_sample"]
 
 _BATCH_MACS: Final = 4e9
 """Multiply-accumulates of a batch: small networks take many samples at a time."""
@@ -72,15 +75,20 @@ def batches_of(study: Study, samples: int) -> Batches:
 
 def macs_of_sample(study: Study) -> int:
     """Multiply-accumulates of the model on the first sample."""
-    feed = next(iter(study.dataset), {})
+    return macs_of(study.model, study.dataset)
+
+
+def macs_of(model: ir.Model, dataset: Dataset) -> int:
+    """Multiply-accumulates of a model on the first sample."""
+    feed = next(iter(dataset), {})
     sizes: dict[str, int] = {}
-    for value in study.model.graph.inputs:
+    for value in model.graph.inputs:
         if value.shape is None or value.name not in feed:
             continue
         for dimension, size in zip(value.shape, feed[value.name].shape, strict=False):
             if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
                 sizes[str(dimension.value)] = size
-    return total_macs(study.model, sizes)
+    return total_macs(model, sizes)
 
 
 def _scored(model: ir.Model) -> list[str]:
