@@ -11,9 +11,12 @@ So one trial is made for every group: it follows an option of middle width, all 
 follow fit them one after the other on two thirds of the samples. What the others lose then, less what they lose with
 the widest options everywhere, is what is left of the group's own loss; all of its options keep that share.
 
-Of small losses ``s`` the samples say little. With ``l``, what is left of one, ``e``, the standard error of ``l``, and
-``p``, the sum of all ``l`` over that of all ``s``, the share is ``(s l + e^2 p) / (s^2 + e^2)``: least squares, held
-near ``p``. Where nothing is known, all groups keep the same share, which changes no plan.
+Of small losses ``s`` the samples say little: with other layers fitted to one group, errors of all of them change. With
+``l``, what is left of a loss, ``e``, the standard error of ``l``, and ``p``, the sum of all ``l`` over that of all
+``s``, the share is ``(s l + v p) / (s^2 + v)``, ``v = (e / d)^2``: its expectation where shares lie around ``p`` with a
+standard deviation of ``d``. Where nothing is known, all groups keep the same share, which changes no plan. (Of
+vit_mnist's 26 groups, four lose more than samples can tell; held near ``p`` less strongly, with ``d = 1``, its plan at
+the bytes of 3 bits lost 0.0011 instead of 0.0006.)
 """
 
 from __future__ import annotations
@@ -47,6 +50,8 @@ _METRIC: Final = "measured"
 _FITTED: Final = "round-gptq{samples=128}"
 _LEAST: Final = 0.02
 """Least share: a group without any loss would take any option."""
+_SPREAD: Final = 0.3
+"""Standard deviation of the shares of a model's groups (mobilenetv1_025: 0.28)."""
 _TINY: Final = 1e-30
 _SAMPLES: Final = 384
 _ROUNDING: Final = 4e10
@@ -131,7 +136,7 @@ def shares_left(alone: Mapping[str, float], left: Mapping[str, NDArray[np.float6
     pooled = min(max(pooled, _LEAST), 1.0)
     found = dict.fromkeys(alone, 1.0)
     for name, each in finite.items():
-        loss, variance = alone[name], float(each.var(ddof=1)) / each.size
+        loss, variance = alone[name], float(each.var(ddof=1)) / each.size / _SPREAD**2
         share = (loss * float(each.mean()) + variance * pooled) / max(loss**2 + variance, _TINY)
         found[name] = min(max(share, _LEAST), 1.0)
     return found
