@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import onnx
 import pytest
 
 import qcompiler
+from qcompiler.driver.options import CompileOptions
+from qcompiler.driver.sensitivity import question
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -20,12 +23,15 @@ SHAPES = {"t": (512, 32), "w": (32, 64), "v": (64, 8)}
 """Three quarters of all weights are in the table."""
 
 
-@pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+@pytest.fixture(autouse=True)
+def _in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+def model_of(text: str) -> onnx.ModelProto:
     random = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(TEXT)
+    proto = onnx.parser.parse_model(text)
     arrays = {name: random.normal(0, 0.2, shape) for name, shape in SHAPES.items()}
     arrays |= {"s": np.ones(32), "o": np.zeros(32)}
     for name, array in arrays.items():
@@ -33,13 +39,24 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     return proto
 
 
+@pytest.fixture
+def model() -> onnx.ModelProto:
+    return model_of(TEXT)
+
+
 def samples(count: int = 32) -> dict[str, np.ndarray]:
     return {"ids": np.random.default_rng(1).integers(0, 512, (count, 6))}
 
 
-def bits_of_table(result: qcompiler.CompileResult, operator: str) -> int:
-    node = next(node for node in result.model.graph if node.op_type == operator)
-    return node.attributes["bits"].as_int()
+def bits_of_tables(result: qcompiler.CompileResult, operator: str = "QGather") -> list[int]:
+    return [node.attributes["bits"].as_int() for node in result.model.graph if node.op_type == operator]
+
+
+def codes_of_table(result: qcompiler.CompileResult) -> bytes:
+    node = next(node for node in result.model.graph if node.op_type.startswith("QGather"))
+    assert node.inputs[1] is not None
+    assert node.inputs[1].const_value is not None
+    return node.inputs[1].const_value.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +79,7 @@ def test_a_table_gets_the_bits_that_the_plan_says(
     assert chosen.report.formats is not None
     group = next(group for group in chosen.report.formats.groups if group.weights == 512 * 32)
     assert group.choice != formats[0], "only the table holds so many bytes"
-    assert bits_of_table(chosen, operator) == int(group.choice[1])
+    assert bits_of_tables(chosen, operator) == [int(group.choice[1])]
 
 
 @pytest.mark.parametrize(
@@ -76,3 +93,54 @@ def test_rows_may_be_counted_from_the_end(
     found = qcompiler.compile(model, target, format=form, calibration=samples(), latency=False).model.graph
     held = [node for node in found if node.op_type == operator]
     assert factors in [value.shape for node in held for value in node.inputs if value is not None], "one per row"
+
+
+@pytest.mark.parametrize(("form", "narrow", "bits"), [("w8a8", "w3a8", [3, 8]), ("w8", "w3", [3])])
+def test_two_that_look_up_one_table_may_have_two_formats(form: str, narrow: str, bits: list[int]) -> None:
+    both = "a = Gather (t, ids) last = Constant <value_ints = [511]> () back = Sub (last, ids) b = Gather (t, back)"
+    model = model_of(TEXT.replace("e = Gather (t, ids)", f"{both} e = Add (a, b)"))
+    plan = {"schema": 1, "formats": {"Gather_a": narrow}}
+    Path("plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    options = {"calibration": samples(), "latency": False, "effort": "quick"}
+    result = qcompiler.compile(model, "lowbit-cpu", format=form, plan="plan.json", **options)
+    assert bits_of_tables(result, "QGather" if "a8" in form else "QGatherWeightOnly") == bits
+    layers = {layer.value: layer.sqnr for layer in result.report.quality.layers}
+    assert 10 < layers["a"] < 20 < 40 < layers["b"]
+
+
+@pytest.mark.parametrize(("form", "narrow"), [("w8a8", "w4a8"), ("w8", "w4")])
+def test_a_plan_gives_the_same_table(model: onnx.ModelProto, form: str, narrow: str) -> None:
+    """First of formats alone, then with all decisions, scales among them."""
+    plan = {"schema": 1, "formats": {"Gather_e": narrow}}
+    Path("formats.json").write_text(json.dumps(plan), encoding="utf-8")
+    options = {"calibration": samples(), "latency": False, "effort": "quick"}
+    first = qcompiler.compile(model, "lowbit-cpu", format=form, plan="formats.json", plan_out="plan.json", **options)
+    assert first.plan["nodes"]["Gather_e"]["integer"]
+    second = qcompiler.compile(model, "lowbit-cpu", plan="plan.json", **options)
+    operator = "QGather" if "a8" in form else "QGatherWeightOnly"
+    assert bits_of_tables(first, operator) == bits_of_tables(second, operator) == [4]
+    assert second.plan == first.plan
+    assert codes_of_table(second) == codes_of_table(first)
+
+
+@pytest.mark.parametrize("form", ["w8a8", "w8"])
+def test_a_table_that_is_excluded_stays_float(model: onnx.ModelProto, form: str) -> None:
+    options = {"calibration": samples(), "latency": False, "effort": "quick"}
+    result = qcompiler.compile(model, "lowbit-cpu", format=form, exclude=("Gather_e",), **options)
+    (table,) = (node.inputs[0] for node in result.model.graph if node.op_type == "Gather")
+    assert table is not None
+    assert table.const_value is not None
+    stored = next(item for item in model.graph.initializer if item.name == "t")
+    np.testing.assert_array_equal(table.const_value.numpy(), onnx.numpy_helper.to_array(stored))
+    assert result.plan["nodes"]["Gather_e"]["reason"] == "excluded by 'Gather_e'"
+
+
+@pytest.mark.parametrize("candidates", [("w8a8", "w4a8", "w2a8"), ("w8", "w4", "w2")])
+def test_what_a_table_loses_is_measured(model: onnx.ModelProto, candidates: tuple[str, ...]) -> None:
+    onnx.save(model, "model.onnx")
+    np.savez("samples.npz", **samples())
+    asked = question(CompileOptions("model.onnx", "lowbit-cpu", candidates=candidates, calibration="samples.npz"))
+    assert {group.name: group.weights for group in asked.groups}["Gather_e"] == 512 * 32
+    found = asked.answer("measured", 16).losses["Gather_e"]
+    losses = [found[form] for form in candidates]
+    assert 0 < losses[0] < losses[1] / 10 < losses[1] < losses[2]

@@ -189,9 +189,14 @@ def test_what_is_no_look_up_of_rows_moves_codes_as_before(kind: str) -> None:
 
 
 def test_a_target_that_only_shifts_moves_codes() -> None:
-    model = graph(codes_of(4, 4, 6), np.full(4, 0.25, np.float32), Parameters(0.0625))
-    lower(model, load("fpga-pot"))
-    assert "QGather" not in operators(model)
+    result = Parameters(0.0625)
+    model = graph(codes_of(4, 4, 6), np.float32([0.25, 0.5, 0.03125, 1.0]), result)
+    feed = {"i": np.array([[0, -1, 2], [1, 1, 3]])}
+    wanted = run(model, feed, optimize=False)[0]
+    assert len(np.unique(wanted)) > 10
+    assert reasons(lower(model, load("fpga-pot"))) == []
+    assert operators(model) == ["Gather", "RequantizeShift"], "of a table of one scale"
+    assert np.abs(run(model, feed)[0] - wanted).max() <= result.scale
 
 
 def test_a_rescale_behind_is_folded_into_the_factors_of_the_rows() -> None:
