@@ -25,8 +25,8 @@ __all__ = ["ExemptLosses", "exempt_losses", "priced"]
 
 _SECONDS: Final = 20.0
 """Time for all programs together; each plain problem of one has a second of its own (``shared``)."""
-_LARGEST: Final = 50_000
-"""Options in all programs that price exemptions one by one, at most: 0.1 ms each."""
+_LARGEST: Final = 20_000
+"""Options in all programs that price exemptions one by one, at most: 0.1 ms each, or 0.3 ms on a busy machine."""
 _PAIR: Final = 10
 """A loss of two options together takes the solver as long as so many options."""
 
