@@ -48,6 +48,8 @@ class PlanTrial:
         ctx: The context of the running pass.
         nodes: Names of the nodes of every group.
         metric: Which loss; empty for the one of the outputs' kind.
+        done: Plans measured.
+        by_words: Plans that lost more of drawn words than of given samples.
     """
 
     model: ir.Model
@@ -55,6 +57,7 @@ class PlanTrial:
     nodes: Mapping[str, tuple[str, ...]]
     metric: str
     done: int = field(default=0, init=False)
+    by_words: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         data = enough_to_judge(self.ctx.calibration)
@@ -73,7 +76,17 @@ class PlanTrial:
         formats = {node: choice[group] for group, names in self.nodes.items() for node in names}
         model = quantized(self.model, self.ctx, formats, self._fitted)
         candidate = Runner(model, threads=self.ctx.jobs)
-        return max(self._bound(candidate, judging) for judging in self._judging)
+        given, *drawn = (self._bound(candidate, judging) for judging in self._judging)
+        self.by_words += any(loss > given for loss in drawn)
+        return max((given, *drawn))
+
+    @property
+    def judges(self) -> str:
+        """Who judged besides the given samples, and how often that decided; empty where nobody did."""
+        if len(self._judging) == 1:
+            return ""
+        more = f"{self.by_words} of {self.done} plans lost more there"
+        return f"drawn words judged too, as samples hold few of those that the model knows: {more}"
 
     def _bound(self, candidate: Runner, judging: Dataset) -> float:
         losses = sample_losses(self._reference, candidate, judging, self._vectors, self.metric or None)

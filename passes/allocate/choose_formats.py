@@ -143,7 +143,13 @@ class ChooseFormats(Pass):
         if bound is None:
             return settled(problem, material.costs, exact), None
         measure = PlanTrial(model, ctx, {group.name: group.nodes for group in material.groups}, self.metric)
-        trial = smallest_step(_ladder(problem, material.costs.shared, exact), bound, measure)
+        try:
+            trial = smallest_step(_ladder(problem, material.costs.shared, exact), bound, measure)
+        except BoundMissedError as error:
+            error.hint = "; ".join(filter(None, (error.hint, measure.judges)))
+            raise
+        if measure.judges:
+            ctx.note(measure.judges)
         return trial.solution, trial
 
     @property

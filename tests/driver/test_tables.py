@@ -10,8 +10,11 @@ import onnx
 import pytest
 
 import qcompiler
+from qcompiler.calibration import words
 from qcompiler.driver.options import CompileOptions
 from qcompiler.driver.sensitivity import question
+from qcompiler.errors import UsageError
+from qcompiler.report.formats import LossBoundPart
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -144,3 +147,25 @@ def test_what_a_table_loses_is_measured(model: onnx.ModelProto, candidates: tupl
     found = asked.answer("measured", 16).losses["Gather_e"]
     losses = [found[form] for form in candidates]
     assert 0 < losses[0] < losses[1] / 10 < losses[1] < losses[2]
+
+
+def test_a_bound_is_judged_by_words_that_the_samples_lack(
+    model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"ids": np.random.default_rng(1).integers(0, 60, (48, 6))}
+
+    def bound(text: str) -> LossBoundPart:
+        options = {"candidates": ("w8a8", "w4a8"), "calibration": few, "latency": False, "effort": "quick"}
+        report = qcompiler.compile(model, "edge-npu", budget=f"loss={text}", **options).report
+        assert any("drawn words judged too" in note.text for item in report.passes for note in item.notes) == drawn
+        assert report.formats is not None
+        assert report.formats.loss_bound is not None
+        return report.formats.loss_bound
+
+    drawn = True
+    both = bound("9")
+    with pytest.raises(UsageError, match=r"no plan keeps a measured loss.*\n.*drawn words judged too"):
+        bound("1e-9")
+    monkeypatch.setattr(words, "unseen", lambda *_: None)
+    drawn = False
+    assert bound("9").upper <= both.upper
