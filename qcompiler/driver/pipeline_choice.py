@@ -85,7 +85,7 @@ def _with_effort(passes: tuple[Pass, ...], options: CompileOptions) -> tuple[Pas
             hint="leave the option out",
         )
     if options.effort == "quick":
-        if options.plan is not None:  # what the plan kept is applied all the same
+        if options.plan is not None and not _formats_alone(Path(options.plan)):  # what it kept is applied all the same
             return tuple(item for item in passes if item.name != "choose-rounding")
         return tuple(item for item in passes if item.name not in _RECIPE)
     return tuple(_tries(item, options.effort) if item.name in _RECIPE else item for item in passes)
@@ -168,10 +168,8 @@ def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:
     """The pipeline in which the plan stands where formats are assigned, or before where it says no more than those."""
     from qcompiler.passes.allocate.apply_plan import ApplyPlan
     from qcompiler.passes.allocate.choose_formats import ChooseFormats
-    from qcompiler.quant import plan as plans
-    from qcompiler.quant import plan_file
 
-    if plans.formats_alone(plan_file.load(str(plan))):
+    if _formats_alone(plan):
         return _before_formats(passes, ChooseFormats(plan=str(plan)), "--plan")
     follows = ("fit-powers-of-two", "choose-transforms")
     passes = tuple(_with_factors(item, plan) if item.name in follows else item for item in passes)
@@ -179,6 +177,13 @@ def _with_plan(passes: tuple[Pass, ...], plan: Path) -> tuple[Pass, ...]:
     passes = tuple(_codes_only(item) if item.name == "choose-rounding" else item for item in passes)
     passes = tuple(_open_only(item) if item.name == "choose-log-formats" else item for item in passes)
     return _changed(passes, "assign-formats", "--plan", lambda _: ApplyPlan(path=str(plan)))
+
+
+def _formats_alone(plan: Path) -> bool:
+    from qcompiler.quant import plan as plans
+    from qcompiler.quant import plan_file
+
+    return plans.formats_alone(plan_file.load(str(plan)))
 
 
 def _choosing(passes: tuple[Pass, ...], options: CompileOptions) -> tuple[Pass, ...]:

@@ -94,8 +94,19 @@ def node_formats(plan: Mapping[str, Any]) -> dict[str, str]:
 
 
 def formats_alone(plan: Mapping[str, Any]) -> bool:
-    """Whether a plan says which formats nodes follow, and decides nothing else."""
-    return bool(plan.get("formats")) and "nodes" not in plan and "values" not in plan
+    """Whether a plan says which formats nodes follow, or the model as a whole, and decides nothing else.
+
+    Raises:
+        UsageError: It decides nothing at all.
+    """
+    if "nodes" in plan or "values" in plan:
+        return False
+    if not plan.get("formats") and not plan.get("format"):
+        raise UsageError(
+            "the plan decides nothing: it has neither 'formats' nor 'format', nor 'nodes' and 'values'",
+            hint="write it again with --plan-out, or leave --plan out",
+        )
+    return True
 
 
 def check_top(plan: Mapping[str, Any]) -> None:

@@ -145,6 +145,19 @@ def test_a_plan_of_formats_alone_leaves_the_rest_to_the_compiler() -> None:
     found = names("integer", plan="formats.json")
     assert found[found.index("choose-formats") + 1] == "assign-formats"
     assert "apply-plan" not in found
+    Path("format.json").write_text('{"schema": 1, "format": "w4a8"}')
+    assert names("integer", plan="format.json") == found, "the model's format is what all nodes follow"
+    Path("nothing.json").write_text('{"schema": 1, "formats": {}}')
+    with pytest.raises(UsageError, match=r"the plan decides nothing.*\n  hint: write it again with --plan-out"):
+        names("integer", plan="nothing.json")
+
+
+def test_no_effort_tries_nothing_beside_formats_of_a_plan() -> None:
+    """``choose-transforms`` repeats what a complete plan kept; formats alone kept nothing."""
+    found = names("integer", plan="formats.json", effort="quick")
+    assert "choose-transforms" not in found
+    assert "choose-rounding" not in found
+    assert "choose-transforms" in names("integer", plan="plan.json", effort="quick")
 
 
 @pytest.mark.parametrize(("effort", "shown"), [("quick", "quick"), ("normal", "normal"), ("high", "high")])
