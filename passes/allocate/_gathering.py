@@ -21,7 +21,7 @@ from qcompiler.passes.allocate._held_out import LEAST, divided, held_out_losses
 from qcompiler.passes.allocate._open_shapes import Shapes, input_shapes, shapes_text
 from qcompiler.passes.allocate._recovery import Recovery, few, recoverable
 from qcompiler.passes.allocate._settle import Exact
-from qcompiler.passes.allocate.alternatives import study_of, study_samples
+from qcompiler.passes.allocate.alternatives import added_notes, study_of, study_samples
 from qcompiler.passes.allocate.budgets import LOSS, Budget
 from qcompiler.passes.allocate.exemptions import exemptions, parse_rules
 from qcompiler.passes.allocate.group_costs import group_costs, observed_ranges, plan_costs
@@ -125,6 +125,8 @@ class Gathering:
                 progress=self.ctx.progress,
             )  # fmt: skip
             data = self._data(grouping)
+            for note in added_notes(data, self.ctx.calibration):
+                self.ctx.note(note)
             if name == "nearest" or self.pairs or data is None or len(data) < LEAST:
                 found = self._whole(grouping, name, ask)
             else:

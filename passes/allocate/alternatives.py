@@ -40,7 +40,7 @@ from qcompiler.quant.state import TensorQuant
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.schema import Target
 
-__all__ = ["Alternatives", "prepare", "study_of", "study_samples"]
+__all__ = ["Alternatives", "added_notes", "prepare", "study_of", "study_samples"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,13 @@ def study_samples(model: ir.Model, given: Dataset, target: Target, groups: Seque
     options = {option for group in groups for option in group.options}
     bits = min((resolve_format(target, option).weight_bits for option in options), default=BYTE)
     return words.enriched(model.graph, given, bits)[0]
+
+
+def added_notes(data: Dataset | None, given: Dataset | None) -> tuple[str, ...]:
+    """What the samples of a study say of themselves that the given ones did not: words that were drawn."""
+    if data is None or given is None:
+        return ()
+    return tuple(note for note in data.notes if note not in given.notes)
 
 
 def _rounded(node: ir.Node, index: int) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from qcompiler.errors import PassError, UsageError
 from qcompiler.passes.allocate.edge_formats import Use, assign_tensors, tie_scales
-from qcompiler.passes.allocate.format_marks import followed
+from qcompiler.passes.allocate.format_marks import followed, kept_table
 from qcompiler.passes.allocate.integer_nodes import IntegerNodes, decide
 from qcompiler.passes.allocate.selectors import select
 from qcompiler.passes.allocate.weight_only import assign_weights
@@ -85,6 +85,8 @@ def _weight_formats(
             choice = weight_format(nodes.rules[node], own)
             if choice.reason and (node.op_type != LOOKUP or own is not asked):  # (nobody asked for the bits of tables)
                 ctx.note(f"{node.name}: {choice.reason}")
+            if node.op_type == LOOKUP and (text := kept_table(node, request, choice.format.bits)):
+                ctx.note(text)
             found.setdefault(value, {})[node, index] = choice.on(node)
     return found
 

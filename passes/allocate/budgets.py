@@ -152,6 +152,9 @@ def _budget(resource: str, text: str) -> Budget:
 def _checked(budget: Budget, text: str, hint: str) -> Budget:
     if not (math.isfinite(budget.amount) and budget.amount > 0):
         raise UsageError(f"a {budget.resource} of {text} leaves room for nothing", where="--budget", hint=hint)
+    if budget.resource in (SIZE, MEMORY) and not budget.relative and budget.amount < 1:
+        share = f"{budget.resource}={text}{SHARE} is that share of the float model" if text[-1].isdigit() else hint
+        raise UsageError(f"a {budget.resource} of {text} is less than a byte", where="--budget", hint=share)
     return budget
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from qcompiler.target.formats import FormatRequest
 
-__all__ = ["ALLOCATION", "followed", "mark_format", "marked"]
+__all__ = ["ALLOCATION", "followed", "kept_table", "mark_format", "marked"]
 
 ALLOCATION: Final = "qcompiler.allocation"
 """Key of the record of an allocation (``analysis/allocation/record.py``) in the meta of a model."""
@@ -27,6 +27,22 @@ def mark_format(node: ir.Node, request: FormatRequest | None) -> None:
         node.meta.pop(_FORMAT, None)
     else:
         node.meta[_FORMAT] = request
+
+
+def kept_table(node: ir.Node, request: FormatRequest, kept: int) -> str:
+    """What to say of a look-up whose table keeps more bits than the model's format has; empty where it does not.
+
+    Args:
+        node: The look-up.
+        request: The model's format.
+        kept: Bits of the table.
+    """
+    if _FORMAT in node.meta or kept <= request.weight_bits:
+        return ""
+    return (
+        f"{node.name}: the table that it looks up keeps {kept} bits; --candidates, or a plan that names it in its "
+        "'formats', gives it fewer"
+    )
 
 
 def followed(node: ir.Node, request: FormatRequest) -> FormatRequest:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from qcompiler.ir.constants import is_constant
 from qcompiler.ir.operators import has_type
-from qcompiler.passes.allocate.format_marks import followed
+from qcompiler.passes.allocate.format_marks import followed, kept_table
 from qcompiler.quant import state
 from qcompiler.quant.integer.linear import WIDE_DEPTH
 from qcompiler.quant.operators import LINEAR, LOOKUP, TABLE_INPUT, WEIGHT_INPUT
@@ -60,6 +60,8 @@ def assign_weights(
         choice = weight_only_format(rule, own)
         if choice.reason and (not looks_up or own is not asked):  # (nobody asked for the bits of tables)
             ctx.note(f"{node.name}: {choice.reason}")
+        if looks_up and (text := kept_table(node, request, choice.format.bits)):
+            ctx.note(text)
         state.set_edge_quant(node, TABLE_INPUT if looks_up else WEIGHT_INPUT, TensorQuant(choice.on(node)))
     _note_shared(graph, ctx)
 

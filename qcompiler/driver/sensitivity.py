@@ -96,13 +96,14 @@ class Question:
             UsageError: The metric is unknown, or cannot tell these candidates apart.
         """
         from qcompiler.analysis.sensitivity import sensitivity
-        from qcompiler.passes.allocate.alternatives import study_of
+        from qcompiler.passes.allocate.alternatives import added_notes, study_of
         from qcompiler.passes.allocate.roundings import rounding_named
 
         study = study_of(self.model, self.ctx, self.groups, rounding_named(self.rounding))
-        return sensitivity(
+        found = sensitivity(
             study, metric, samples=samples, cache_dir=self.ctx.cache_dir, executor=executor, progress=self.ctx.progress
         )
+        return replace(found, notes=(*found.notes, *added_notes(study.dataset, self.ctx.calibration)))
 
     def _unprepared(self) -> Study:
         """The study without its alternatives, which take a calibration."""

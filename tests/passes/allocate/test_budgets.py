@@ -43,6 +43,8 @@ def test_amounts_and_units(text: str, wanted: list[Budget]) -> None:
         ("size=nan", ["no amount"]),
         ("size=-1", ["no amount"]),
         ("size=0", ["room for nothing"]),
+        ("size=0.3", ["less than a byte", "size=0.3x is that share"]),
+        ("memory=1e-5kb", ["less than a byte", "write e.g. memory=64kB"]),
         ("size=1e400", ["room for nothing"]),
         ("size=2ms", ["no unit of size", "kb"]),
         ("latency=0.5x", ["no unit of latency"]),

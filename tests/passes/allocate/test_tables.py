@@ -81,6 +81,18 @@ def test_only_bits_that_somebody_asked_for_are_missed(kind: str) -> None:
         assert len(said) == notes
 
 
+@pytest.mark.parametrize(("form", "mark", "said"), [("w4a8", "", 1), ("w8a8", "", 0), ("w4", "", 1), ("w4", "w8", 0)])
+def test_a_table_that_keeps_more_bits_than_were_asked_for_is_told(form: str, mark: str, said: int) -> None:
+    copy, profile = TABLE.clone(), load("lowbit-cpu")
+    if mark:
+        mark_format(copy.graph[0], resolve_format(profile, mark))
+    ctx = Context(Edit(copy), target=profile, format=form)
+    ctx.records.append(PassRecord("assign-formats"))
+    AssignFormats().run(copy, ctx)
+    notes = [note.text for record in ctx.records for note in record.notes]
+    assert sum("the table that it looks up keeps 8 bits" in text for text in notes) == said
+
+
 def test_what_is_looked_up_is_rescaled_to_what_is_read(kept: Callable[..., dict[str, state.TensorQuant]]) -> None:
     found = assigned("w8a8", "edge-npu")
     result = kept(found)["e"]
