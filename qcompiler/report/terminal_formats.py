@@ -116,7 +116,15 @@ def _by_format(part: FormatsPart) -> list[tuple[str, str, str]]:
             f"{count_text(item.groups, 'group')}, {item.weights:,} weights, {bytes_text(round(item.bytes))}",
         )
         for item in part.candidates if item.groups
-    ]  # fmt: skip
+    ] + _rest(part)  # fmt: skip
+
+
+def _rest(part: FormatsPart) -> list[tuple[str, str, str]]:
+    """Bytes that belong to no group: what no choice of formats makes smaller, but for functions that groups share."""
+    size = next((item.predicted for item in part.resources if item.resource == SIZE), None)
+    rest = 0 if size is None else round(size - sum(group.bytes for group in part.groups))
+    text = f"{bytes_text(rest)}: nodes, constants that are no weights, functions that groups share"
+    return [("  rest of the file: ", "dim", text)] if rest > 0 else []
 
 
 def _resources(part: FormatsPart) -> list[tuple[str, str, str]]:

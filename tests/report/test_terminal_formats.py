@@ -156,3 +156,11 @@ def test_colours_follow_the_bits(formats: FormatsPart) -> None:
     assert "\x1b[32m  held-out loss: " in text
     missed = replace(formats, loss_bound=replace(formats.loss_bound, measured=0.06))
     assert "\x1b[31m  held-out loss: " in shown(missed, colour=True)
+
+
+def test_bytes_that_belong_to_no_group_are_told(formats: FormatsPart) -> None:
+    size = next(item for item in formats.resources if item.resource == "size")
+    own = sum(group.bytes for group in formats.groups)
+    more = replace(formats, resources=(replace(size, predicted=own + 12_340.0),))
+    assert "rest of the file: 12.3 kB: nodes, constants that are no weights" in flat(more)
+    assert "rest of the file" not in flat(replace(formats, resources=(replace(size, predicted=own),)))
