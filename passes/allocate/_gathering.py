@@ -161,6 +161,9 @@ class Gathering:
         if not recoverable(self.model, len(grouping.groups), self.ctx, self.sensitivity):
             return found
         shares = Recovery(self.model, self.ctx, grouping.all, *divided(few(data), 3)).shares(found.losses)
+        if not shares:
+            self.ctx.note("losses of groups add up to what all of them lose together: layers behind make up for little")
+            return found
         low, middle, high = np.quantile(list(shares.values()), (0, 0.5, 1))
         self.ctx.note(
             f"{low:.0%} to {high:.0%} (median {middle:.0%}) of a group's loss is left where layers behind are fitted"

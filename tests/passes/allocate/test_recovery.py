@@ -75,6 +75,25 @@ def test_layers_behind_make_up_for_most_of_the_first_ones() -> None:
     assert not list(marked(model.graph))  # the model itself follows no trial
 
 
+def test_nothing_is_tried_where_losses_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, dataset = network(), samples()
+    groups = tie_groups(model, load("lowbit-cpu"), CANDIDATES).groups
+    losses = {group.name: {"w8a8": 0.0, "w4a8": 0.1, "w3a8": 0.4} for group in groups}
+    tried = []
+    for each, expected in ((0.1, 0), (0.07, len(groups))):
+        trials = Recovery(model, context(model, dataset), groups, *divided(dataset, 3))
+
+        def loses(_: Recovery, choice: dict[str, str], each: float = each) -> np.ndarray:
+            tried.append(choice)
+            return np.full(16, each * sum(option != "w8a8" for option in choice.values()))
+
+        monkeypatch.setattr(Recovery, "_losses", loses)
+        tried.clear()
+        shares = trials.shares(losses)
+        assert len(tried) == 2 + expected
+        assert shares == ({} if not expected else dict.fromkeys(losses, pytest.approx(0.7)))
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
