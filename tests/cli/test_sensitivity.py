@@ -190,7 +190,7 @@ def test_a_compile_chooses_the_same_with_any_executor(
         opened.append((text, workers))
         return real(text, workers)
 
-    monkeypatch.setattr("qcompiler.driver.compile.executor_of", watched)
+    monkeypatch.setattr("qcompiler.driver.running.executor_of", watched)
     base = (small_cnn_path, "-t", "edge-npu", "-c", data, "--candidates", "w8a8,w4a8,w2a8", "--budget", "size=9600",
             "--no-latency", "--no-cache", "--effort", "quick")  # fmt: skip
     alone = qcompile(*base, "-o", "one.onnx")
