@@ -108,7 +108,7 @@ def _choose(
 ) -> tuple[_Choice | None, float]:
     """Codes for a layer and their output error in units of the present ones'; ``None`` where those stay."""
     scales = ScaleMap.of(layer, ctx.target)
-    problem, parts = statistics.problem(options.damping), scales.parts
+    problem, parts = statistics.problem(options.damping, layer.quant.format.bits), scales.parts
     present = layer.codes().transpose(0, 2, 1)
     start = solution(problem, parts, present, *scales.read())
     try:

@@ -80,7 +80,7 @@ def statistics_of(layers: list[RoundLayer], ctx: Context) -> dict[str, Statistic
 
 def ratios(layer: RoundLayer, statistics: Statistics, ctx: Context, damping: float, draws: int) -> list[float]:
     """Output errors of one layer by each of ``METHODS``, in units of the nearest codes'."""
-    scales, problem = ScaleMap.of(layer, ctx.target), statistics.problem(damping)
+    scales, problem = ScaleMap.of(layer, ctx.target), statistics.problem(damping, layer.quant.format.bits)
     parts, held = scales.parts, statistics.held
     assert held is not None
     nearest = layer.grid().nearest(layer.weights()).transpose(0, 2, 1)

@@ -23,12 +23,15 @@ def statistics(calibrated: Callable, samples: int) -> Statistics:
     return found[0]
 
 
-@pytest.mark.parametrize(("samples", "damping", "kept"), [(15, 0.01, SINGULAR), (15, 2.0, 2.0), (16, 0.01, 0.01)])
-def test_damping_grows_where_rows_are_fewer_than_inputs(
-    calibrated: Callable, samples: int, damping: float, kept: float
+@pytest.mark.parametrize(
+    ("samples", "damping", "bits", "kept"),
+    [(15, 0.01, 4, SINGULAR), (15, 2.0, 4, 2.0), (16, 0.01, 4, 0.01), (15, 0.01, 8, 0.01)],
+)
+def test_damping_grows_where_few_bits_answer_fewer_rows_than_inputs(
+    calibrated: Callable, samples: int, damping: float, bits: int, kept: float
 ) -> None:
     found = statistics(calibrated, samples)
     assert found.rows == samples
-    added = found.problem(damping).hessian - found.hessian
+    added = found.problem(damping, bits).hessian - found.hessian
     expected = kept * np.trace(found.hessian[0]) / 16 * np.eye(16)
     np.testing.assert_allclose(added[0], expected, atol=1e-9)
