@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,9 +130,7 @@ def compile_with(
         QCompilerError: As ``compile``.
     """
     from qcompiler.driver.compile import execute
-    from qcompiler.driver.job import resolve
     from qcompiler.driver.reporting import report_of
-    from qcompiler.driver.source import open_source
     from qcompiler.ir import io
 
     if options.front_alone:
@@ -139,10 +138,7 @@ def compile_with(
             "without a budget there is no model to compile, only plans for all sizes",
             hint="give a budget, or call qcompiler.front",
         )
-    with open_source(options.model) as source:
-        job = resolve(options, source)
-        if announce is not None:
-            announce(job)
+    with _resolved(options, announce) as job:
         outcome = execute(job, progress or _silent)
         report = report_of(outcome)
         _write_side_files(outcome, report)
@@ -189,8 +185,8 @@ def front(
     Raises:
         QCompilerError: As ``compile``.
     """
-    asked = CompileOptions(model, target, candidates=candidates, pareto=pareto, **options)  # type: ignore[arg-type]
-    found: dict[str, Any] = json.loads(front_with(asked, progress=progress).text)
+    arguments = {**options, "model": model, "target": target, "candidates": candidates, "pareto": pareto}
+    found: dict[str, Any] = json.loads(front_with(CompileOptions(**arguments), progress=progress).text)
     return found
 
 
@@ -202,19 +198,27 @@ def front_with(
 ) -> FrontFound:
     """Find plans for all sizes as ``options`` say. Arguments and errors as for ``compile_with``."""
     from qcompiler.driver.front_alone import find_front
-    from qcompiler.driver.job import resolve
-    from qcompiler.driver.source import open_source
 
     if not options.front_alone:
         raise UsageError(
             "plans for all sizes are chosen among candidates, without a budget",
             hint="give several candidates, and no budget; qcompiler.compile keeps one",
         )
+    with _resolved(options, announce) as job:
+        return find_front(job, progress or _silent)
+
+
+@contextlib.contextmanager
+def _resolved(options: CompileOptions, announce: Callable[[Job], None] | None) -> Iterator[Job]:
+    """The job that is asked for, announced before any work; the model it reads is there while the block runs."""
+    from qcompiler.driver.job import resolve
+    from qcompiler.driver.source import open_source
+
     with open_source(options.model) as source:
         job = resolve(options, source)
         if announce is not None:
             announce(job)
-        return find_front(job, progress or _silent)
+        yield job
 
 
 def _silent(stage: str, done: int, total: int) -> None:

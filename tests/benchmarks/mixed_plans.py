@@ -34,6 +34,8 @@ from qcompiler.passes.allocate.alternatives import study_of
 from qcompiler.passes.allocate.groups import tie_groups
 from qcompiler.passes.allocate.roundings import rounding_named
 from qcompiler.pipeline.base import Context
+from qcompiler.quant.format import BYTE
+from qcompiler.quant.operators import LOOKUP
 from qcompiler.target.load import load
 
 MODELS = ("resnet20_cifar10", "mobilenetv1_025_imagenet", "vit_mnist", "minilm_l6_stsb", "stories260k_lm")
@@ -70,11 +72,13 @@ class Subject:
         return sum(self.study.weights[group] * self.bits[option] / 8 for group, option in plan.items())
 
     def uniform(self, bits: int) -> dict[str, str]:
-        """The same bits everywhere; where a layer cannot, the next more."""
-        return {
-            group: min((option for option in options if self.bits[option] >= bits), key=self.bits.__getitem__)
-            for group, options in self.study.options.items()
-        }
+        """The same bits everywhere; where a layer cannot, the next more. Tables keep 8, as with one ``--format``."""
+        tables = {str(node.name) for node in self.study.model.graph if node.op_type == LOOKUP}
+        found = {}
+        for group, options in self.study.options.items():
+            least = max(bits, BYTE) if tables & set(self.study.nodes[group]) else bits
+            found[group] = min((one for one in options if self.bits[one] >= least), key=self.bits.__getitem__)
+        return found
 
     def problem(self, budget: float, pairs: tuple[Pair, ...] = ()) -> Problem:
         """Least loss within a budget of bytes."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 
@@ -18,19 +16,13 @@ from qcompiler.quant.state import TensorQuant
 from qcompiler.target.formats import resolve_format
 from qcompiler.target.load import load
 
+from .test_assign_formats import parse
+
 
 @pytest.fixture
 def model() -> ir.Model:
-    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]> g (float[1,16] x) => (float[1,16] y) {
-       a = Gemm (x, w1)
-       b = Relu (a)
-       y = Gemm (b, w2) }""")
-    for name in ("w1", "w2"):
-        weight = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
-    for index, node in enumerate(proto.graph.node):
-        node.name = f"{node.op_type}_{index}"
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    body = "a = Gemm (x, w1) b = Relu (a) y = Gemm (b, w2)"
+    return parse(body, "float[1,16] x", "float[1,16] y", {"w1": (16, 16), "w2": (16, 16)})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from qcompiler.pipeline.spec import parse
 from qcompiler.quant import plan as plans
 from qcompiler.target.load import load
 
+from .test_assign_formats import parse as model_of
+
 
 def network() -> ir.Model:
     """Convolutions with an absorbed Relu and a pooling between them, a Softmax at the end."""
@@ -107,16 +109,8 @@ def test_keys_that_no_plan_has_are_refused(tmp_path: Path) -> None:
 
 def products(tmp_path: Path, target: str, form: str, formats: dict[str, str]) -> tuple[set[str], list[str]]:
     """Names of marked nodes of two layers of a perceptron, and what was said."""
-    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]> g (float[1,16] x) => (float[1,16] y) {
-       a = Gemm (x, w1)
-       b = Relu (a)
-       y = Gemm (b, w2) }""")
-    for name in ("w1", "w2"):
-        weight = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
-    for index, node in enumerate(proto.graph.node):
-        node.name = f"{node.op_type}_{index}"
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    body = "a = Gemm (x, w1) b = Relu (a) y = Gemm (b, w2)"
+    model = model_of(body, "float[1,16] x", "float[1,16] y", {"w1": (16, 16), "w2": (16, 16)})
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({"schema": 1, "formats": formats}))
     ctx = Context(Edit(model), target=load(target), format=form)
